@@ -1,0 +1,63 @@
+//! Telling a guest who it is, and asking how it is.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What an agent answers to a health check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// [`crate::GENERATION`] of the agent.
+    pub generation: u32,
+    /// Whether [`Configure`] was carried out.
+    pub configured: bool,
+    /// Milliseconds since the guest's kernel started.
+    pub uptime_ms: u64,
+    /// Resident memory of the agent in bytes.
+    pub resident_bytes: u64,
+}
+
+/// Everything that makes an anonymous, booted guest into one VM.
+///
+/// It is sent once, after a cold boot and after a restore from a seed alike, so both ways end in the same code.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Configure {
+    /// Host name of the guest.
+    pub hostname: String,
+    /// Contents of `/etc/machine-id`: 32 lower-case hex digits, new for every start.
+    pub machine_id: String,
+    /// Wall clock in microseconds since the Unix epoch, read as late as possible.
+    pub clock_us: u64,
+    /// At least 32 bytes for the kernel's entropy pool, in base64.
+    pub entropy: String,
+    /// Environment of the VM's secrets. Kept in the agent's memory and given to programs it runs.
+    pub secret_env: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Configure {
+    /// Names the secrets, never their values.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Configure")
+            .field("hostname", &self.hostname)
+            .field("secret_env", &self.secret_env.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long each part of carrying out [`Configure`] took, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Configured {
+    /// Mounting the writable disk and the overlay over the image.
+    pub mount_us: u64,
+    /// Everything together.
+    pub total_us: u64,
+}
+
+/// Body of every reply of the agent with a status of 400 or more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentError {
+    /// What went wrong, for a person.
+    pub message: String,
+}

@@ -1,0 +1,28 @@
+//! The messages between the manager and the agent in a guest, and nothing else.
+//!
+//! Both ends speak HTTP/2 over one byte stream (vsock on Firecracker, a virtio-serial port on QEMU); [`link`] says how
+//! such a stream is brought to a known state first. This crate owns names, shapes and limits. It must not know how a VM
+//! is run, where data is stored or what a client of the manager sees.
+//!
+//! The manager treats everything that arrives through these types as hostile: sizes are capped by [`limits`] before a
+//! body is parsed, and nothing in a reply identifies the VM. A VM is identified by the socket it is reached through.
+
+pub mod exec;
+pub mod files;
+pub mod frame;
+pub mod guest;
+pub mod limits;
+pub mod link;
+pub mod routes;
+
+/// Generation of this protocol. The manager refuses an agent that answers another one.
+///
+/// Raise it with every change to a message that an older peer would misread. The agent comes from the manager's own
+/// initramfs, so a difference can only be met in a VM that outlived an upgrade of the manager.
+pub const GENERATION: u32 = 1;
+
+/// Name of the virtio-serial port that carries the manager's calls into the guest.
+pub const PORT_IN: &str = "rds.in";
+
+/// Name of the virtio-serial port that carries the guest's calls out to the manager.
+pub const PORT_OUT: &str = "rds.out";

@@ -1,0 +1,196 @@
+//! What every virtual machine monitor must be able to do.
+//!
+//! A driver keeps no state of its own about a machine: all its names (sockets, logs, process file) derive from
+//! [`MachineSpec::dir`], so a manager that was killed finds a machine again from its directory alone, and can remove it
+//! without remembering anything.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use uuid::Uuid;
+
+/// Identity of a VM: a random (version 4) UUID, written in lower case with hyphens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VmId(Uuid);
+
+impl VmId {
+    /// A new identity.
+    #[expect(clippy::new_without_default, reason = "two calls give two identities; a default would hide that")]
+    pub fn new() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+/// Text that is no VM id.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("not a VM id")]
+pub struct InvalidVmId;
+
+impl FromStr for VmId {
+    type Err = InvalidVmId;
+
+    /// Accepts exactly the form that [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, InvalidVmId> {
+        let id = Uuid::try_parse(text).map(Self).map_err(|_| InvalidVmId)?;
+        if id.to_string() == text { Ok(id) } else { Err(InvalidVmId) }
+    }
+}
+
+/// The parts of one machine. All files exist; the driver owns none of them.
+#[derive(Debug, Clone)]
+pub struct MachineSpec {
+    /// Whose machine it is.
+    pub id: VmId,
+    /// Number of virtual CPUs, at least 1.
+    pub vcpus: u8,
+    /// Guest memory in MiB.
+    pub mem_mib: u32,
+    /// An ELF `vmlinux` or a bzImage.
+    pub kernel: PathBuf,
+    /// The cpio archive with the agent and the kernel's modules.
+    pub initramfs: PathBuf,
+    /// The image's root filesystem; opened read-only. The guest's first block device.
+    pub rootfs: PathBuf,
+    /// The VM's own writable disk. The guest's second block device.
+    pub disk: PathBuf,
+    /// The VM's own directory, in which the driver makes its sockets, logs and process file.
+    pub dir: PathBuf,
+}
+
+/// A snapshot of a machine's memory and devices, as files in a directory.
+#[derive(Debug, Clone)]
+pub struct SnapshotDir(pub PathBuf);
+
+/// The two directions of the guest channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// The manager's calls into the guest.
+    In,
+    /// The guest's calls out to the manager.
+    Out,
+}
+
+/// A byte stream to a guest.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A log that a driver keeps for a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// The guest's console.
+    Serial,
+    /// What the virtual machine monitor wrote to its standard output.
+    Stdout,
+    /// What the virtual machine monitor wrote to its standard error.
+    Stderr,
+}
+
+/// Which monitor runs the machines, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// `qemu` or `firecracker`.
+    pub name: &'static str,
+    /// Its version as it reports it.
+    pub version: String,
+    /// `kvm`, or `tcg` for emulation.
+    pub accelerator: &'static str,
+    /// Why this accelerator was chosen.
+    pub reason: String,
+}
+
+/// A failure of a virtual machine monitor.
+#[derive(Debug, Error)]
+pub enum HypervisorError {
+    /// The program could not be started.
+    #[error("cannot start {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The program ended by itself.
+    #[error("the virtual machine monitor ended: {0}")]
+    Exited(String),
+    /// The program refused a command.
+    #[error("the virtual machine monitor refused `{command}`: {message}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its words.
+        message: String,
+    },
+    /// The program did not answer in time.
+    #[error("the virtual machine monitor did not answer in time ({0})")]
+    Timeout(&'static str),
+    /// The machine is not running.
+    #[error("the machine is not running")]
+    NotRunning,
+    /// A file or socket failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// A virtual machine monitor. Cheap to share; all methods may be called at once for different machines.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + fmt::Debug {
+    /// Which one this is.
+    fn description(&self) -> &Description;
+
+    /// Starts a machine from its kernel. Returns when its processor runs; the guest is still booting.
+    ///
+    /// The process outlives the caller. On an error nothing is left running.
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError>;
+
+    /// Starts a machine from a snapshot, running. Memory is mapped copy-on-write from the snapshot's files, which must
+    /// stay in place while the machine lives.
+    ///
+    /// `spec` must have the snapshot's processors, memory size, kernel and image; its disk may have another size.
+    /// On an error nothing is left running.
+    async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError>;
+
+    /// Stops the processors. Does nothing to a machine that is paused.
+    async fn pause(&self, dir: &Path) -> Result<(), HypervisorError>;
+
+    /// Lets the processors go on. Does nothing to a machine that runs.
+    async fn resume(&self, dir: &Path) -> Result<(), HypervisorError>;
+
+    /// Saves memory and devices of a paused machine into an empty directory. The machine stays paused.
+    async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
+
+    /// Opens one direction of the guest channel. At most one stream per direction is open at a time.
+    async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError>;
+
+    /// Whether the machine's process is there.
+    async fn is_running(&self, dir: &Path) -> bool;
+
+    /// Waits until the machine's process has ended.
+    async fn wait(&self, dir: &Path);
+
+    /// Ends the machine's process at once and waits until it is gone. Does nothing if there is none.
+    async fn kill(&self, dir: &Path) -> Result<(), HypervisorError>;
+
+    /// Every machine of this driver under `parent`, running or not known to be: directories' VM ids of processes that
+    /// this driver started, found without the help of any store.
+    async fn find(&self, parent: &Path) -> Vec<VmId>;
+
+    /// Where a machine's log is. The file may not exist, and the guest decides what is in it.
+    fn log_file(&self, dir: &Path, log: Log) -> PathBuf;
+}

@@ -1,0 +1,8 @@
+//! Running microVMs and talking to the agents in them.
+//!
+//! [`Hypervisor`] is the one door to a virtual machine monitor; [`guest`] is the one door to a guest. This crate must
+//! not know the HTTP API, the store or what a VM is for.
+
+pub mod hypervisor;
+
+pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, VmId};
