@@ -13,6 +13,7 @@ pub const EXEC: &str = "/v1/exec";
 pub const SYNC: &str = "/v1/sync";
 
 /// `PUT ?dest=PATH` with a tar.gz body → 204. The directory is made. The archive was checked by the manager.
+/// `GET ?path=PATH` → a tar.gz of the directory's contents, or of the one file.
 pub const ARCHIVE: &str = "/v1/files/archive";
 
 /// `GET ?path=PATH` → the file's bytes; `PUT ?path=PATH&executable=BOOL` with raw bytes → 204. Parents are made.
