@@ -1,1 +1,14 @@
-//! Guest images: building one from the distribution's packages, and the initramfs that carries the agent into any image.
+//! What a guest is made of on the host: images from the distribution's packages, the initramfs that carries the agent
+//! into any image, and the writable disks.
+//!
+//! Everything here is synchronous and works on paths that the caller names; asynchronous callers use a blocking task.
+//! This crate must not know about VMs, the store or the HTTP API.
+
+pub mod disk;
+pub mod initramfs;
+
+mod cpio;
+mod error;
+mod program;
+
+pub use error::ImageError;

@@ -1,0 +1,137 @@
+//! Puts the agent in front of any image: the initramfs that a VM boots from.
+//!
+//! The agent is `/init` here and not a file of the image, so that any root filesystem works unprepared and the agent is
+//! always of the manager's own version.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::ImageError;
+use crate::cpio::{self, Archive, Node};
+
+/// Largest agent or modules archive that is accepted, in bytes. An initramfs lives in the guest's memory.
+const MAX_PART_BYTES: u64 = 64 << 20;
+
+/// Writes the initramfs of an agent and an image's kernel modules into `dir` and returns its path.
+///
+/// The file is called `<sha256>.cpio` after its content, so the same parts always give the same path, and a file that
+/// is there is complete. `modules` is the image's `modules` archive (uncompressed newc); leave it out for a kernel that
+/// has everything built in. `dir` is made if it is missing. Concurrent calls are safe; nothing is ever overwritten.
+///
+/// # Errors
+/// [`ImageError::Invalid`] when the agent is no static ELF program or the modules are no newc archive, and
+/// [`ImageError::Io`] when a file cannot be read or written.
+pub fn assemble(agent: &Path, modules: Option<&Path>, dir: &Path) -> Result<PathBuf, ImageError> {
+    let program = read_part(agent)?;
+    if !program.starts_with(b"\x7fELF") {
+        return Err(ImageError::Invalid(format!("{} is no program for Linux", agent.display())));
+    }
+    let modules = modules.map(read_modules).transpose()?.unwrap_or_default();
+    let archive = archive(&program, modules).map_err(ImageError::io("pack", agent))?;
+
+    fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
+    let path = dir.join(format!("{:x}.cpio", HexDigest(Sha256::digest(&archive).as_slice())));
+    if !path.exists() {
+        write_new(dir, &path, &archive).map_err(ImageError::io("write", &path))?;
+    }
+    Ok(path)
+}
+
+/// The image's archive first: where names meet, the kernel keeps the later entry, and `/init` must be ours.
+fn archive(program: &[u8], modules: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut archive = modules;
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    let mut archive = Archive::new(archive);
+    archive.add("dev", Node::Directory)?;
+    // The kernel opens it for PID 1's standard streams before the agent can mount anything.
+    archive.add("dev/console", Node::CharDevice { mode: 0o600, major: 5, minor: 1 })?;
+    archive.add("dev/null", Node::CharDevice { mode: 0o666, major: 1, minor: 3 })?;
+    archive.add("init", Node::File { mode: 0o755, content: program })?;
+    archive.finish()
+}
+
+fn read_modules(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let modules = read_part(path)?;
+    if modules.starts_with(cpio::MAGIC) {
+        Ok(modules)
+    } else {
+        Err(ImageError::Invalid(format!("{} is no uncompressed cpio archive (newc)", path.display())))
+    }
+}
+
+fn read_part(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let size = fs::metadata(path).map_err(ImageError::io("read", path))?.len();
+    if size > MAX_PART_BYTES {
+        let limit = MAX_PART_BYTES >> 20;
+        return Err(ImageError::Invalid(format!("{} is larger than {limit} MiB", path.display())));
+    }
+    fs::read(path).map_err(ImageError::io("read", path))
+}
+
+/// Makes `path` appear whole or not at all; another writer of the same content may win.
+fn write_new(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = NamedTempFile::with_prefix_in(".new-", dir)?;
+    file.write_all(content)?;
+    file.as_file().sync_data()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Shows a digest in lower-case hex digits.
+struct HexDigest<'a>(&'a [u8]);
+
+impl std::fmt::LowerHex for HexDigest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn parts() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let (agent, modules) = (dir.path().join("agent"), dir.path().join("modules"));
+        fs::write(&agent, b"\x7fELF and so on").unwrap();
+        let mut archive = Archive::new(Vec::new());
+        archive.add("modules", Node::Directory).unwrap();
+        archive.add("modules/order", Node::File { mode: 0o644, content: b"a.ko\n" }).unwrap();
+        fs::write(&modules, archive.finish().unwrap()).unwrap();
+        (dir, agent, modules)
+    }
+
+    #[test]
+    fn same_parts_give_the_same_file() {
+        let (dir, agent, modules) = parts();
+        let out = dir.path().join("out");
+        let first = assemble(&agent, Some(&modules), &out).unwrap();
+        assert_eq!(first, assemble(&agent, Some(&modules), &out).unwrap());
+        assert_ne!(first, assemble(&agent, None, &out).unwrap());
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "no temporary file stays");
+        let digest = format!("{:x}", HexDigest(&Sha256::digest(fs::read(&first).unwrap())));
+        assert_eq!(first.file_stem().unwrap().to_str(), Some(digest.as_str()));
+    }
+
+    #[test]
+    fn the_usual_tool_lists_the_agents_part() {
+        let (dir, agent, _) = parts();
+        let path = assemble(&agent, None, dir.path()).unwrap();
+        let input = Stdio::from(fs::File::open(path).unwrap());
+        let output = Command::new("cpio").args(["-t", "--quiet"]).stdin(input).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "dev\ndev/console\ndev/null\ninit\n");
+    }
+
+    #[test]
+    fn refuses_what_is_no_program_and_no_archive() {
+        let (dir, agent, modules) = parts();
+        assert!(matches!(assemble(&modules, None, dir.path()), Err(ImageError::Invalid(_))));
+        assert!(matches!(assemble(&agent, Some(&agent), dir.path()), Err(ImageError::Invalid(_))));
+        assert!(matches!(assemble(&dir.path().join("none"), None, dir.path()), Err(ImageError::Io { .. })));
+    }
+}
