@@ -1,1 +1,17 @@
+//! The manager: services, their store and the HTTP API over them.
+//!
+//! [`App`] holds everything that lives as long as the server; [`serve`] runs the API on a listener. The direction is
+//! `api → services → store`: a service must not know HTTP, and the store must not know a service.
 
+pub mod api;
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod storage;
+pub mod store;
+
+pub use api::serve;
+pub use app::App;
+pub use config::Config;
+pub use error::{Error, Result};

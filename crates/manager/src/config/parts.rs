@@ -1,0 +1,234 @@
+//! The settings by concern.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum, value_parser};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+/// An address stands for the network of itself alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "not an address or network such as 10.0.0.0/8".to_owned())
+}
+
+/// Where and for whom the server listens.
+#[derive(Debug, Clone, Args)]
+pub struct HttpConfig {
+    /// Port to listen on; 0 takes any free one
+    #[arg(long, env = "PORT", default_value_t = 3000)]
+    pub port: u16,
+    /// Address to listen on; 0.0.0.0 for all (put a TLS proxy in front then)
+    #[arg(long, env = "BIND_ADDRESS", default_value = "127.0.0.1")]
+    pub bind_address: IpAddr,
+    /// Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',', value_parser = network, value_name = "NETWORK")]
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Args)]
+pub struct AuthConfig {
+    /// Key that is accepted in X-API-Key; better set in the environment than as a flag, which others on the host can see
+    #[arg(long, env = "API_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub api_key: Option<SecretString>,
+    /// Who may sign in
+    #[arg(long, env = "ADMIN_EMAIL", value_name = "EMAIL")]
+    pub admin_email: Option<String>,
+    /// With which password
+    #[arg(long, env = "ADMIN_PASSWORD", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub admin_password: Option<SecretString>,
+    /// Seconds until somebody who signed in has to do so again
+    #[arg(long, env = "SESSION_TTL_SECONDS", default_value_t = 12 * 60 * 60,
+          value_parser = value_parser!(u32).range(60..=31_536_000))]
+    pub session_ttl_seconds: u32,
+}
+
+/// How a VM's disk is cloned from its template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CloneMode {
+    /// Share blocks where the file system can, copy otherwise.
+    Auto,
+    /// Share blocks, or fail.
+    Reflink,
+    /// Copy.
+    Copy,
+}
+
+/// Where things lie on the host.
+#[derive(Debug, Clone, Args)]
+pub struct StorageConfig {
+    /// Directory of everything that the server keeps
+    #[arg(long, env = "STORAGE_ROOT", default_value = "/var/lib/run-dat-sheesh", value_name = "DIR")]
+    pub storage_root: PathBuf,
+    /// Directory of the images [default: images in STORAGE_ROOT]
+    #[arg(long, env = "IMAGES_DIR", value_name = "DIR")]
+    pub images_dir: Option<PathBuf>,
+    /// Kernel of an image that is used in place
+    #[arg(long, env = "KERNEL_PATH", value_name = "FILE")]
+    pub kernel_path: Option<PathBuf>,
+    /// Root filesystem of an image that is used in place
+    #[arg(long, env = "BASE_ROOTFS_PATH", value_name = "FILE")]
+    pub base_rootfs_path: Option<PathBuf>,
+    /// cpio archive of the kernel modules of an image that is used in place
+    #[arg(long, env = "MODULES_PATH", value_name = "FILE")]
+    pub modules_path: Option<PathBuf>,
+    /// The guest agent [default: rds-agent beside this program]
+    #[arg(long, env = "RDS_AGENT_PATH", value_name = "FILE")]
+    pub rds_agent_path: Option<PathBuf>,
+    /// How a VM's disk is cloned
+    #[arg(long, env = "ROOTFS_CLONE_MODE", default_value = "auto")]
+    pub rootfs_clone_mode: CloneMode,
+    /// Size of a VM's writable disk when the request names none, in bytes
+    #[arg(long, env = "OVERLAY_SIZE_BYTES", default_value_t = 536_870_912,
+          value_parser = value_parser!(u64).range(16_777_216..=1_099_511_627_776))]
+    pub overlay_size_bytes: u64,
+}
+
+impl StorageConfig {
+    /// Directory of the images.
+    pub fn images_dir(&self) -> PathBuf {
+        self.images_dir.clone().unwrap_or_else(|| self.storage_root.join("images"))
+    }
+
+    /// Directory for files that are not finished yet; on the same file system as all else.
+    pub fn tmp_dir(&self) -> PathBuf {
+        self.storage_root.join("tmp")
+    }
+
+    /// Directory of the VMs' own directories.
+    pub fn vms_dir(&self) -> PathBuf {
+        self.storage_root.join("vms")
+    }
+
+    /// The guest agent's program.
+    pub fn agent_path(&self) -> PathBuf {
+        let beside = || Some(std::env::current_exe().ok()?.parent()?.join("rds-agent"));
+        self.rds_agent_path.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("rds-agent"))
+    }
+
+    /// The files that were given in place, by the name of their setting.
+    pub(super) fn given_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        [
+            ("KERNEL_PATH", &self.kernel_path),
+            ("BASE_ROOTFS_PATH", &self.base_rootfs_path),
+            ("MODULES_PATH", &self.modules_path),
+        ]
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, path.as_deref()?)))
+    }
+}
+
+/// Kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dialect {
+    /// A file; nothing to set up.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+/// Which database.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseConfig {
+    /// Kind of database
+    #[arg(long, env = "DB_DIALECT", default_value = "sqlite")]
+    pub db_dialect: Dialect,
+    /// The SQLite file [default: manager.db in STORAGE_ROOT]
+    #[arg(long, env = "SQLITE_PATH", value_name = "FILE")]
+    pub sqlite_path: Option<PathBuf>,
+    /// URL of the Postgres database; may hold a password
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
+    pub database_url: Option<SecretString>,
+}
+
+/// Which virtual machine monitor to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HypervisorChoice {
+    /// The best one that this machine has.
+    Auto,
+    /// QEMU's microvm machine.
+    Qemu,
+}
+
+/// How a processor is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AcceleratorChoice {
+    /// KVM where a probe shows that it works, emulation otherwise.
+    Auto,
+    /// KVM, or fail.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// What runs the VMs.
+#[derive(Debug, Clone, Args)]
+pub struct HypervisorConfig {
+    /// Virtual machine monitor
+    #[arg(long = "hypervisor", id = "rds_hypervisor", env = "RDS_HYPERVISOR", default_value = "auto")]
+    pub hypervisor: HypervisorChoice,
+    /// Accelerator of the virtual machine monitor
+    #[arg(long = "accelerator", id = "rds_accelerator", env = "RDS_ACCELERATOR", default_value = "auto")]
+    pub accelerator: AcceleratorChoice,
+}
+
+/// How much callers may have.
+#[derive(Debug, Clone, Args)]
+pub struct LimitsConfig {
+    /// VMs that may exist at once
+    #[arg(long, env = "MAX_VMS", default_value_t = 20, value_parser = value_parser!(u32).range(1..=16_000))]
+    pub max_vms: u32,
+    /// Virtual CPUs of one VM
+    #[arg(long, env = "MAX_CPU", default_value_t = 4, value_parser = value_parser!(u32).range(1..=32))]
+    pub max_cpu: u32,
+    /// Memory of one VM in MiB
+    #[arg(long, env = "MAX_MEM_MB", default_value_t = 2048, value_parser = value_parser!(u32).range(128..=1_048_576))]
+    pub max_mem_mb: u32,
+    /// Entries of one VM's allowIps
+    #[arg(long, env = "MAX_ALLOW_IPS", default_value_t = 64, value_parser = value_parser!(u32).range(0..=4096))]
+    pub max_allow_ips: u32,
+    /// Longest time limit of exec in milliseconds
+    #[arg(long, env = "MAX_EXEC_TIMEOUT_MS", default_value_t = 120_000,
+          value_parser = value_parser!(u64).range(1000..=86_400_000))]
+    pub max_exec_timeout_ms: u64,
+    /// Longest time limit of run-ts and run-js in milliseconds
+    #[arg(long, env = "MAX_RUNTS_TIMEOUT_MS", default_value_t = 120_000,
+          value_parser = value_parser!(u64).range(1000..=86_400_000))]
+    pub max_runts_timeout_ms: u64,
+}
+
+/// How often a caller may ask, a minute; 0 is as often as he likes.
+#[derive(Debug, Clone, Args)]
+pub struct RateLimitsConfig {
+    /// Requests a minute that have no limit of their own; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_DEFAULT", default_value_t = 120)]
+    pub rate_limit_default: u32,
+    /// VMs made a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_CREATE_VM", default_value_t = 30)]
+    pub rate_limit_create_vm: u32,
+    /// exec calls a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_EXEC", default_value_t = 300)]
+    pub rate_limit_exec: u32,
+    /// run-ts calls a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_RUN_TS", default_value_t = 60)]
+    pub rate_limit_run_ts: u32,
+    /// run-js calls a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_RUN_JS", default_value_t = 60)]
+    pub rate_limit_run_js: u32,
+    /// File uploads a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_UPLOAD", default_value_t = 30)]
+    pub rate_limit_upload: u32,
+    /// File downloads a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_DOWNLOAD", default_value_t = 60)]
+    pub rate_limit_download: u32,
+    /// Attempts to sign in a minute; 0 for no limit
+    #[arg(long, env = "RATE_LIMIT_LOGIN", default_value_t = 10)]
+    pub rate_limit_login: u32,
+}

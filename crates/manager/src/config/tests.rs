@@ -1,0 +1,75 @@
+use clap::{Args, Command, FromArgMatches};
+
+use super::*;
+
+fn command() -> Command {
+    Config::augment_args(Command::new("test"))
+}
+
+fn parse(command: Command, args: &[&str]) -> Result<Config, String> {
+    let matches = command.try_get_matches_from([&["test"], args].concat()).map_err(|error| one_line(&error))?;
+    Config::from_arg_matches(&matches).map_err(|error| one_line(&error))?.validated().map_err(|error| error.to_string())
+}
+
+#[test]
+fn defaults_are_those_of_the_wire_contract() {
+    let config = parse(command(), &[]).unwrap();
+    assert_eq!(config.http.port, 3000);
+    assert_eq!(config.storage.storage_root.to_str(), Some("/var/lib/run-dat-sheesh"));
+    assert_eq!(config.storage.images_dir().to_str(), Some("/var/lib/run-dat-sheesh/images"));
+    assert_eq!(config.storage.overlay_size_bytes, 536_870_912);
+    assert_eq!(config.limits.max_vms, 20);
+    assert_eq!(config.rate_limits.rate_limit_exec, 300);
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rds.toml");
+    std::fs::write(&file, "max_vms = 7\nmax_cpu = 2\nstorage_root = \"/srv/rds\"\ntrusted_proxies = [\"10.0.0.1\"]\n")
+        .unwrap();
+    let config = parse(with_file(command(), &file).unwrap(), &["--max-cpu", "3"]).unwrap();
+    assert_eq!((config.limits.max_vms, config.limits.max_cpu), (7, 3));
+    assert_eq!(config.storage.storage_root.to_str(), Some("/srv/rds"));
+    assert_eq!(config.http.trusted_proxies.len(), 1);
+}
+
+#[test]
+fn the_file_is_refused_by_the_name_of_the_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rds.toml");
+    std::fs::write(&file, "max_vmz = 7\n").unwrap();
+    assert!(with_file(command(), &file).unwrap_err().to_string().ends_with("unknown setting `max_vmz`"));
+    std::fs::write(&file, "max_vms = 0\n").unwrap();
+    let refused = parse(with_file(command(), &file).unwrap(), &[]).unwrap_err();
+    assert!(refused.contains("--max-vms") && refused.contains("0"), "{refused}");
+}
+
+#[test]
+fn senseless_values_are_refused_in_one_line() {
+    for (args, part) in [
+        (&["--port", "70000"][..], "--port"),
+        (&["--max-mem-mb", "12"], "--max-mem-mb"),
+        (&["--hypervisor", "firecracker"], "--hypervisor"),
+        (&["--admin-email", "a@b.c"], "ADMIN_PASSWORD"),
+        (&["--storage-root", "here"], "STORAGE_ROOT"),
+        (&["--db-dialect", "postgres"], "DATABASE_URL"),
+        (&["--kernel-path", "/nowhere/vmlinux"], "KERNEL_PATH"),
+        (&["--trusted-proxies", "nobody"], "--trusted-proxies"),
+        (&["--api-key", "a b"], "API_KEY"),
+    ] {
+        let refused = parse(command(), args).unwrap_err();
+        assert!(refused.contains(part) && !refused.contains('\n'), "{args:?}: {refused}");
+    }
+}
+
+#[test]
+fn secrets_are_not_in_any_text() {
+    let config =
+        parse(command(), &["--api-key", "sesame", "--admin-email", "a@b", "--admin-password", "sesame"]).unwrap();
+    assert!(!format!("{config:?}").contains("sesame"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rds.toml");
+    std::fs::write(&file, "api_key = \"sesame\"\n").unwrap();
+    assert!(!with_file(command(), &file).unwrap().render_long_help().to_string().contains("sesame"));
+}

@@ -1,0 +1,154 @@
+//! The one error of every service.
+//!
+//! A service says what went wrong in the caller's terms; `api::error` alone knows status codes and JSON.
+//! Which one to use: the caller can mend it by asking differently → [`Error::Invalid`]; by waiting → [`Error::TooMany`]
+//! or [`Error::Unavailable`]; the state of a thing forbids it now → [`Error::Conflict`]; nobody outside can mend it →
+//! [`Error::internal`], whose text reaches the log and never a client.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Result of a service.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a service could not do, and whose fault it was. The texts are shown to clients.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The request breaks a rule.
+    #[error("{0}")]
+    Invalid(String),
+    /// Nobody known is asking.
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    /// Somebody known is asking for what he may not have.
+    #[error("{0}")]
+    Forbidden(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The path exists, but not for this method.
+    #[error("Method not allowed")]
+    MethodNotAllowed,
+    /// The state of a thing does not allow it now.
+    #[error("{0}")]
+    Conflict(String),
+    /// The body is larger than the route takes.
+    #[error("Request body is larger than {limit} bytes")]
+    TooLarge {
+        /// What the route takes, in bytes.
+        limit: u64,
+    },
+    /// The body is of a kind that the route does not take.
+    #[error("{0}")]
+    UnsupportedMedia(String),
+    /// A quota or a rate is used up.
+    #[error("{message}")]
+    TooMany {
+        /// Which one.
+        message: String,
+        /// When to try again, where that is known.
+        retry_after: Option<Duration>,
+    },
+    /// Something that the server needs is not ready.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A guest answered something that cannot be used.
+    #[error("{0}")]
+    BadGateway(String),
+    /// A guest did not answer in time.
+    #[error("{0}")]
+    GatewayTimeout(String),
+    /// Nobody outside can mend it. Clients see a fixed text.
+    #[error("Internal server error")]
+    Internal(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// An error for the log: what was attempted, and why it failed.
+    pub fn internal(what: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Internal(Box::new(Attempt { what: what.into(), source: source.into() }))
+    }
+
+    /// The request breaks a rule.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid(message.into())
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::NotFound(message.into())
+    }
+
+    /// The state of a thing does not allow it now.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::Conflict(message.into())
+    }
+
+    /// A stable word for programs, sent beside the message.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid_request",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound(_) => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Conflict(_) => "conflict",
+            Self::TooLarge { .. } => "too_large",
+            Self::UnsupportedMedia(_) => "unsupported_media_type",
+            Self::TooMany { .. } => "too_many_requests",
+            Self::Unavailable(_) => "unavailable",
+            Self::BadGateway(_) => "bad_gateway",
+            Self::GatewayTimeout(_) => "gateway_timeout",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+/// What was attempted, around why it failed.
+#[derive(Debug)]
+struct Attempt {
+    what: String,
+    source: Box<dyn StdError + Send + Sync>,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl StdError for Attempt {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self.source.as_ref())
+    }
+}
+
+/// Writes an error and its causes in one line, for the log.
+pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_internal_error_is_only_in_its_chain() {
+        let error = Error::internal("cannot open the store", std::io::Error::other("disk on fire"));
+        assert_eq!(error.to_string(), "Internal server error");
+        assert_eq!(Chain(&error).to_string(), "Internal server error: cannot open the store: disk on fire");
+    }
+}

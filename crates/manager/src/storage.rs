@@ -1,0 +1,71 @@
+//! The storage root: its directories, and the lock that keeps it to one server.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::config::StorageConfig;
+use crate::error::{Error, Result};
+
+/// The storage root is this process's while this lives. The kernel takes the lock back when the process ends, however.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Makes the directories, takes the lock and removes what an earlier server left unfinished.
+pub fn prepare(config: &StorageConfig) -> Result<Lock> {
+    make_dir(&config.storage_root)?;
+    let lock = lock(&config.storage_root)?;
+    let tmp = config.tmp_dir();
+    match fs::remove_dir_all(&tmp) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::internal(format!("cannot empty {}", tmp.display()), error));
+        }
+        _ => {}
+    }
+    for dir in [tmp, config.images_dir(), config.vms_dir()] {
+        make_dir(&dir)?;
+    }
+    Ok(lock)
+}
+
+/// Others may pass through (VM processes have uids of their own) but not list.
+fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(|error| Error::internal(format!("cannot make directory {}", dir.display()), error))
+}
+
+fn lock(root: &Path) -> Result<Lock> {
+    let path = root.join("lock");
+    let fail = |error: io::Error| Error::internal(format!("cannot lock {}", path.display()), error);
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Lock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
+            "another server is using {}: stop it, or give this one another STORAGE_ROOT",
+            root.display()
+        ))),
+        Err(error) => Err(fail(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_is_refused_until_the_first_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = lock(dir.path()).unwrap();
+        assert!(matches!(lock(dir.path()), Err(Error::Conflict(message)) if message.contains("STORAGE_ROOT")));
+        drop(first);
+        lock(dir.path()).unwrap();
+    }
+}

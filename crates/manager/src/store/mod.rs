@@ -1,0 +1,119 @@
+//! The database: one file per table, plain functions over one pool.
+//!
+//! SQLite and Postgres run the same statements, so everything here keeps to what both understand: text, 64-bit integers,
+//! `$1` placeholders, `ON CONFLICT` and `RETURNING`. Every change is one statement where it can be; that keeps SQLite
+//! free of lock upgrades. This module must not know services, HTTP or files.
+
+pub mod activity;
+pub mod api_keys;
+pub mod exec_logs;
+pub mod idempotency;
+pub mod images;
+pub mod sessions;
+pub mod vms;
+
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyPool, ConnectOptions, Executor};
+
+use crate::config::Dialect;
+use crate::error::{Error, Result};
+
+/// The open database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+}
+
+impl Store {
+    /// Opens a SQLite file, made if there is none, and brings its tables up to date.
+    pub async fn sqlite(file: &Path) -> Result<Self> {
+        let mut url = url_of_file(file)?;
+        url.push_str("?mode=rwc");
+        Self::open(&url, Dialect::Sqlite).await
+    }
+
+    /// Connects to a Postgres database and brings its tables up to date.
+    pub async fn postgres(url: &str) -> Result<Self> {
+        Self::open(url, Dialect::Postgres).await
+    }
+
+    async fn open(url: &str, dialect: Dialect) -> Result<Self> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+
+        let fail = |error: sqlx::Error| Error::internal("cannot open the database", error);
+        let options: AnyConnectOptions = url.parse().map_err(fail)?;
+        let options = options.log_statements(tracing::log::LevelFilter::Trace);
+        let pool = AnyPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(10))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    if dialect == Dialect::Sqlite {
+                        connection.execute(SQLITE_PRAGMAS).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(fail)?;
+        sqlx::migrate!()
+            .run(&pool)
+            .await
+            .map_err(|error| Error::internal("cannot bring the database's tables up to date", error))?;
+        Ok(Self { pool })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Waits for what is under way and closes the connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Readers don't wait for the writer (WAL), a writer waits for another up to 10 s, and a commit survives a crash of the
+/// process; after a power cut the last commits may be missing, but the file is whole.
+const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
+                              PRAGMA busy_timeout = 10000;";
+
+/// The driver takes a URL, in which `?`, `#` and `%` of a file name would mean something else.
+fn url_of_file(file: &Path) -> Result<String> {
+    let text = file.to_str().ok_or_else(|| Error::invalid("SQLITE_PATH is not valid UTF-8"))?;
+    let mut url = String::from("sqlite://");
+    for character in text.chars() {
+        match character {
+            '%' => url.push_str("%25"),
+            '?' => url.push_str("%3F"),
+            '#' => url.push_str("%23"),
+            ' ' => url.push_str("%20"),
+            other => url.push(other),
+        }
+    }
+    Ok(url)
+}
+
+/// The one place where the database's refusals get a meaning.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Self::Unavailable("The database is busy".into()),
+            sqlx::Error::Database(cause) if cause.is_unique_violation() => {
+                Self::conflict("Another one like it already exists")
+            }
+            sqlx::Error::Database(cause) if cause.is_foreign_key_violation() => {
+                Self::conflict("It refers to something that does not exist, or is still in use")
+            }
+            _ => Self::internal("the database failed", error),
+        }
+    }
+}

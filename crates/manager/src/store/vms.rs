@@ -1,0 +1,148 @@
+//! Table `vms`.
+
+use sqlx::FromRow;
+
+use super::Store;
+use crate::error::Result;
+
+/// A VM as it was last written down. Its states and JSON columns are the VM service's business.
+#[derive(Debug, Clone, PartialEq, FromRow)]
+pub struct VmRow {
+    /// Lower-case UUID.
+    pub id: String,
+    /// State by its name on the wire.
+    pub state: String,
+    /// Virtual CPUs.
+    pub cpu: i64,
+    /// Memory in MiB.
+    pub mem_mb: i64,
+    /// Size of the writable disk.
+    pub disk_bytes: i64,
+    /// The image it was made from.
+    pub image_id: String,
+    /// A number that no other VM has: its uid on the host and its address derive from it.
+    pub host_index: i64,
+    /// Address of its eth0.
+    pub guest_ip: String,
+    /// 1 if anything may leave the VM.
+    pub outbound_internet: i64,
+    /// JSON array of addresses and networks.
+    pub allow_ips: String,
+    /// For people.
+    pub name: Option<String>,
+    /// JSON object of strings.
+    pub labels: String,
+    /// The VM ends this long after its creation.
+    pub ttl_seconds: Option<i64>,
+    /// The VM ends after this long without use.
+    pub idle_timeout_seconds: Option<i64>,
+    /// `boot` or `snapshot`.
+    pub provision_mode: String,
+    /// How it really came up.
+    pub started_from: Option<String>,
+    /// JSON object: milliseconds of each step of the last start.
+    pub timings: String,
+    /// Why it is in state ERROR.
+    pub error: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+}
+
+macro_rules! columns {
+    () => {
+        "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
+         ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, error, created_at"
+    };
+}
+
+impl Store {
+    /// Adds a VM. A conflict if its id or host index is taken.
+    pub async fn insert_vm(&self, vm: &VmRow) -> Result<()> {
+        sqlx::query(concat!(
+            "INSERT INTO vms (",
+            columns!(),
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+        ))
+        .bind(&vm.id)
+        .bind(&vm.state)
+        .bind(vm.cpu)
+        .bind(vm.mem_mb)
+        .bind(vm.disk_bytes)
+        .bind(&vm.image_id)
+        .bind(vm.host_index)
+        .bind(&vm.guest_ip)
+        .bind(vm.outbound_internet)
+        .bind(&vm.allow_ips)
+        .bind(&vm.name)
+        .bind(&vm.labels)
+        .bind(vm.ttl_seconds)
+        .bind(vm.idle_timeout_seconds)
+        .bind(&vm.provision_mode)
+        .bind(&vm.started_from)
+        .bind(&vm.timings)
+        .bind(&vm.error)
+        .bind(vm.created_at)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Writes down a VM's state, and why if it is an error. False if there is no such VM.
+    pub async fn set_vm_state(&self, id: &str, state: &str, error: Option<&str>) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET state = $2, error = $3 WHERE id = $1")
+            .bind(id)
+            .bind(state)
+            .bind(error)
+            .execute(&self.pool)
+            .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// Writes down how a VM came up; `timings` is a JSON object. False if there is no such VM.
+    pub async fn set_vm_started(&self, id: &str, started_from: &str, timings: &str) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET started_from = $2, timings = $3 WHERE id = $1")
+            .bind(id)
+            .bind(started_from)
+            .bind(timings)
+            .execute(&self.pool)
+            .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// One VM.
+    pub async fn vm(&self, id: &str) -> Result<Option<VmRow>> {
+        Ok(sqlx::query_as(concat!("SELECT ", columns!(), " FROM vms WHERE id = $1"))
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?)
+    }
+
+    /// All VMs, oldest first.
+    pub async fn vms(&self) -> Result<Vec<VmRow>> {
+        Ok(sqlx::query_as(concat!("SELECT ", columns!(), " FROM vms ORDER BY created_at, id"))
+            .fetch_all(&self.pool)
+            .await?)
+    }
+
+    /// Forgets a VM with its exec log. False if there was none.
+    pub async fn delete_vm(&self, id: &str) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("DELETE FROM exec_logs WHERE vm_id = $1").bind(id).execute(&mut *transaction).await?;
+        let gone = sqlx::query("DELETE FROM vms WHERE id = $1").bind(id).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(gone.rows_affected() > 0)
+    }
+
+    /// How many VMs were made from an image.
+    pub async fn vms_of_image(&self, image_id: &str) -> Result<i64> {
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM vms WHERE image_id = $1")
+            .bind(image_id)
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// How many VMs there are in a state.
+    pub async fn vms_in_state(&self, state: &str) -> Result<i64> {
+        Ok(sqlx::query_scalar("SELECT COUNT(*) FROM vms WHERE state = $1").bind(state).fetch_one(&self.pool).await?)
+    }
+}
