@@ -65,8 +65,13 @@ pub struct MachineSpec {
     pub rootfs: PathBuf,
     /// The VM's own writable disk. The guest's second block device.
     pub disk: PathBuf,
-    /// The VM's own directory, in which the driver makes its sockets, logs and process file.
+    /// The VM's own directory, in which the driver makes its sockets, logs and process file. Only the manager needs
+    /// access to it: the monitor gets what it uses as open descriptors.
     pub dir: PathBuf,
+    /// The user and group that the monitor runs as, unlike those of every other VM; `None` for the manager's own.
+    /// Needs root. It owns no file and needs to reach none but the monitor's own, the kernel and the initramfs, which
+    /// it must have permission to read (whatever directories they are in).
+    pub user: Option<u32>,
 }
 
 /// A snapshot of a machine's memory and devices, as files in a directory.
@@ -190,6 +195,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Every machine of this driver under `parent`, running or not known to be: directories' VM ids of processes that
     /// this driver started, found without the help of any store.
     async fn find(&self, parent: &Path) -> Vec<VmId>;
+
+    /// Bounds the machine's logs: one that has grown too large keeps its end. To be called every few seconds while the
+    /// machine runs, since a guest can write without end.
+    fn trim_logs(&self, dir: &Path);
 
     /// Where a machine's log is. The file may not exist, and the guest decides what is in it.
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf;

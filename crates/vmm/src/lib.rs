@@ -3,8 +3,10 @@
 //! [`Hypervisor`] is the one door to a virtual machine monitor; [`guest`] is the one door to a guest. This crate must
 //! not know the HTTP API, the store or what a VM is for.
 
+pub mod accelerator;
 pub mod guest;
 pub mod hypervisor;
+pub mod qemu;
 
 pub use guest::{GuestClient, GuestError};
 pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, VmId};

@@ -1,0 +1,190 @@
+//! The arguments of a QEMU process. Pure: descriptors are numbers here.
+
+use std::os::fd::RawFd;
+
+use serde_json::json;
+
+use super::version::Version;
+use crate::accelerator::Accelerator;
+use crate::hypervisor::VmId;
+
+/// Numbers of the descriptors that the process inherits. It opens no path but its own firmware.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    pub(super) kernel: RawFd,
+    pub(super) initramfs: RawFd,
+    pub(super) rootfs: RawFd,
+    pub(super) disk: RawFd,
+    pub(super) serial: RawFd,
+    /// Listening sockets.
+    pub(super) qmp: RawFd,
+    pub(super) port_in: RawFd,
+    pub(super) port_out: RawFd,
+}
+
+/// What a machine's memory is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Memory {
+    /// Anonymous and shared, so that a snapshot can leave it out of the device state and copy it from outside. Never a
+    /// file on a disk: it holds the guest's secrets.
+    Fresh,
+    /// A private, copy-on-write map of this descriptor's file.
+    CopyOf(RawFd),
+}
+
+/// Everything that decides the arguments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arguments {
+    pub(super) id: VmId,
+    pub(super) vcpus: u8,
+    pub(super) mem_mib: u32,
+    pub(super) accelerator: Accelerator,
+    pub(super) version: Version,
+    pub(super) descriptors: Descriptors,
+    pub(super) memory: Memory,
+    /// Whether the process waits to be given a snapshot's device state.
+    pub(super) incoming: bool,
+}
+
+/// Prefix of `-name`; the VM's id follows.
+pub(super) const NAME_PREFIX: &str = "rds-";
+
+/// MiB of translated code that a process under emulation may hold. QEMU's default is a gibibyte for each VM.
+const TRANSLATION_MIB: u32 = 256;
+
+impl Arguments {
+    /// The arguments behind the program's name.
+    pub(super) fn render(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
+        add(&["-name", &format!("{NAME_PREFIX}{}", self.id)]);
+        add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+        // The timers are needed under emulation: without the PIT the kernel hangs in its calibration. A core dump would
+        // write the guest's secrets to the disk.
+        let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
+        add(&["-machine", machine, "-accel", &self.accel(), "-cpu", "max"]);
+        add(&["-smp", &self.vcpus.to_string(), "-m", &self.mem_mib.to_string(), "-object", &self.memory()]);
+
+        let fds = &self.descriptors;
+        for (set, fd) in [(1, fds.serial), (2, fds.rootfs), (3, fds.disk)] {
+            add(&["-add-fd", &format!("fd={fd},set={set}")]);
+        }
+        add(&["-kernel", &format!("/dev/fd/{}", fds.kernel), "-initrd", &format!("/dev/fd/{}", fds.initramfs)]);
+        add(&["-append", &command_line(self.accelerator)]);
+        add(&["-chardev", &listener("qmp", fds.qmp), "-mon", "chardev=qmp,mode=control"]);
+        add(&["-chardev", "file,id=serial,path=/dev/fdset/1,append=on", "-serial", "chardev:serial"]);
+
+        add(&["-device", "virtio-serial-device,max_ports=3"]);
+        add(&["-chardev", &listener("in", fds.port_in), "-device", &port("in", 1)]);
+        add(&["-chardev", &listener("out", fds.port_out), "-device", &port("out", 2)]);
+        add(&["-blockdev", &block("root", 2, true), "-device", "virtio-blk-device,drive=root"]);
+        add(&["-blockdev", &block("disk", 3, false), "-device", "virtio-blk-device,drive=disk"]);
+        add(&["-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng"]);
+        if self.incoming {
+            add(&["-incoming", "defer"]);
+        }
+        arguments
+    }
+
+    fn accel(&self) -> String {
+        match self.accelerator {
+            Accelerator::Kvm => "kvm".into(),
+            Accelerator::Tcg => format!("tcg,tb-size={TRANSLATION_MIB}"),
+        }
+    }
+
+    fn memory(&self) -> String {
+        let size = self.mem_mib;
+        match self.memory {
+            Memory::Fresh => format!("memory-backend-memfd,id=ram,size={size}M,share=on"),
+            Memory::CopyOf(fd) => {
+                let access = if self.version >= Version::READ_ONLY_TEMPLATES { ",readonly=on,rom=off" } else { "" };
+                format!("memory-backend-file,id=ram,size={size}M,mem-path=/dev/fd/{fd},share=off{access}")
+            }
+        }
+    }
+}
+
+/// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
+fn command_line(accelerator: Accelerator) -> String {
+    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t");
+    if accelerator == Accelerator::Tcg {
+        // An emulated timer may be too late for the kernel's check of it, which is a panic.
+        line.push_str(" no_timer_check");
+    }
+    line
+}
+
+fn listener(id: &str, fd: RawFd) -> String {
+    format!("socket,id={id},fd={fd},server=on,wait=off")
+}
+
+fn port(name: &str, number: u8) -> String {
+    format!("virtserialport,chardev={name},name=rds.{name},nr={number}")
+}
+
+/// A raw image over descriptor set `set`.
+///
+/// Write-back through the host's page cache: a guest's flush is an `fdatasync`, so what the guest synced survives a
+/// crash of the host, while ordinary writes cost no disk access; `O_DIRECT` would read the shared image once per VM.
+/// No locks: many VMs share the image, and the manager alone decides who has a disk.
+fn block(name: &str, set: u8, read_only: bool) -> String {
+    json!({
+        "driver": "raw", "node-name": name, "read-only": read_only, "discard": "unmap",
+        "cache": {"direct": false, "no-flush": false},
+        "file": {"driver": "file", "filename": format!("/dev/fdset/{set}"), "locking": "off"},
+    })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments() -> Arguments {
+        let descriptors = Descriptors {
+            kernel: 10,
+            initramfs: 11,
+            rootfs: 12,
+            disk: 13,
+            serial: 14,
+            qmp: 15,
+            port_in: 16,
+            port_out: 17,
+        };
+        Arguments {
+            id: "6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f".parse().unwrap(),
+            vcpus: 2,
+            mem_mib: 256,
+            accelerator: Accelerator::Tcg,
+            version: Version { major: 7, minor: 2, patch: 22 },
+            descriptors,
+            memory: Memory::Fresh,
+            incoming: false,
+        }
+    }
+
+    /// One option with its value on a line.
+    fn show(arguments: &Arguments) -> String {
+        arguments.render().join(" ").replace(" -", "\n-")
+    }
+
+    #[test]
+    fn a_cold_boot_under_emulation() {
+        insta::assert_snapshot!(show(&arguments()));
+    }
+
+    #[test]
+    fn a_cold_boot_under_kvm() {
+        insta::assert_snapshot!(show(&Arguments { accelerator: Accelerator::Kvm, ..arguments() }));
+    }
+
+    #[test]
+    fn a_restore_maps_memory_copy_on_write() {
+        let restore = Arguments { memory: Memory::CopyOf(18), incoming: true, ..arguments() };
+        let new = Arguments { version: Version { major: 10, minor: 0, patch: 2 }, ..restore };
+        insta::assert_snapshot!([restore.memory(), new.memory()].join("\n"));
+        assert!(restore.render().ends_with(&["-incoming".into(), "defer".into()]));
+    }
+}

@@ -1,0 +1,171 @@
+//! Starting a QEMU process that outlives the manager.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit, setsid, umask};
+use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
+use tokio::process::{Child, Command};
+
+use super::arguments::{Descriptors, Memory};
+use super::files;
+use crate::HypervisorError;
+use crate::accelerator::Accelerator;
+use crate::hypervisor::{Log, MachineSpec, Port};
+
+/// The open files that a process is given. It needs no right of its own to any of them.
+pub(super) struct Inheritance {
+    kernel: File,
+    initramfs: File,
+    rootfs: File,
+    disk: File,
+    serial: File,
+    stdout: File,
+    stderr: File,
+    qmp: OwnedFd,
+    port_in: OwnedFd,
+    port_out: OwnedFd,
+    memory: Option<File>,
+}
+
+impl Inheritance {
+    /// Opens the parts of a machine and makes its sockets and logs in its directory.
+    pub(super) fn open(spec: &MachineSpec) -> Result<Self, HypervisorError> {
+        let dir = &spec.dir;
+        Ok(Self {
+            kernel: open(&spec.kernel, OpenOptions::new().read(true))?,
+            initramfs: open(&spec.initramfs, OpenOptions::new().read(true))?,
+            rootfs: open(&spec.rootfs, OpenOptions::new().read(true))?,
+            disk: open(&spec.disk, OpenOptions::new().read(true).write(true))?,
+            serial: open_log(dir, Log::Serial)?,
+            stdout: open_log(dir, Log::Stdout)?,
+            stderr: open_log(dir, Log::Stderr)?,
+            qmp: listen(&files::qmp(dir))?,
+            port_in: listen(&files::port(dir, Port::In))?,
+            port_out: listen(&files::port(dir, Port::Out))?,
+            memory: None,
+        })
+    }
+
+    /// Adds the memory that a machine starts with a private copy of.
+    pub(super) fn start_from(&mut self, memory: File) -> Memory {
+        Memory::CopyOf(self.memory.insert(memory).as_raw_fd())
+    }
+
+    pub(super) fn descriptors(&self) -> Descriptors {
+        Descriptors {
+            kernel: self.kernel.as_raw_fd(),
+            initramfs: self.initramfs.as_raw_fd(),
+            rootfs: self.rootfs.as_raw_fd(),
+            disk: self.disk.as_raw_fd(),
+            serial: self.serial.as_raw_fd(),
+            qmp: self.qmp.as_raw_fd(),
+            port_in: self.port_in.as_raw_fd(),
+            port_out: self.port_out.as_raw_fd(),
+        }
+    }
+
+    fn numbers(&self) -> Vec<RawFd> {
+        let fds = self.descriptors();
+        let always = [fds.kernel, fds.initramfs, fds.rootfs, fds.disk, fds.serial, fds.qmp, fds.port_in, fds.port_out];
+        always.into_iter().chain(self.memory.as_ref().map(AsRawFd::as_raw_fd)).collect()
+    }
+}
+
+/// Whom a process runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Credentials {
+    user: Uid,
+    /// The one supplementary group that it keeps: that of `/dev/kvm`.
+    group: Option<Gid>,
+}
+
+impl Credentials {
+    /// `user` and the group of the same number, with access to `/dev/kvm` if the accelerator needs it and a group has it.
+    pub(super) fn of(user: u32, accelerator: Accelerator) -> Self {
+        let device = (accelerator == Accelerator::Kvm).then(|| std::fs::metadata("/dev/kvm").ok()).flatten();
+        // Group 0 is the administrator's; no VM gets that.
+        let group = device.filter(|device| device.mode() & 0o060 == 0o060 && device.gid() != 0);
+        Self { user: Uid::from_raw(user), group: group.map(|device| Gid::from_raw(device.gid())) }
+    }
+
+    /// Makes the calling thread, the only one of its process, run as this user for good.
+    fn assume(self) -> rustix::io::Result<()> {
+        match self.group {
+            Some(group) => set_thread_groups(&[group])?,
+            None => set_thread_groups(&[])?,
+        }
+        set_thread_gid(Gid::from_raw(self.user.as_raw()))?;
+        set_thread_uid(self.user)
+    }
+}
+
+/// Starts `program` in a session of its own, with nothing of the manager's but what it inherits.
+pub(super) fn start(
+    program: &Path,
+    arguments: &[String],
+    credentials: Option<Credentials>,
+    inheritance: Inheritance,
+) -> Result<Child, HypervisorError> {
+    let numbers = inheritance.numbers();
+    let Inheritance { stdout, stderr, .. } = &inheritance;
+    let clone = |file: &File| file.try_clone().map(Stdio::from).map_err(|source| io_error("a log", source));
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).current_dir("/").env_clear();
+    command.stdin(Stdio::null()).stdout(clone(stdout)?).stderr(clone(stderr)?);
+    let prepare = move || prepare(&numbers, credentials);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
+    // libc's wrappers (rustix) and allocates nothing. The descriptors' owner, `inheritance`, lives until after `spawn`.
+    unsafe { command.pre_exec(prepare) };
+    let child = Command::from(command).spawn();
+    drop(inheritance);
+    child.map_err(|source| HypervisorError::Spawn { program: program.into(), source })
+}
+
+/// What a process does to itself before it becomes QEMU.
+fn prepare(inherited: &[RawFd], credentials: Option<Credentials>) -> io::Result<()> {
+    setsid()?;
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // A core dump would hold the guest's secrets.
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    for &number in inherited {
+        // SAFETY: the number is of a descriptor that the parent keeps open until this process has become another program.
+        let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        fcntl_setfd(descriptor, FdFlags::empty())?;
+    }
+    if let Some(credentials) = credentials {
+        credentials.assume()?;
+    }
+    Ok(set_no_new_privs(true)?)
+}
+
+fn open(path: &Path, options: &OpenOptions) -> Result<File, HypervisorError> {
+    options.open(path).map_err(|source| io_error(&path.display().to_string(), source))
+}
+
+fn open_log(dir: &Path, log: Log) -> Result<File, HypervisorError> {
+    open(&files::log(dir, log), OpenOptions::new().append(true).create(true).mode(0o600))
+}
+
+/// A listening socket in place of whatever an earlier process left there.
+fn listen(path: &Path) -> Result<OwnedFd, HypervisorError> {
+    let bind = || {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        UnixListener::bind(path)
+    };
+    bind().map(OwnedFd::from).map_err(|source| io_error(&path.display().to_string(), source))
+}
+
+pub(super) fn io_error(what: &str, source: io::Error) -> HypervisorError {
+    HypervisorError::Io { what: what.to_owned(), source }
+}

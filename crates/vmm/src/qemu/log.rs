@@ -1,0 +1,49 @@
+//! Keeping a machine's logs from growing without end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Bytes at which a log is cut.
+const MOST: u64 = 1024 * 1024;
+
+/// Bytes that stay when it is cut: those at its end.
+const KEPT: u64 = MOST / 2;
+
+/// Cuts the log at `path` if it has grown too large. QEMU has it open for appending, so what it writes next comes after
+/// what is kept; lines that it writes during the cut may be lost.
+pub(super) fn trim(path: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    if length <= MOST {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(length - KEPT))?;
+    let mut end = Vec::new();
+    file.take(KEPT).read_to_end(&mut end)?;
+    let mut log = OpenOptions::new().append(true).open(path)?;
+    log.set_len(0)?;
+    log.write_all(&end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_its_end_and_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        writer.write_all(b"short\n").unwrap();
+        trim(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"short\n");
+        writer.write_all(&vec![b'.'; 2 << 20]).unwrap();
+        writer.write_all(b"the end\n").unwrap();
+        trim(&path).unwrap();
+        writer.write_all(b"and on\n").unwrap();
+        let left = std::fs::read(&path).unwrap();
+        assert_eq!(left.len(), 512 * 1024 + 7);
+        assert!(left.ends_with(b".the end\nand on\n"));
+    }
+}

@@ -1,0 +1,205 @@
+//! The QEMU driver: the `microvm` machine under KVM where that works, under emulation elsewhere.
+//!
+//! It owns the names in a machine's directory and the process that runs it. A process gets everything that it uses as
+//! open descriptors, runs as a user who owns nothing, and may neither start programs nor gain privileges. This module
+//! must not know what a guest does.
+
+mod arguments;
+mod files;
+mod launch;
+mod log;
+mod process;
+mod qmp;
+mod snapshot;
+mod template;
+mod version;
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::HypervisorError;
+use crate::accelerator::Accelerator;
+use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+
+use arguments::{Arguments, Memory};
+use launch::{Credentials, Inheritance, io_error};
+use process::Process;
+use qmp::Qmp;
+use template::Templates;
+
+pub use version::Version;
+
+/// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of QEMU's own words that an error repeats.
+const WORDS: usize = 1000;
+
+/// The driver.
+#[derive(Debug)]
+pub struct Qemu {
+    program: PathBuf,
+    version: Version,
+    accelerator: Accelerator,
+    description: Description,
+    templates: Arc<Templates>,
+}
+
+impl Qemu {
+    /// A driver for `program` (a name is looked up in `PATH`), which runs guests with `accelerator` for `reason`.
+    pub async fn new(program: PathBuf, accelerator: Accelerator, reason: String) -> Result<Self, HypervisorError> {
+        let version = Version::of(&program).await?;
+        let description =
+            Description { name: "qemu", version: version.to_string(), accelerator: accelerator.name(), reason };
+        Ok(Self { program, version, accelerator, description, templates: Arc::default() })
+    }
+
+    /// Starts a process and records it. It has not necessarily come to life when this returns.
+    fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
+        process::forget(&spec.dir).map_err(|source| io_error("the old process file", source))?;
+        let mut inheritance = Inheritance::open(spec)?;
+        let incoming = memory.is_some();
+        let memory = memory.map_or(Memory::Fresh, |memory| inheritance.start_from(memory));
+        let arguments = Arguments {
+            id: spec.id,
+            vcpus: spec.vcpus,
+            mem_mib: spec.mem_mib,
+            accelerator: self.accelerator,
+            version: self.version,
+            descriptors: inheritance.descriptors(),
+            memory,
+            incoming,
+        };
+        let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
+        let mut child = launch::start(&self.program, &arguments.render(), credentials, inheritance)?;
+        if let Some(pid) = child.id() {
+            // Without the file the process is found by a search, only more slowly.
+            if let Err(error) = process::record(&spec.dir, pid) {
+                tracing::warn!(vm = %spec.id, %error, "cannot write the process file");
+            }
+        }
+        // Reaps it when it ends while this program lives; init does so afterwards.
+        tokio::spawn(async move { child.wait().await });
+        Ok(())
+    }
+
+    /// Waits for `work` with a process that has just been started; ends the process if either fails.
+    async fn bring_up(
+        &self,
+        dir: &Path,
+        work: impl Future<Output = Result<(), HypervisorError>> + Send,
+    ) -> Result<(), HypervisorError> {
+        let done = tokio::select! {
+            done = work => done,
+            () = self.wait(dir) => Err(HypervisorError::NotRunning),
+        };
+        let Err(error) = done else { return Ok(()) };
+        self.kill(dir).await?;
+        Err(match error {
+            HypervisorError::NotRunning => HypervisorError::Exited(last_words(&self.log_file(dir, Log::Stderr))),
+            other => other,
+        })
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Qemu {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError> {
+        self.start(spec, None)?;
+        self.bring_up(&spec.dir, async { Qmp::open(&spec.dir).await.map(drop) }).await
+    }
+
+    async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError> {
+        let disk = tokio::fs::metadata(&spec.disk).await.map_err(|source| io_error("the disk", source))?;
+        let (templates, memory) = (Arc::clone(&self.templates), snapshot::memory(snapshot));
+        let (version, own_user) = (self.version, spec.user.is_none());
+        let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version, own_user)).await;
+        let memory = opened.map_err(std::io::Error::other).flatten();
+        self.start(spec, Some(memory.map_err(|source| io_error("the snapshot's memory", source))?))?;
+        self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
+    }
+
+    async fn pause(&self, dir: &Path) -> Result<(), HypervisorError> {
+        Qmp::open(dir).await?.execute("stop", Value::Null).await.map(drop)
+    }
+
+    async fn resume(&self, dir: &Path) -> Result<(), HypervisorError> {
+        Qmp::open(dir).await?.execute("cont", Value::Null).await.map(drop)
+    }
+
+    async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+        let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
+        snapshot::save(dir, &process, to).await
+    }
+
+    async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
+        match UnixStream::connect(files::port(dir, port)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Err(HypervisorError::NotRunning)
+            }
+            Err(error) => Err(io_error("the guest channel", error)),
+        }
+    }
+
+    async fn is_running(&self, dir: &Path) -> bool {
+        Process::locate(dir).is_some()
+    }
+
+    async fn wait(&self, dir: &Path) {
+        if let Some(process) = Process::locate(dir)
+            && let Err(error) = process.wait().await
+        {
+            tracing::error!(%error, "cannot wait for a machine's process");
+        }
+    }
+
+    async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
+        if let Some(process) = Process::locate(dir) {
+            process.kill().map_err(|source| io_error("killing the process", source))?;
+            let ended = timeout(KILL_LIMIT, process.wait()).await;
+            ended
+                .map_err(|_| HypervisorError::Timeout("ending the process"))?
+                .map_err(|e| io_error("the process", e))?;
+        }
+        process::forget(dir).map_err(|source| io_error("the process file", source))
+    }
+
+    async fn find(&self, parent: &Path) -> Vec<VmId> {
+        process::find(parent)
+    }
+
+    fn trim_logs(&self, dir: &Path) {
+        for log in [Log::Serial, Log::Stdout, Log::Stderr] {
+            match log::trim(&self.log_file(dir, log)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn log_file(&self, dir: &Path, log: Log) -> PathBuf {
+        files::log(dir, log)
+    }
+}
+
+/// What QEMU said before it ended.
+fn last_words(log: &Path) -> String {
+    let words = std::fs::read(log).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words[words.len().saturating_sub(WORDS)..]).trim().to_owned();
+    if words.is_empty() { "it gave no reason".into() } else { words }
+}
