@@ -1,0 +1,74 @@
+//! The `Idempotency-Key` header: a request that a client sends again, because it never saw the answer, is not done again.
+
+use std::future::Future;
+
+use axum::Json as Reply;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::auth::Caller;
+use crate::clock::now_ms;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::store::idempotency::{Claim, IdempotencyKey};
+
+/// Longest key, in characters.
+const MAX_KEY: usize = 255;
+
+/// A request that carries a key, and what its body was.
+pub(super) struct Request {
+    key: IdempotencyKey,
+    hash: String,
+}
+
+impl Request {
+    /// `None` if the request carries no key. `scope` names the operation, so that keys of others are apart.
+    pub(super) fn of(headers: &HeaderMap, caller: &Caller, scope: &str, body: &impl Serialize) -> Result<Option<Self>> {
+        let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+        let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY);
+        let key = key.ok_or_else(|| Error::invalid(format!("Idempotency-Key must have 1 to {MAX_KEY} ASCII characters")))?;
+        let body = serde_json::to_vec(body).map_err(|error| Error::internal("a request body has no JSON form", error))?;
+        let hash = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = IdempotencyKey { caller: caller.0.name(), scope: scope.to_owned(), key: key.to_owned() };
+        Ok(Some(Self { key, hash }))
+    }
+}
+
+/// Does `work` unless an equal request did it before; then gives that one's answer.
+pub(super) async fn once<T: Serialize>(
+    store: &Store,
+    request: Option<Request>,
+    work: impl Future<Output = Result<(StatusCode, T)>>,
+) -> Result<Response> {
+    let Some(Request { key, hash }) = request else {
+        let (status, body) = work.await?;
+        return Ok((status, Reply(body)).into_response());
+    };
+    match store.claim_idempotent(&key, &hash, now_ms()).await? {
+        Claim::First => {}
+        Claim::UnderWay => {
+            return Err(Error::conflict("A request with this Idempotency-Key is still being worked on; try again later"));
+        }
+        Claim::OtherRequest => {
+            return Err(Error::conflict("This Idempotency-Key was used for a request with another body"));
+        }
+        Claim::Done { status, response } => {
+            let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+            let status = status.ok_or_else(|| Error::internal("a kept answer has no status", "bad row"))?;
+            return Ok((status, [(header::CONTENT_TYPE, "application/json")], response).into_response());
+        }
+    }
+    match work.await {
+        Ok((status, body)) => {
+            let body = serde_json::to_string(&body).map_err(|error| Error::internal("an answer has no JSON form", error))?;
+            store.finish_idempotent(&key, status.as_u16().into(), &body).await?;
+            Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+        }
+        Err(error) => {
+            store.release_idempotent(&key).await?;
+            Err(error)
+        }
+    }
+}

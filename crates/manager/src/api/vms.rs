@@ -1,0 +1,231 @@
+//! `/v1/vms`: making, finding, starting, stopping and deleting VMs.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use rds_vmm::VmId;
+use serde::Deserialize;
+use utoipa::{IntoParams, IntoResponses};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::Caller;
+use super::error::ErrorBody;
+use super::idempotency;
+use super::json::Json;
+use super::path::{Path, Query};
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::vms::VmView;
+use crate::vms::logs::{DEFAULT_TAIL, MAX_TAIL, VmLog};
+use crate::vms::request::CreateVm;
+use crate::vms::run_log::{ExecLogs, Kind};
+
+pub(super) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, delete))
+        .routes(routes!(start))
+        .routes(routes!(stop))
+        .routes(routes!(logs))
+        .routes(routes!(exec_logs))
+}
+
+/// What any call that names a VM may answer instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes replies; they are made by `Error`")]
+pub(super) enum VmErrors {
+    /// A rule is broken
+    #[response(status = 400)]
+    Invalid(ErrorBody),
+    /// No valid key or session
+    #[response(status = 401)]
+    Unauthorized(ErrorBody),
+    /// Another site asked
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// No such VM
+    #[response(status = 404)]
+    NotFound(ErrorBody),
+    /// The VM's state does not allow it
+    #[response(status = 409)]
+    Conflict(ErrorBody),
+    /// Too many requests
+    #[response(status = 429)]
+    TooMany(ErrorBody),
+    /// The server failed
+    #[response(status = 500)]
+    Internal(ErrorBody),
+    /// The server cannot do it now
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
+}
+
+/// The id in a path. Text that is no id names no VM; the words a careless client sends for "none" are a mistake.
+pub(super) fn vm_id(text: &str) -> Result<VmId> {
+    if matches!(text.trim(), "" | "undefined" | "null") {
+        return Err(Error::invalid("A VM id is needed"));
+    }
+    text.parse().map_err(|_| Error::not_found("VM not found"))
+}
+
+/// List VMs
+#[utoipa::path(get, path = "/vms", tag = "vms", responses(
+    (status = 200, description = "All VMs, oldest first", body = Vec<VmView>),
+    (status = 401, description = "No valid key or session", body = ErrorBody),
+    (status = 429, description = "Too many requests", body = ErrorBody),
+))]
+async fn list(State(app): State<Arc<App>>) -> Json<Vec<VmView>> {
+    Json(app.vms.list())
+}
+
+/// Create a VM
+///
+/// The reply comes when the VM runs and its agent answers. A create that fails leaves nothing behind. With an
+/// `Idempotency-Key` header, the same key and body within a day give the first answer again.
+#[utoipa::path(post, path = "/vms", tag = "vms", request_body = CreateVm,
+    params(("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
+    responses(
+        (status = 201, description = "It runs", body = VmView),
+        (status = 413, description = "Body over 64 KiB", body = ErrorBody),
+        (status = 415, description = "Body is not JSON", body = ErrorBody),
+        VmErrors,
+    )
+)]
+async fn create(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Json(body): Json<CreateVm>,
+) -> Result<Response> {
+    let request = idempotency::Request::of(&headers, &caller, "POST /v1/vms", &body)?;
+    idempotency::once(&app.store, request, async {
+        let vm = app.vms.create(body).await?;
+        Ok((StatusCode::CREATED, vm))
+    })
+    .await
+}
+
+/// Get a VM
+#[utoipa::path(get, path = "/vms/{id}", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 200, body = VmView),
+    VmErrors,
+))]
+async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<VmView>> {
+    Ok(Json(app.vms.get(vm_id(&id)?)?))
+}
+
+/// Delete a VM
+///
+/// In any state. Nothing of it is left.
+#[utoipa::path(delete, path = "/vms/{id}", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 204, description = "It is gone"),
+    VmErrors,
+))]
+async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    app.vms.delete_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Start a stopped VM
+#[utoipa::path(post, path = "/vms/{id}/start", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 204, description = "It runs"),
+    VmErrors,
+))]
+async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    app.vms.start_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Stop a running VM
+///
+/// Its file systems are synced first; its disk is kept.
+#[utoipa::path(post, path = "/vms/{id}/stop", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 204, description = "It is stopped"),
+    VmErrors,
+))]
+async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    app.vms.stop_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// `firecracker.log` (default), `firecracker.stdout.log`, `firecracker.stderr.log`, `serial.log` or `vmm.log`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Lines from the end, 1 to 1000.
+    tail: Option<u32>,
+}
+
+/// Read the end of a VM's log
+#[utoipa::path(get, path = "/vms/{id}/logs", tag = "vms", params(("id" = String, Path), LogQuery), responses(
+    (status = 200, body = VmLog),
+    VmErrors,
+))]
+async fn logs(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Json<VmLog>> {
+    let tail = query.tail.unwrap_or(DEFAULT_TAIL);
+    if !(1..=MAX_TAIL).contains(&tail) {
+        return Err(Error::invalid(format!("tail must be from 1 to {MAX_TAIL}")));
+    }
+    let kind = query.kind.as_deref().unwrap_or("firecracker.log");
+    Ok(Json(app.vms.logs(vm_id(&id)?, kind, tail).await?))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ExecLogQuery {
+    /// Entries, 1 to 200; 50 if absent.
+    limit: Option<u32>,
+    /// `all` (default), `exec`, `run-ts` or `run-js`.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+/// List what was run in a VM
+#[utoipa::path(get, path = "/vms/{id}/exec-logs", tag = "vms", params(("id" = String, Path), ExecLogQuery), responses(
+    (status = 200, body = ExecLogs),
+    VmErrors,
+))]
+async fn exec_logs(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(query): Query<ExecLogQuery>,
+) -> Result<Json<ExecLogs>> {
+    let limit = query.limit.unwrap_or(50);
+    if !(1..=200).contains(&limit) {
+        return Err(Error::invalid("limit must be from 1 to 200"));
+    }
+    let kind = match query.kind.as_deref() {
+        None | Some("all") => None,
+        Some("exec") => Some(Kind::Exec),
+        Some("run-ts") => Some(Kind::RunTs),
+        Some("run-js") => Some(Kind::RunJs),
+        Some(_) => return Err(Error::invalid("type must be all, exec, run-ts or run-js")),
+    };
+    Ok(Json(app.vms.exec_logs(vm_id(&id)?, kind, limit).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_exact_spelling() {
+        assert!(vm_id("0d6bd3a4-6f0c-4a54-8f42-9a1fbe1f2d3e").is_ok());
+        for none in ["", " ", "undefined", "null"] {
+            assert!(matches!(vm_id(none), Err(Error::Invalid(_))), "{none:?}");
+        }
+        for other in ["x", "../x", "a\0", "0D6BD3A4-6F0C-4A54-8F42-9A1FBE1F2D3E", "0d6bd3a46f0c4a548f429a1fbe1f2d3e", "é"] {
+            assert!(matches!(vm_id(other), Err(Error::NotFound(_))), "{other:?}");
+        }
+    }
+}

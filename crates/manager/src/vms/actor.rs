@@ -1,0 +1,407 @@
+//! The task that drives one VM. Nobody else changes a VM; handlers send it commands and read what it publishes.
+//!
+//! Its machine outlives it: when the manager ends, the task ends and the machine runs on until the next manager adopts it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rds_protocol::link::History;
+use rds_vmm::guest::GuestClient;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::provision::Host;
+use super::record::{DELETED, Live, Timings, VmRecord, to_json};
+use super::state::{Event, VmState};
+use crate::clock;
+use crate::error::{Chain, Error, Result};
+
+/// How long a guest may take to write its disk's cache down when it is stopped.
+const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one attempt to reach a running guest's agent again may take.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between two attempts to reach an agent whose machine runs.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a machine's logs are kept within bounds.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) type Reply = oneshot::Sender<Result<()>>;
+
+/// What a handler may ask of a VM. The answer comes when it is done.
+#[derive(Debug)]
+pub(super) enum Command {
+    Start(Reply),
+    Stop(Reply),
+    Delete(Reply),
+}
+
+/// How a task takes up its VM.
+#[derive(Debug)]
+pub(super) enum Begin {
+    /// It is new: make it run, or remove every trace of it.
+    Create(Reply),
+    /// Its machine was running under an earlier manager.
+    Adopt,
+    /// It has a disk and no machine.
+    Stopped,
+    /// Its disk is missing.
+    Broken(Error),
+}
+
+pub(super) struct Actor {
+    host: Arc<Host>,
+    vm: Arc<VmRecord>,
+    live: watch::Sender<Live>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// What comes next.
+enum Next {
+    /// Drive a machine whose agent has answered.
+    Run(GuestClient),
+    /// Wait for somebody to start it.
+    Rest,
+    /// Remove every trace and tell the one who asked.
+    Remove(Option<Reply>),
+    /// The manager ends; the machine does not.
+    Leave,
+}
+
+/// The end of some work that a deletion may cut short.
+enum Work<T> {
+    Done(T),
+    Deleted(Reply),
+    Leave,
+}
+
+impl Actor {
+    pub(super) fn new(
+        host: Arc<Host>,
+        vm: Arc<VmRecord>,
+        live: watch::Sender<Live>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        Self { host, vm, live, commands }
+    }
+
+    pub(super) async fn run(mut self, begin: Begin) {
+        let mut next = match begin {
+            Begin::Create(reply) => self.create(reply).await,
+            Begin::Adopt => self.adopt().await,
+            Begin::Stopped => Next::Rest,
+            Begin::Broken(why) => self.broke(why).await,
+        };
+        loop {
+            next = match next {
+                Next::Run(guest) => self.drive(guest).await,
+                Next::Rest => self.rest().await,
+                Next::Remove(reply) => match self.remove().await {
+                    Ok(()) => {
+                        self.record("vm.deleted", "VM deleted").await;
+                        return answer(reply, Ok(()));
+                    }
+                    Err(error) => {
+                        answer(reply, Err(unfinished()));
+                        self.broke(error).await
+                    }
+                },
+                Next::Leave => return,
+            };
+        }
+    }
+
+    async fn create(&mut self, reply: Reply) -> Next {
+        match self.boot().await {
+            Work::Done(Ok(guest)) => {
+                self.record("vm.created", "VM created").await;
+                answer(Some(reply), Ok(()));
+                Next::Run(guest)
+            }
+            Work::Done(Err(error)) => {
+                // The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
+                if let Err(remains) = self.remove().await {
+                    tracing::error!(vm = %self.vm.id, error = %Chain(&remains), "a failed create left something");
+                }
+                answer(Some(reply), Err(error));
+                Next::Leave
+            }
+            Work::Deleted(deleter) => {
+                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
+                Next::Remove(Some(deleter))
+            }
+            Work::Leave => Next::Leave,
+        }
+    }
+
+    /// Takes up a machine that an earlier manager left running.
+    async fn adopt(&mut self) -> Next {
+        self.publish(|live| live.state = VmState::Running);
+        match self.reach().await {
+            Work::Done(Some(guest)) => Next::Run(guest),
+            Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
+            Work::Deleted(reply) => Next::Remove(Some(reply)),
+            Work::Leave => Next::Leave,
+        }
+    }
+
+    /// Waits for a command while there is no machine.
+    async fn rest(&mut self) -> Next {
+        loop {
+            let state = self.state();
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                () = expiry(&self.vm) => return self.expired().await,
+            };
+            match command {
+                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot().await {
+                    Work::Done(Ok(guest)) => {
+                        self.record("vm.started", "VM started").await;
+                        answer(Some(reply), Ok(()));
+                        return Next::Run(guest);
+                    }
+                    Work::Done(Err(error)) => {
+                        if let Err(error) = self.host.end_machine(self.vm.id).await {
+                            return self.broke(error).await;
+                        }
+                        self.publish(|live| live.state = VmState::Stopped);
+                        answer(Some(reply), Err(error));
+                    }
+                    Work::Deleted(deleter) => {
+                        answer(Some(reply), Err(Error::conflict("The VM was deleted while it was started")));
+                        return Next::Remove(Some(deleter));
+                    }
+                    Work::Leave => return Next::Leave,
+                },
+                Some(Command::Start(reply) | Command::Stop(reply)) => refuse(reply, state),
+                Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
+                None => return Next::Leave,
+            }
+        }
+    }
+
+    /// Boots the machine, publishing each state on the way.
+    async fn boot(&mut self) -> Work<Result<GuestClient>> {
+        self.advance(Event::Start);
+        let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
+        let started = match self.unless_deleted(async move { host.start(&vm).await }).await {
+            Work::Done(started) => started,
+            Work::Deleted(reply) => return Work::Deleted(reply),
+            Work::Leave => return Work::Leave,
+        };
+        match started {
+            Ok((guest, timings)) => match self.written_down(timings).await {
+                Ok(()) => {
+                    self.publish(|live| {
+                        live.timings = Some(timings);
+                        live.guest = Some(guest.clone());
+                        live.error = None;
+                    });
+                    self.advance(Event::Ready);
+                    Work::Done(Ok(guest))
+                }
+                Err(error) => Work::Done(Err(error)),
+            },
+            Err(error) => Work::Done(Err(error)),
+        }
+    }
+
+    /// From here on a manager that finds this VM keeps it.
+    async fn written_down(&self, timings: Timings) -> Result<()> {
+        let id = self.vm.id.to_string();
+        self.host.store.set_vm_started(&id, "boot", &to_json(&timings)).await?;
+        self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
+        Ok(())
+    }
+
+    /// Watches over a running machine until it is stopped, deleted or ends.
+    async fn drive(&mut self, mut guest: GuestClient) -> Next {
+        let host = Arc::clone(&self.host);
+        let dir = host.dir(self.vm.id);
+        let mut trim = interval(TRIM_EVERY);
+        trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.publish(|live| live.guest = Some(guest.clone()));
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Start(reply)) => refuse(reply, VmState::Running),
+                    Some(Command::Stop(reply)) => return self.stop(guest, reply).await,
+                    Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
+                    None => return Next::Leave,
+                },
+                () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
+                () = guest.closed() => {
+                    self.publish(|live| live.guest = None);
+                    match self.reach().await {
+                        Work::Done(Some(again)) => {
+                            guest = again;
+                            self.publish(|live| live.guest = Some(guest.clone()));
+                        }
+                        Work::Done(None) => return self.crashed("Its machine ended by itself").await,
+                        Work::Deleted(reply) => return Next::Remove(Some(reply)),
+                        Work::Leave => return Next::Leave,
+                    }
+                }
+                _ = trim.tick() => host.hypervisor.trim_logs(&dir),
+                () = expiry(&self.vm) => return self.expired().await,
+            }
+        }
+    }
+
+    /// Connects to the agent of a machine that runs; `None` when the machine has ended.
+    async fn reach(&mut self) -> Work<Option<GuestClient>> {
+        let (host, id) = (Arc::clone(&self.host), self.vm.id);
+        self.unless_deleted(async move {
+            let dir = host.dir(id);
+            while host.hypervisor.is_running(&dir).await {
+                match GuestClient::connect(&*host.hypervisor, &dir, History::Used, RECONNECT_LIMIT).await {
+                    Ok(guest) => return Some(guest),
+                    Err(error) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
+                }
+                sleep(RECONNECT_PAUSE).await;
+            }
+            None
+        })
+        .await
+    }
+
+    async fn stop(&mut self, guest: GuestClient, reply: Reply) -> Next {
+        self.advance(Event::Stop);
+        self.publish(|live| live.guest = None);
+        if let Err(error) = guest.sync(SYNC_LIMIT).await {
+            // A guest that does not answer must not be unstoppable; its file system has a journal.
+            tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
+        }
+        drop(guest);
+        let ended = async {
+            self.host.end_machine(self.vm.id).await?;
+            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), None).await
+        };
+        match ended.await {
+            Ok(_) => {
+                self.advance(Event::Ended);
+                self.record("vm.stopped", "VM stopped").await;
+                answer(Some(reply), Ok(()));
+                Next::Rest
+            }
+            Err(error) => {
+                answer(Some(reply), Err(unfinished()));
+                self.broke(error).await
+            }
+        }
+    }
+
+    /// The machine is gone though nobody asked. The disk is there, so the VM can be started again.
+    async fn crashed(&mut self, why: &str) -> Next {
+        let ended = async {
+            self.host.end_machine(self.vm.id).await?;
+            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), Some(why)).await
+        };
+        if let Err(error) = ended.await {
+            return self.broke(error).await;
+        }
+        self.publish(|live| {
+            live.guest = None;
+            live.error = Some(why.to_owned());
+        });
+        self.advance(Event::Ended);
+        self.record("vm.crashed", why).await;
+        Next::Rest
+    }
+
+    async fn broke(&mut self, why: Error) -> Next {
+        tracing::error!(vm = %self.vm.id, error = %Chain(&why), "a VM is broken");
+        // The cause may name paths of the host: it is for the log, and clients learn that there is one.
+        let shown = "The VM's files or machine are not as they should be; the server's log says why";
+        let id = self.vm.id.to_string();
+        if let Err(error) = self.host.store.set_vm_state(&id, VmState::Error.as_str(), Some(shown)).await {
+            tracing::error!(vm = %id, error = %Chain(&error), "cannot write down that a VM is broken");
+        }
+        self.publish(|live| {
+            live.guest = None;
+            live.deleted = false;
+            live.error = Some(shown.to_owned());
+        });
+        self.advance(Event::Broke);
+        Next::Rest
+    }
+
+    async fn expired(&mut self) -> Next {
+        tracing::info!(vm = %self.vm.id, "a VM reached the end of its life");
+        Next::Remove(None)
+    }
+
+    /// Removes every trace. It is written down first, so that a manager killed in between finishes it.
+    async fn remove(&mut self) -> Result<()> {
+        self.publish(|live| {
+            live.guest = None;
+            live.deleted = true;
+        });
+        let id = self.vm.id.to_string();
+        self.host.store.set_vm_state(&id, DELETED, None).await?;
+        self.host.teardown(self.vm.id).await?;
+        self.host.store.delete_vm(&id).await?;
+        Ok(())
+    }
+
+    /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.
+    async fn unless_deleted<T>(&mut self, work: impl Future<Output = T>) -> Work<T> {
+        tokio::pin!(work);
+        loop {
+            let command = tokio::select! {
+                done = &mut work => return Work::Done(done),
+                command = self.commands.recv() => command,
+            };
+            match command {
+                Some(Command::Delete(reply)) => return Work::Deleted(reply),
+                Some(Command::Start(reply) | Command::Stop(reply)) => refuse(reply, self.state()),
+                None => return Work::Leave,
+            }
+        }
+    }
+
+    fn state(&self) -> VmState {
+        self.live.borrow().state
+    }
+
+    fn advance(&self, event: Event) {
+        self.live.send_modify(|live| match live.state.after(event) {
+            Some(state) => live.state = state,
+            None => tracing::error!(vm = %self.vm.id, state = ?live.state, ?event, "an event that makes no sense"),
+        });
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut Live)) {
+        self.live.send_modify(change);
+    }
+
+    async fn record(&self, kind: &'static str, message: &str) {
+        self.host.activity.record(kind, &self.vm.id.to_string(), message, None).await;
+    }
+}
+
+/// Returns when the VM has lived as long as it may; never if it may live on.
+async fn expiry(vm: &VmRecord) {
+    let Some(at) = vm.expires_at() else { return std::future::pending().await };
+    let left = u64::try_from(at.saturating_sub(clock::now_ms())).unwrap_or(0);
+    sleep_until(Instant::now() + Duration::from_millis(left)).await;
+}
+
+fn refuse(reply: Reply, state: VmState) {
+    answer(Some(reply), Err(Error::conflict(format!("VM is {}", state.as_str()))));
+}
+
+/// What a client learns of a failure that left the VM in state ERROR.
+fn unfinished() -> Error {
+    Error::internal("a VM is in state ERROR now", "see the error before")
+}
+
+/// Whoever asked may have gone meanwhile.
+fn answer(reply: Option<Reply>, result: Result<()>) {
+    if let Some(reply) = reply {
+        let _ = reply.send(result);
+    }
+}

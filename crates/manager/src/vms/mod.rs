@@ -1,0 +1,261 @@
+//! VMs: making, finding, starting, stopping and deleting them, and using what runs in them.
+//!
+//! One task drives each VM ([`actor`]); this module keeps the tasks' addresses, hands out what they publish, and holds
+//! to the quota. It must not know HTTP, nor which monitor runs the machines.
+
+mod actor;
+pub mod archive;
+mod fault;
+pub mod files;
+pub mod logs;
+mod provision;
+mod record;
+mod recover;
+pub mod request;
+pub mod run;
+pub mod run_log;
+pub mod state;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rds_vmm::guest::{GuestClient, GuestError};
+use rds_vmm::{Hypervisor, VmId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+pub use record::{PeerLink, Timings, VmRecord, VmView};
+
+use crate::activity::Activity;
+use crate::clock;
+use crate::config::{LimitsConfig, StorageConfig};
+use crate::error::{Error, Result};
+use crate::images::Images;
+use crate::store::Store;
+
+use actor::{Actor, Begin, Command};
+use provision::Host;
+use record::Live;
+use request::CreateVm;
+use state::VmState;
+
+/// How long a call waits for the agent of a running VM that is being reached again, after a restart of the manager.
+const REACH_LIMIT: Duration = Duration::from_secs(30);
+
+/// Commands that may wait for one VM's task.
+const COMMANDS: usize = 16;
+
+/// The service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Vms(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    host: Arc<Host>,
+    limits: LimitsConfig,
+    registry: Mutex<HashMap<VmId, Handle>>,
+    /// Held while a new VM's index and place in the quota are decided and written down.
+    admission: tokio::sync::Mutex<()>,
+}
+
+/// The address of a VM's task, and what it publishes.
+#[derive(Debug, Clone)]
+struct Handle {
+    vm: Arc<VmRecord>,
+    live: watch::Receiver<Live>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Vms {
+    /// Takes up every VM that an earlier manager left, and removes what belongs to none.
+    pub async fn start(
+        hypervisor: Arc<dyn Hypervisor>,
+        storage: StorageConfig,
+        limits: LimitsConfig,
+        store: Store,
+        images: Arc<Images>,
+        activity: Activity,
+    ) -> Result<Self> {
+        let own_users = rustix::process::geteuid().is_root();
+        let faults = fault::Faults::from_env()?;
+        let host = Host { hypervisor, storage, store, images, activity, faults, own_users };
+        let vms = Self(Arc::new(Inner {
+            host: Arc::new(host),
+            limits,
+            registry: Mutex::default(),
+            admission: tokio::sync::Mutex::default(),
+        }));
+        recover::recover(&vms).await?;
+        Ok(vms)
+    }
+
+    /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
+    pub async fn create(&self, request: CreateVm) -> Result<VmView> {
+        let spec = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
+        let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
+        let (reply, created) = oneshot::channel();
+        let handle = {
+            let _admission = self.0.admission.lock().await;
+            let host_index = self.admit(spec.name.as_deref())?;
+            let image_id = image.id.clone();
+            let vm = VmRecord { id: VmId::new(), spec, image_id, host_index, created_at: clock::now_ms() };
+            self.0.host.store.insert_vm(&vm.to_row()).await?;
+            self.spawn(vm, VmState::Created, Begin::Create(reply))
+        };
+        // The VM's row protects the image from here on.
+        drop(image);
+        created.await.map_err(|_| stopping())??;
+        let live = handle.live.borrow().clone();
+        Ok(handle.vm.view(&live))
+    }
+
+    /// Whether one more VM may be made: its host index if so.
+    fn admit(&self, name: Option<&str>) -> Result<u32> {
+        let registry = self.registry();
+        let max = self.0.limits.max_vms;
+        if registry.values().filter(|handle| !handle.is_deleted()).count() >= max as usize {
+            let message = format!("VM quota exceeded (maxVms={max})");
+            return Err(Error::TooMany { message, retry_after: None });
+        }
+        if let Some(name) = name
+            && registry.values().any(|handle| handle.vm.spec.name.as_deref() == Some(name) && !handle.is_deleted())
+        {
+            return Err(Error::conflict(format!("There is a VM named {name} already")));
+        }
+        let taken: std::collections::HashSet<u32> = registry.values().map(|handle| handle.vm.host_index).collect();
+        Ok((0..).find(|index| !taken.contains(index)).expect("fewer VMs than numbers"))
+    }
+
+    /// Starts the task of a VM.
+    fn spawn(&self, vm: VmRecord, state: VmState, begin: Begin) -> Handle {
+        let vm = Arc::new(vm);
+        let (live, published) = watch::channel(Live { state, guest: None, timings: None, error: None, deleted: false });
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender };
+        self.registry().insert(vm.id, handle.clone());
+        let actor = Actor::new(Arc::clone(&self.0.host), Arc::clone(&vm), live, commands);
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            actor.run(begin).await;
+            if let Some(inner) = inner.upgrade() {
+                inner.registry.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm.id);
+            }
+        });
+        handle
+    }
+
+    /// All VMs, oldest first.
+    pub fn list(&self) -> Vec<VmView> {
+        let mut handles: Vec<Handle> = self.registry().values().cloned().collect();
+        handles.retain(|handle| !handle.is_deleted());
+        handles.sort_by_key(|handle| (handle.vm.created_at, handle.vm.id));
+        handles.iter().map(|handle| handle.vm.view(&handle.live.borrow())).collect()
+    }
+
+    /// One VM.
+    pub fn get(&self, id: VmId) -> Result<VmView> {
+        let handle = self.handle(id)?;
+        let live = handle.live.borrow().clone();
+        Ok(handle.vm.view(&live))
+    }
+
+    /// Boots a stopped VM and waits until it runs.
+    pub async fn start_vm(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::Start).await
+    }
+
+    /// Syncs a running VM's disk, ends its machine and waits for that.
+    pub async fn stop_vm(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::Stop).await
+    }
+
+    /// Removes a VM and everything of it, whatever it is doing.
+    pub async fn delete_vm(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::Delete).await
+    }
+
+    /// The end of one of a VM's logs.
+    pub async fn logs(&self, id: VmId, kind: &str, lines: u32) -> Result<logs::VmLog> {
+        self.handle(id)?;
+        let file = self.0.host.hypervisor.log_file(&self.0.host.dir(id), logs::log_of(kind)?);
+        let read = tokio::task::spawn_blocking(move || logs::tail(&file, lines)).await;
+        let read = read.map_err(|error| Error::internal("the task that reads a log ended", error))?;
+        let log = read.map_err(|error| Error::internal("cannot read a VM's log", error))?;
+        Ok(logs::VmLog { kind: kind.to_owned(), ..log })
+    }
+
+    /// How many VMs are in each state that holds a machine or not: those that run.
+    pub fn running(&self) -> usize {
+        self.registry().values().filter(|handle| handle.live.borrow().state == VmState::Running).count()
+    }
+
+    /// The connection to the agent of a running VM.
+    async fn guest(&self, id: VmId) -> Result<GuestClient> {
+        let mut live = self.handle(id)?.live;
+        let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running);
+        match timeout(REACH_LIMIT, reached).await {
+            Ok(Ok(live)) if live.state == VmState::Running && !live.deleted => match &live.guest {
+                Some(guest) => Ok(guest.clone()),
+                None => Err(unreachable_agent()),
+            },
+            Ok(Ok(live)) => Err(Error::conflict(format!("VM is {}, not RUNNING", live.state.as_str()))),
+            Ok(Err(_)) => Err(no_such_vm()),
+            Err(_) => Err(unreachable_agent()),
+        }
+    }
+
+    async fn command(&self, id: VmId, command: impl FnOnce(actor::Reply) -> Command) -> Result<()> {
+        let handle = self.handle(id)?;
+        let (reply, done) = oneshot::channel();
+        handle.commands.send(command(reply)).await.map_err(|_| no_such_vm())?;
+        // A task that ends without an answer has removed its VM for somebody else.
+        done.await.map_err(|_| no_such_vm())?
+    }
+
+    fn handle(&self, id: VmId) -> Result<Handle> {
+        let handle = self.registry().get(&id).cloned();
+        handle.filter(|handle| !handle.is_deleted()).ok_or_else(no_such_vm)
+    }
+
+    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, Handle>> {
+        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    fn is_deleted(&self) -> bool {
+        self.live.borrow().deleted
+    }
+}
+
+fn no_such_vm() -> Error {
+    Error::not_found("VM not found")
+}
+
+fn unreachable_agent() -> Error {
+    Error::BadGateway("The VM runs, but its agent does not answer".into())
+}
+
+fn stopping() -> Error {
+    Error::Unavailable("The server is stopping".into())
+}
+
+/// What a failed call into a guest means to a client.
+impl From<GuestError> for Error {
+    fn from(error: GuestError) -> Self {
+        match error {
+            GuestError::Status { status: 404, message } => Self::NotFound(message),
+            GuestError::Status { status: 400, message } => Self::Invalid(message),
+            GuestError::Status { status: 409, message } => Self::Conflict(message),
+            GuestError::Status { status: 507, message } => Self::Conflict(message),
+            GuestError::Status { message, .. } => Self::BadGateway(format!("The VM's agent failed: {message}")),
+            GuestError::Timeout => Self::GatewayTimeout("The VM's agent did not answer in time".into()),
+            GuestError::Unreachable { may_have_run: true, .. } => Self::BadGateway(
+                "The connection to the VM broke; what was asked for may have been done, wholly or in part".into(),
+            ),
+            GuestError::Unreachable { .. } => unreachable_agent(),
+            GuestError::Protocol(_) => Self::BadGateway("The VM's agent answered nonsense".into()),
+        }
+    }
+}

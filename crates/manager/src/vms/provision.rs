@@ -1,0 +1,205 @@
+//! From a record to a guest that answers: the steps of a start, and their undoing.
+//!
+//! Everything a VM has on the host lies in one directory named after its id, so [`Host::teardown`] needs to remember
+//! nothing: it undoes a start that failed or was abandoned after any step.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rds_image::{disk, initramfs};
+use rds_protocol::guest::Configure;
+use rds_protocol::link::History;
+use rds_vmm::guest::GuestClient;
+use rds_vmm::hypervisor::Log;
+use rds_vmm::{Hypervisor, MachineSpec, VmId};
+use tokio::task::spawn_blocking;
+
+use super::fault::{Faults, Step};
+use super::record::{Timings, VmRecord};
+use crate::activity::Activity;
+use crate::config::{CloneMode, StorageConfig};
+use crate::error::{Error, Result};
+use crate::images::{ImageFiles, Images};
+use crate::store::Store;
+
+/// uid and gid of the first VM's monitor where the manager is root. High enough to belong to nobody.
+const FIRST_UID: u32 = 200_000;
+
+/// How long a guest may take from its first instruction to its agent's first answer. Emulated, 2 s are usual; a host
+/// that starts 50 of them at once on two cores needs most of this.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long the agent may take to become one VM.
+const CONFIGURE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What all VMs share: the doors to the outside.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub storage: StorageConfig,
+    pub store: Store,
+    pub images: Arc<Images>,
+    pub activity: Activity,
+    pub faults: Faults,
+    /// Whether each VM's monitor gets its own user.
+    pub own_users: bool,
+}
+
+impl Host {
+    pub(super) fn dir(&self, id: VmId) -> PathBuf {
+        self.storage.vms_dir().join(id.to_string())
+    }
+
+    fn disk(&self, id: VmId) -> PathBuf {
+        self.dir(id).join("disk.ext4")
+    }
+
+    /// Whether the VM has its writable disk.
+    pub(super) fn has_disk(&self, id: VmId) -> bool {
+        self.disk(id).exists()
+    }
+
+    /// Makes what the VM lacks, boots it and tells the guest who it is.
+    ///
+    /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
+    pub(super) async fn start(&self, vm: &VmRecord) -> Result<(GuestClient, Timings)> {
+        let begun = Instant::now();
+        let mut lap = Lap::new();
+        let image = self.images.resolve(Some(&vm.image_id)).await?;
+        let spec = self.prepare(vm, &image).await?;
+        let disk_ms = lap.take();
+
+        self.faults.at(Step::Boot)?;
+        self.hypervisor
+            .boot(&spec)
+            .await
+            .map_err(|error| Error::internal(format!("cannot boot VM {}", vm.id), error))?;
+        let boot_ms = lap.take();
+
+        self.faults.at(Step::Connect)?;
+        let guest = self.first_answer(vm.id).await?;
+        let agent_ms = lap.take();
+
+        self.faults.at(Step::Configure)?;
+        guest.configure(&identity(vm.id), CONFIGURE_LIMIT).await.map_err(|error| self.failed_guest(vm.id, error))?;
+        let configure_ms = lap.take();
+        self.faults.at(Step::Ready)?;
+        Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, total_ms: milliseconds(begun) }))
+    }
+
+    /// Makes the VM's directory, disk and initramfs.
+    async fn prepare(&self, vm: &VmRecord, image: &ImageFiles) -> Result<MachineSpec> {
+        let (dir, disk) = (self.dir(vm.id), self.disk(vm.id));
+        self.faults.at(Step::Directory)?;
+        make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
+
+        self.faults.at(Step::Disk)?;
+        let templates = self.storage.storage_root.join("templates");
+        let initramfs_dir = self.storage.storage_root.join("initramfs");
+        let agent = self.storage.agent_path();
+        let modules = image.modules.clone();
+        let (bytes, mode, to) = (vm.spec.disk_bytes, clone_mode(self.storage.rootfs_clone_mode), disk.clone());
+        let initramfs = spawn_blocking(move || {
+            if !to.exists() {
+                disk::clone_sparse(&disk::template(&templates, bytes)?, &to, mode)?;
+            }
+            initramfs::assemble(&agent, modules.as_deref(), &initramfs_dir)
+        })
+        .await
+        .map_err(|error| Error::internal("the task that makes a disk ended", error))?
+        .map_err(|error| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))?;
+        Ok(MachineSpec {
+            id: vm.id,
+            vcpus: vm.spec.vcpus,
+            mem_mib: vm.spec.mem_mib,
+            kernel: image.kernel.clone(),
+            initramfs,
+            rootfs: image.rootfs.clone(),
+            disk,
+            dir,
+            user: self.own_users.then_some(FIRST_UID + vm.host_index),
+        })
+    }
+
+    /// Waits for the agent, but not for one whose machine has ended.
+    async fn first_answer(&self, id: VmId) -> Result<GuestClient> {
+        let dir = self.dir(id);
+        let connect = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, BOOT_LIMIT);
+        tokio::select! {
+            guest = connect => guest.map_err(|error| self.failed_guest(id, error)),
+            () = self.hypervisor.wait(&dir) => Err(self.failed_guest(id, "its machine ended before its agent answered")),
+        }
+    }
+
+    /// An error of a guest that did not come up, with the end of its console for the log.
+    fn failed_guest(&self, id: VmId, why: impl ToString) -> Error {
+        let console = self.hypervisor.log_file(&self.dir(id), Log::Serial);
+        let end = super::logs::tail(&console, 20).map(|tail| tail.lines.join("\n")).unwrap_or_default();
+        Error::internal(format!("VM {id} did not come up; the end of its console:\n{end}"), why.to_string())
+    }
+
+    /// Ends the VM's machine at once; the disk stays.
+    pub(super) async fn end_machine(&self, id: VmId) -> Result<()> {
+        let ended = self.hypervisor.kill(&self.dir(id)).await;
+        ended.map_err(|error| Error::internal(format!("cannot end the machine of VM {id}"), error))
+    }
+
+    /// Removes everything that the VM has on the host. Can be repeated.
+    pub(super) async fn teardown(&self, id: VmId) -> Result<()> {
+        self.end_machine(id).await?;
+        let dir = self.dir(id);
+        match tokio::fs::remove_dir_all(&dir).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::internal(format!("cannot remove {}", dir.display()), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Who the guest is from now on. Nothing in it was in a guest before.
+fn identity(id: VmId) -> Configure {
+    let machine_id: [u8; 16] = rand::random();
+    let entropy: [u8; 64] = rand::random();
+    let now = jiff::Timestamp::now().as_microsecond();
+    Configure {
+        hostname: format!("vm-{}", id.to_string().chars().take(8).collect::<String>()),
+        machine_id: machine_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        clock_us: u64::try_from(now).unwrap_or(0),
+        entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
+        secret_env: std::collections::BTreeMap::new(),
+    }
+}
+
+/// A directory that only the manager may enter: monitors get what they use as open descriptors.
+fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn clone_mode(mode: CloneMode) -> disk::CloneMode {
+    match mode {
+        CloneMode::Auto => disk::CloneMode::Auto,
+        CloneMode::Reflink => disk::CloneMode::Reflink,
+        CloneMode::Copy => disk::CloneMode::Copy,
+    }
+}
+
+/// Milliseconds since `begun`, to the microsecond.
+fn milliseconds(begun: Instant) -> f64 {
+    (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Time since the last look.
+struct Lap(Instant);
+
+impl Lap {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    fn take(&mut self) -> f64 {
+        milliseconds(std::mem::replace(&mut self.0, Instant::now()))
+    }
+}

@@ -1,0 +1,209 @@
+//! What is known of a VM: the part that never changes, and the part that does.
+
+use std::collections::BTreeMap;
+
+use rds_vmm::VmId;
+use rds_vmm::guest::GuestClient;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::request::NewVm;
+use super::state::VmState;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::store::vms::VmRow;
+
+/// State column of a VM that was accepted and has never run. A manager that finds one at its start removes it.
+pub(super) const HALF_MADE: &str = "CREATED";
+
+/// State column of a VM whose deletion was accepted. A manager that finds one at its start finishes the deletion.
+pub(super) const DELETED: &str = "DELETED";
+
+/// The part of a VM that never changes after its creation.
+#[derive(Debug, Clone)]
+pub struct VmRecord {
+    /// Its identity.
+    pub id: VmId,
+    /// What was asked for.
+    pub spec: NewVm,
+    /// The image it runs on.
+    pub image_id: String,
+    /// A small number that no other living VM has; names derived from it never collide.
+    pub host_index: u32,
+    /// Milliseconds since the Unix epoch.
+    pub created_at: i64,
+}
+
+/// How long each part of a start took, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timings {
+    /// Making the writable disk and the initramfs.
+    pub disk_ms: f64,
+    /// Starting the virtual machine monitor.
+    pub boot_ms: f64,
+    /// Until the agent's first answer.
+    pub agent_ms: f64,
+    /// Telling the guest who it is.
+    pub configure_ms: f64,
+    /// All of the start.
+    pub total_ms: f64,
+}
+
+/// The part of a VM that changes, as its task publishes it.
+#[derive(Debug, Clone)]
+pub(super) struct Live {
+    pub state: VmState,
+    /// The connection to its agent; `None` while there is none, which for a running VM is a short while.
+    pub guest: Option<GuestClient>,
+    pub timings: Option<Timings>,
+    /// Why it is in state ERROR, or why it is stopped though nobody asked.
+    pub error: Option<String>,
+    /// Its deletion was accepted: it is not to be found any more.
+    pub deleted: bool,
+}
+
+/// A VM as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Vm)]
+pub struct VmView {
+    /// Lower-case UUID.
+    pub id: String,
+    /// Where it is in its life.
+    pub state: VmState,
+    /// Virtual CPUs.
+    pub cpu: u8,
+    /// Memory in MiB.
+    pub mem_mb: u32,
+    /// Whether anything may leave it.
+    pub outbound_internet: bool,
+    /// What it may reach.
+    pub allow_ips: Vec<String>,
+    /// Size of its writable disk in MiB.
+    pub disk_size_mb: u64,
+    /// RFC 3339, milliseconds, `Z`.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    /// `boot` for every plain create, however the VM really came up.
+    #[schema(example = "boot")]
+    pub provision_mode: String,
+    /// How it really came up the last time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "boot")]
+    pub started_from: Option<String>,
+    /// The image it runs on.
+    pub image_id: String,
+    /// The providers it is linked to.
+    pub peer_links: Vec<PeerLink>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it will be deleted by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// How long its last start took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+    /// Why it is in state ERROR, or stopped though nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A link to a provider VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerLink {
+    /// The provider's name in this VM.
+    pub alias: String,
+    /// The provider.
+    pub vm_id: String,
+    /// `hidden` or `mounted`.
+    pub source_mode: String,
+}
+
+impl VmRecord {
+    /// When the VM is to be deleted by itself, in milliseconds since the Unix epoch.
+    pub fn expires_at(&self) -> Option<i64> {
+        let ttl = i64::try_from(self.spec.ttl?.as_millis()).unwrap_or(i64::MAX);
+        Some(self.created_at.saturating_add(ttl))
+    }
+
+    /// The VM for a client.
+    pub(super) fn view(&self, live: &Live) -> VmView {
+        VmView {
+            id: self.id.to_string(),
+            state: live.state,
+            cpu: self.spec.vcpus,
+            mem_mb: self.spec.mem_mib,
+            outbound_internet: self.spec.outbound_internet,
+            allow_ips: self.spec.allow_ips.clone(),
+            disk_size_mb: self.spec.disk_bytes >> 20,
+            created_at: clock::rfc3339(self.created_at),
+            provision_mode: "boot".into(),
+            started_from: live.timings.map(|_| "boot".into()),
+            image_id: self.image_id.clone(),
+            peer_links: Vec::new(),
+            name: self.spec.name.clone(),
+            labels: self.spec.labels.clone(),
+            expires_at: self.expires_at().map(clock::rfc3339),
+            timings: live.timings,
+            error: live.error.clone(),
+        }
+    }
+
+    /// The VM as it is first written down.
+    pub(super) fn to_row(&self) -> VmRow {
+        VmRow {
+            id: self.id.to_string(),
+            state: HALF_MADE.into(),
+            cpu: self.spec.vcpus.into(),
+            mem_mb: self.spec.mem_mib.into(),
+            disk_bytes: i64::try_from(self.spec.disk_bytes).unwrap_or(i64::MAX),
+            image_id: self.image_id.clone(),
+            host_index: self.host_index.into(),
+            guest_ip: String::new(),
+            outbound_internet: self.spec.outbound_internet.into(),
+            allow_ips: to_json(&self.spec.allow_ips),
+            name: self.spec.name.clone(),
+            labels: to_json(&self.spec.labels),
+            ttl_seconds: self.spec.ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
+            idle_timeout_seconds: None,
+            provision_mode: "boot".into(),
+            started_from: None,
+            timings: "{}".into(),
+            error: None,
+            created_at: self.created_at,
+        }
+    }
+
+    /// The VM that was written down.
+    pub(super) fn from_row(row: &VmRow) -> Result<Self> {
+        let broken = |what: &str| Error::internal(format!("VM {} is written down with a bad {what}", row.id), "bad row");
+        Ok(Self {
+            id: row.id.parse().map_err(|_| broken("id"))?,
+            spec: NewVm {
+                vcpus: u8::try_from(row.cpu).map_err(|_| broken("cpu"))?,
+                mem_mib: u32::try_from(row.mem_mb).map_err(|_| broken("memory size"))?,
+                disk_bytes: u64::try_from(row.disk_bytes).map_err(|_| broken("disk size"))?,
+                allow_ips: serde_json::from_str(&row.allow_ips).map_err(|_| broken("allow list"))?,
+                outbound_internet: row.outbound_internet != 0,
+                image_id: Some(row.image_id.clone()),
+                name: row.name.clone(),
+                labels: serde_json::from_str(&row.labels).map_err(|_| broken("label"))?,
+                ttl: row.ttl_seconds.and_then(|s| u64::try_from(s).ok()).map(std::time::Duration::from_secs),
+            },
+            image_id: row.image_id.clone(),
+            host_index: u32::try_from(row.host_index).map_err(|_| broken("host index"))?,
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// Text for a JSON column.
+pub(super) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("maps with string keys and plain values always have a JSON form")
+}

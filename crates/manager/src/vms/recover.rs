@@ -1,0 +1,70 @@
+//! What a manager does first: take up the VMs of the one before it, and remove what belongs to none.
+
+use std::collections::HashSet;
+
+use rds_vmm::VmId;
+
+use super::Vms;
+use super::actor::Begin;
+use super::record::{DELETED, HALF_MADE, VmRecord};
+use super::state::VmState;
+use crate::error::{Error, Result};
+
+/// Sorts every VM that is written down, and every directory and process that is there, into kept and removed.
+pub(super) async fn recover(vms: &Vms) -> Result<()> {
+    let host = &vms.0.host;
+    let mut kept = HashSet::new();
+    for row in host.store.vms().await? {
+        let vm = VmRecord::from_row(&row)?;
+        if row.state == HALF_MADE || row.state == DELETED {
+            tracing::info!(vm = %vm.id, state = row.state, "removing what an earlier manager left half done");
+            host.teardown(vm.id).await?;
+            host.store.delete_vm(&row.id).await?;
+            continue;
+        }
+        kept.insert(vm.id);
+        let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
+        if row.state == VmState::Running.as_str() && running {
+            vms.spawn(vm, VmState::Running, Begin::Adopt);
+        } else {
+            // It may have been started again by a manager that could not write that down.
+            host.end_machine(vm.id).await?;
+            rest(vms, vm, &row.state).await?;
+        }
+    }
+    remove_unclaimed(vms, &kept).await
+}
+
+/// Takes up a VM without a machine.
+async fn rest(vms: &Vms, vm: VmRecord, state: &str) -> Result<()> {
+    let host = &vms.0.host;
+    if !host.has_disk(vm.id) {
+        vms.spawn(vm, VmState::Stopped, Begin::Broken(Error::internal("its disk is missing", "no such file")));
+        return Ok(());
+    }
+    if state != VmState::Stopped.as_str() {
+        let id = vm.id.to_string();
+        host.store.set_vm_state(&id, VmState::Stopped.as_str(), None).await?;
+        host.activity.record("vm.stopped", &id, "VM was not running when the server started", None).await;
+    }
+    vms.spawn(vm, VmState::Stopped, Begin::Stopped);
+    Ok(())
+}
+
+/// Ends processes and removes directories whose VM is written down nowhere.
+async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>) -> Result<()> {
+    let host = &vms.0.host;
+    let parent = host.storage.vms_dir();
+    let mut unclaimed: HashSet<VmId> = host.hypervisor.find(&parent).await.into_iter().collect();
+    let failed = |error| Error::internal(format!("cannot read {}", parent.display()), error);
+    let mut entries = tokio::fs::read_dir(&parent).await.map_err(failed)?;
+    while let Some(entry) = entries.next_entry().await.map_err(failed)? {
+        // A name that is no VM id was put there by somebody else.
+        unclaimed.extend(entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
+    }
+    for id in unclaimed.difference(kept) {
+        tracing::info!(vm = %id, "removing a machine or directory that belongs to no VM");
+        host.teardown(*id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! From the body of a create request to a VM that makes sense, without touching anything.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::LimitsConfig;
+use crate::error::{Error, Result};
+
+/// Smallest memory of a VM in MiB (section 2 of the wire contract).
+const MIN_MEM_MIB: u32 = 128;
+
+/// Smallest writable disk in MiB: less leaves no room for a file system and its journal.
+const MIN_DISK_MIB: u64 = 32;
+
+/// Largest writable disk in MiB. Disks are sparse; this only bounds what one guest may fill.
+const MAX_DISK_MIB: u64 = 64 * 1024;
+
+const MAX_NAME: usize = 64;
+const MAX_LABELS: usize = 32;
+const MAX_LABEL: usize = 256;
+
+/// Body of `POST /v1/vms`. Unknown fields are ignored, as the public API does.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CreateVm {
+    /// Number of virtual CPUs, an integer from 1 to `MAX_CPU`.
+    #[schema(example = 1)]
+    pub cpu: f64,
+    /// Memory in MiB, an integer from 128 to `MAX_MEM_MB`.
+    #[schema(example = 256)]
+    pub mem_mb: f64,
+    /// What the VM may reach: IPv4 addresses or CIDR ranges, at most `MAX_ALLOW_IPS`.
+    pub allow_ips: Vec<String>,
+    /// Whether anything may leave the VM at all.
+    #[serde(default)]
+    pub outbound_internet: bool,
+    /// The image to start from; the default image if absent.
+    pub image_id: Option<String>,
+    /// Size of the writable disk in MiB; `OVERLAY_SIZE_BYTES` if absent.
+    pub disk_size_mb: Option<f64>,
+    /// A name for people: 1 to 64 letters, digits, `.`, `_`, `-`; unique among live VMs.
+    pub name: Option<String>,
+    /// Free labels, at most 32, keys and values of at most 256 bytes.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Seconds after which the VM is deleted, from its creation.
+    pub ttl_seconds: Option<f64>,
+}
+
+/// A create request that obeys every rule that can be checked without looking anything up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewVm {
+    /// Number of virtual CPUs.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub mem_mib: u32,
+    /// Size of the writable disk in bytes.
+    pub disk_bytes: u64,
+    /// What the VM may reach.
+    pub allow_ips: Vec<String>,
+    /// Whether anything may leave the VM.
+    pub outbound_internet: bool,
+    /// The image asked for.
+    pub image_id: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// How long it lives.
+    pub ttl: Option<Duration>,
+}
+
+impl CreateVm {
+    /// Checks the request against the limits; the first fault is the error. A disk of no given size has
+    /// `default_disk_bytes`.
+    pub fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<NewVm> {
+        let vcpus = integer("cpu", self.cpu, 1, u64::from(limits.max_cpu))?;
+        let mem_mib = integer("memMb", self.mem_mb, u64::from(MIN_MEM_MIB), u64::from(limits.max_mem_mb))?;
+        let disk_bytes = match self.disk_size_mb {
+            Some(mib) => integer("diskSizeMb", mib, MIN_DISK_MIB, MAX_DISK_MIB)? << 20,
+            None => default_disk_bytes,
+        };
+        if self.allow_ips.len() > limits.max_allow_ips as usize {
+            return invalid(format!("allowIps has {} entries; at most {}", self.allow_ips.len(), limits.max_allow_ips));
+        }
+        if let Some(bad) = self.allow_ips.iter().find(|entry| !is_ipv4_or_cidr(entry)) {
+            return invalid(format!("allowIps: {bad:?} is neither an IPv4 address nor an IPv4 CIDR range"));
+        }
+        if let Some(name) = &self.name {
+            check_name(name)?;
+        }
+        if self.labels.len() > MAX_LABELS {
+            return invalid(format!("labels: at most {MAX_LABELS}"));
+        }
+        if self.labels.iter().any(|(key, value)| key.is_empty() || key.len() > MAX_LABEL || value.len() > MAX_LABEL) {
+            return invalid(format!("labels: keys and values have 1 to {MAX_LABEL} bytes"));
+        }
+        let ttl = match self.ttl_seconds {
+            Some(seconds) => Some(Duration::from_secs(integer("ttlSeconds", seconds, 1, 366 * 24 * 3600)?)),
+            None => None,
+        };
+        Ok(NewVm {
+            vcpus: u8::try_from(vcpus).map_err(|_| Error::Invalid("cpu is too large".into()))?,
+            mem_mib: u32::try_from(mem_mib).map_err(|_| Error::Invalid("memMb is too large".into()))?,
+            disk_bytes,
+            allow_ips: self.allow_ips,
+            outbound_internet: self.outbound_internet,
+            image_id: self.image_id,
+            name: self.name,
+            labels: self.labels,
+            ttl,
+        })
+    }
+}
+
+fn invalid<T>(message: String) -> Result<T> {
+    Err(Error::Invalid(message))
+}
+
+/// JSON has one kind of number; `1.0` is as good as `1`, and `1.5` deserves a clear word.
+fn integer(field: &str, value: f64, min: u64, max: u64) -> Result<u64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "limits are far below 2^53, and the range is checked first"
+    )]
+    if value.fract() == 0.0 && value >= min as f64 && value <= max as f64 {
+        return Ok(value as u64);
+    }
+    invalid(format!("{field} must be an integer from {min} to {max}"))
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(allowed) {
+        return invalid(format!("name must be 1 to {MAX_NAME} letters, digits, '.', '_' or '-'"));
+    }
+    Ok(())
+}
+
+/// Whether `text` is an IPv4 address, or one with a prefix length from 0 to 32.
+fn is_ipv4_or_cidr(text: &str) -> bool {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let is_length = |prefix: &str| {
+        prefix.len() <= 2 && prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.parse::<u8>().is_ok_and(|n| n <= 32)
+    };
+    address.parse::<Ipv4Addr>().is_ok() && prefix.is_none_or(is_length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn validate(change: Value) -> Result<NewVm> {
+        let mut body = json!({"cpu": 1, "memMb": 256, "allowIps": []});
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let limits = LimitsConfig {
+            max_vms: 20,
+            max_cpu: 4,
+            max_mem_mb: 2048,
+            max_allow_ips: 64,
+            max_exec_timeout_ms: 120_000,
+            max_runts_timeout_ms: 120_000,
+        };
+        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912)
+    }
+
+    #[test]
+    fn the_least_request_gets_the_defaults() {
+        let vm = validate(json!({"unknown": 1})).unwrap();
+        assert_eq!((vm.vcpus, vm.mem_mib, vm.disk_bytes), (1, 256, 536_870_912));
+        assert!(!vm.outbound_internet);
+    }
+
+    #[test]
+    fn senseless_values_are_refused() {
+        for bad in [
+            json!({"cpu": 0}),
+            json!({"cpu": 1.5}),
+            json!({"cpu": 5}),
+            json!({"cpu": -1}),
+            json!({"memMb": 127}),
+            json!({"memMb": 1e300}),
+            json!({"diskSizeMb": 0}),
+            json!({"diskSizeMb": 1e9}),
+            json!({"allowIps": ["example.com"]}),
+            json!({"allowIps": ["1.2.3.4/33"]}),
+            json!({"allowIps": ["1.2.3.4/+8"]}),
+            json!({"allowIps": ["1.2.3.4/"]}),
+            json!({"allowIps": ["::1"]}),
+            json!({"allowIps": vec!["1.1.1.1"; 65]}),
+            json!({"name": "a/b"}),
+            json!({"name": ""}),
+            json!({"labels": {"": "x"}}),
+            json!({"ttlSeconds": 0}),
+        ] {
+            assert!(matches!(validate(bad.clone()), Err(Error::Invalid(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_ranges_are_accepted() {
+        assert!(validate(json!({"allowIps": ["1.2.3.4", "10.0.0.0/8", "0.0.0.0/0"]})).is_ok());
+    }
+}

@@ -1,0 +1,446 @@
+//! Running code in a VM: from a request to what the program did.
+//!
+//! A program is sent to the guest once. Whatever breaks afterwards is told to the caller, never mended by a second try.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rds_protocol::exec::{AgentFrame, Exit, Program, Source, Start, Stdin, TerminalSize};
+use rds_protocol::limits::OUTPUT_BYTES;
+use rds_vmm::VmId;
+use rds_vmm::guest::{Collected, ExecSender, ExecStream};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use utoipa::ToSchema;
+
+use super::Vms;
+use super::files::workspace_path;
+use super::run_log::{Kind, Log};
+use crate::error::{Error, Result};
+
+/// Time limit of a run if the caller names none (section 3 of the wire contract).
+const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+
+/// How long an agent may take to tell about a program whose own time limit has passed.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// How long an agent may take to say that a program without a time limit has started.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Arguments, flags and variables of a run, each.
+const MAX_WORDS: usize = 1000;
+
+/// Events of a streamed run that wait for a slow reader; then the program waits.
+const EVENTS: usize = 16;
+
+/// Body of `POST /v1/vms/:id/exec` and `/exec/stream`.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecRequest {
+    /// A shell command line.
+    #[schema(example = "echo hello")]
+    pub cmd: String,
+    /// Working directory; `/workspace` if absent.
+    pub cwd: Option<String>,
+    /// Variables of this call.
+    #[serde(default)]
+    pub env: Option<BTreeMap<String, String>>,
+    /// Time limit in milliseconds; 30000 if absent.
+    pub timeout_ms: Option<f64>,
+}
+
+/// Body of `POST /v1/vms/:id/run-ts` and `/run-js`. Either `code` or `path`; `path` wins.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunRequest {
+    /// The text of a module.
+    #[schema(example = "result.set({ answer: 42 })")]
+    pub code: Option<String>,
+    /// A file under `/workspace`; a relative path is relative to it.
+    pub path: Option<String>,
+    /// Arguments of the program.
+    pub args: Option<Vec<String>>,
+    /// Variables of this call, each `NAME=value`.
+    pub env: Option<Vec<String>>,
+    /// Further flags of `deno run` (run-ts).
+    pub deno_flags: Option<Vec<String>>,
+    /// Further flags of `node` (run-js).
+    pub node_flags: Option<Vec<String>>,
+    /// Time limit in milliseconds; 30000 if absent.
+    pub timeout_ms: Option<f64>,
+    /// Whether the program may use the network (run-ts); the VM's `outboundInternet` if absent. The firewall applies.
+    pub allow_net: Option<bool>,
+}
+
+/// The interpreter of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// `run-ts`.
+    Deno,
+    /// `run-js`.
+    Node,
+}
+
+/// What a program did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunReply {
+    /// Its exit status; 128 + signal if a signal ended it; -1 at the time limit.
+    pub exit_code: i32,
+    /// Its standard output, at most 1,000,000 bytes; bytes that are no UTF-8 are replaced.
+    pub stdout: String,
+    /// Its standard error, likewise.
+    pub stderr: String,
+    /// Whether output was dropped for its size.
+    pub truncated: bool,
+    /// The JSON value that it gave to `result.set`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// What it gave to `result.error`, or its uncaught exception.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
+    /// From just before its start to its end, as the guest measured it, in microseconds. Not part of the JSON.
+    #[serde(skip)]
+    pub duration_us: u64,
+}
+
+/// A part of a streamed run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunEvent {
+    /// Text of standard output.
+    Stdout(String),
+    /// Text of standard error.
+    Stderr(String),
+    /// The end.
+    Exit(Exit),
+    /// The program was lost.
+    Lost(String),
+}
+
+impl Vms {
+    /// Runs a shell command to its end.
+    pub async fn exec(&self, id: VmId, request: ExecRequest) -> Result<RunReply> {
+        let log = Log::of_exec(&request);
+        let start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
+        self.run(id, start, log).await
+    }
+
+    /// Runs a module under Deno or Node.js to its end.
+    pub async fn run_code(&self, id: VmId, language: Language, request: RunRequest) -> Result<RunReply> {
+        let log = Log::of_run(language, &request);
+        let outbound = self.handle(id)?.vm.spec.outbound_internet;
+        let start = run_start(language, request, outbound, self.0.limits.max_runts_timeout_ms)?;
+        let mut reply = self.run(id, start, log).await?;
+        if language == Language::Deno {
+            reply.stdout = without_ansi(&reply.stdout);
+            reply.stderr = without_ansi(&reply.stderr);
+        }
+        Ok(reply)
+    }
+
+    async fn run(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
+        let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
+        let reply = reply_of(self.guest(id).await?.run(start, limit).await?);
+        self.write_log(id, log, &reply).await;
+        Ok(reply)
+    }
+
+    /// Runs a shell command and hands out what it writes as it comes. Dropping the receiver kills the program.
+    pub async fn exec_stream(&self, id: VmId, request: ExecRequest) -> Result<mpsc::Receiver<RunEvent>> {
+        let log = Log::of_exec(&request);
+        let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
+        start.output_limit = None;
+        let (sender, frames) = self.guest(id).await?.exec(start, START_LIMIT).await?;
+        let (events, receiver) = mpsc::channel(EVENTS);
+        let vms = self.clone();
+        tokio::spawn(async move {
+            if let Some(reply) = forward(frames, &events).await {
+                vms.write_log(id, log, &reply).await;
+            }
+            // It was kept so that the program is alive as long as somebody listens.
+            drop(sender);
+        });
+        Ok(receiver)
+    }
+
+    /// Opens a terminal with a shell, or with a command line. Dropping both ends kills what runs in it.
+    pub async fn terminal(&self, id: VmId, size: TerminalSize, cmd: Option<String>) -> Result<(ExecSender, ExecStream)> {
+        let cmd = cmd.unwrap_or_else(|| "exec \"$SHELL\" -i".into());
+        let start = Start {
+            program: Program::Shell { cmd: word("cmd", cmd)? },
+            cwd: None,
+            env: BTreeMap::from([("TERM".into(), "xterm-256color".into())]),
+            timeout_ms: None,
+            stdin: Stdin::Terminal(size),
+            output_limit: None,
+        };
+        Ok(self.guest(id).await?.exec(start, START_LIMIT).await?)
+    }
+
+    async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
+        if let Err(error) = self.0.host.store.add_exec_log(&log.to_row(id, reply)).await {
+            tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");
+        }
+    }
+}
+
+/// Passes a program's output on until it ends; what is kept of it for the log, if it ended.
+async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Option<RunReply> {
+    let (mut stdout, mut stderr) = (Text::default(), Text::default());
+    while let Some(frame) = frames.next().await {
+        let event = match frame {
+            Ok(AgentFrame::Stdout(data)) => RunEvent::Stdout(stdout.push(&data)),
+            Ok(AgentFrame::Stderr(data)) => RunEvent::Stderr(stderr.push(&data)),
+            Ok(AgentFrame::Exit(exit)) => {
+                for last in [RunEvent::Stdout(stdout.flush()), RunEvent::Stderr(stderr.flush())] {
+                    let _ = events.send(last).await;
+                }
+                let reply = RunReply {
+                    exit_code: exit.exit_code,
+                    stdout: stdout.kept,
+                    stderr: stderr.kept,
+                    truncated: exit.truncated,
+                    result: None,
+                    error: None,
+                    duration_us: exit.duration_us,
+                };
+                let _ = events.send(RunEvent::Exit(*exit)).await;
+                return Some(reply);
+            }
+            Err(error) => RunEvent::Lost(Error::from(error).to_string()),
+        };
+        events.send(event).await.ok()?;
+    }
+    None
+}
+
+/// Bytes on their way to being text: a character that is cut in two waits for its rest.
+#[derive(Default)]
+struct Text {
+    rest: Vec<u8>,
+    /// The beginning, for the log.
+    kept: String,
+}
+
+impl Text {
+    fn push(&mut self, data: &[u8]) -> String {
+        self.rest.extend_from_slice(data);
+        let whole = match std::str::from_utf8(&self.rest) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // Whole text, or bytes that no rest makes text.
+            _ => self.rest.len(),
+        };
+        self.take(whole)
+    }
+
+    fn flush(&mut self) -> String {
+        self.take(self.rest.len())
+    }
+
+    fn take(&mut self, bytes: usize) -> String {
+        let rest = self.rest.split_off(bytes);
+        let text = String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)).into_owned();
+        if self.kept.len() < super::run_log::KEPT_BYTES {
+            self.kept.push_str(&text);
+        }
+        text
+    }
+}
+
+fn reply_of(run: Collected) -> RunReply {
+    let mut reply = RunReply {
+        exit_code: run.exit.exit_code,
+        stdout: String::from_utf8_lossy(&run.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&run.stderr).into_owned(),
+        truncated: run.exit.truncated,
+        result: run.exit.result,
+        error: run.exit.error,
+        duration_us: run.exit.duration_us,
+    };
+    if run.exit.timed_out {
+        if !reply.stderr.is_empty() && !reply.stderr.ends_with('\n') {
+            reply.stderr.push('\n');
+        }
+        reply.stderr.push_str("Timeout exceeded");
+    }
+    reply
+}
+
+fn without_ansi(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+fn exec_start(request: ExecRequest, max_timeout_ms: u64) -> Result<Start> {
+    if request.cmd.trim().is_empty() {
+        return Err(Error::invalid("cmd must not be empty"));
+    }
+    let env = request.env.unwrap_or_default();
+    check_env(&env)?;
+    Ok(Start {
+        program: Program::Shell { cmd: word("cmd", request.cmd)? },
+        cwd: request.cwd.map(directory).transpose()?,
+        env,
+        timeout_ms: Some(timeout_ms(request.timeout_ms, max_timeout_ms)?),
+        stdin: Stdin::Closed,
+        output_limit: Some(OUTPUT_BYTES),
+    })
+}
+
+fn run_start(language: Language, request: RunRequest, outbound: bool, max_timeout_ms: u64) -> Result<Start> {
+    let source = match (request.path, request.code) {
+        (Some(path), _) => Source::Path { path: workspace_path("path", &path)? },
+        (None, Some(code)) => Source::Inline { code: word("code", code)? },
+        (None, None) => return Err(Error::invalid("Either code or path is needed")),
+    };
+    let env = env_of_list(request.env.unwrap_or_default())?;
+    let args = words("args", request.args)?;
+    let program = match language {
+        Language::Deno => {
+            let flags = words("denoFlags", request.deno_flags)?;
+            Program::Deno { source, args, flags, allow_net: request.allow_net.unwrap_or(outbound) }
+        }
+        Language::Node => Program::Node { source, args, flags: words("nodeFlags", request.node_flags)? },
+    };
+    Ok(Start {
+        program,
+        cwd: None,
+        env,
+        timeout_ms: Some(timeout_ms(request.timeout_ms, max_timeout_ms)?),
+        stdin: Stdin::Closed,
+        output_limit: Some(OUTPUT_BYTES),
+    })
+}
+
+fn timeout_ms(asked: Option<f64>, max: u64) -> Result<u64> {
+    let Some(asked) = asked else { return Ok(DEFAULT_TIMEOUT_MS.min(max)) };
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_truncation,
+        reason = "the range is checked first, and limits are far below 2^53"
+    )]
+    if asked.fract() == 0.0 && asked >= 1.0 && asked <= max as f64 {
+        return Ok(asked as u64);
+    }
+    Err(Error::Invalid(format!("timeoutMs must be an integer from 1 to {max}")))
+}
+
+/// A working directory; relative ones are relative to `/workspace`. It may be anywhere in the guest.
+fn directory(cwd: String) -> Result<String> {
+    let cwd = word("cwd", cwd)?;
+    Ok(if cwd.starts_with('/') { cwd } else { format!("/workspace/{cwd}") })
+}
+
+fn words(field: &str, words: Option<Vec<String>>) -> Result<Vec<String>> {
+    let words = words.unwrap_or_default();
+    if words.len() > MAX_WORDS {
+        return Err(Error::Invalid(format!("{field} has more than {MAX_WORDS} entries")));
+    }
+    words.into_iter().map(|text| word(field, text)).collect()
+}
+
+/// Text that can be an argument of a program.
+fn word(field: &str, text: String) -> Result<String> {
+    if text.contains('\0') {
+        return Err(Error::Invalid(format!("{field} must not contain NUL characters")));
+    }
+    Ok(text)
+}
+
+fn env_of_list(list: Vec<String>) -> Result<BTreeMap<String, String>> {
+    let pair = |entry: String| match entry.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Error::invalid("env: every entry must be NAME=value")),
+    };
+    let env = list.into_iter().map(pair).collect::<Result<_>>()?;
+    check_env(&env)?;
+    Ok(env)
+}
+
+/// Names are those of POSIX shells; values are anything that an environment can hold, several lines included.
+fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
+    if env.len() > MAX_WORDS {
+        return Err(Error::Invalid(format!("env has more than {MAX_WORDS} entries")));
+    }
+    for (name, value) in env {
+        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+        let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !name.starts_with(letter) || !name.chars().all(rest) {
+            return Err(Error::Invalid(format!("env: {name:?} is no name; names match [A-Za-z_][A-Za-z0-9_]*")));
+        }
+        if value.contains('\0') {
+            return Err(Error::Invalid(format!("env: the value of {name} has a NUL character")));
+        }
+    }
+    Ok(())
+}
+
+impl From<Language> for Kind {
+    fn from(language: Language) -> Self {
+        match language {
+            Language::Deno => Self::RunTs,
+            Language::Node => Self::RunJs,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn run(body: Value) -> Result<Start> {
+        run_start(Language::Deno, serde_json::from_value(body).unwrap(), true, 120_000)
+    }
+
+    #[test]
+    fn a_path_wins_over_code_and_stays_in_the_workspace() {
+        let start = run(json!({"code": "1", "path": "a/b.ts"})).unwrap();
+        let Program::Deno { source, allow_net, .. } = start.program else { panic!("not Deno") };
+        assert_eq!(source, Source::Path { path: "/workspace/a/b.ts".into() });
+        assert!(allow_net, "the VM may go out");
+        for path in ["/home/user/a.ts", "../a.ts", "/workspace/../etc/passwd", "/etc/passwd", "a\0b"] {
+            assert!(run(json!({"path": path})).is_err(), "{path:?}");
+        }
+        assert!(run(json!({})).is_err());
+    }
+
+    #[test]
+    fn bad_words_are_refused() {
+        for body in [
+            json!({"code": "a\0"}),
+            json!({"code": "1", "args": ["\0"]}),
+            json!({"code": "1", "env": ["A"]}),
+            json!({"code": "1", "env": ["A B=1"]}),
+            json!({"code": "1", "env": ["A\n=1"]}),
+            json!({"code": "1", "env": ["=1"]}),
+            json!({"code": "1", "env": ["A=\0"]}),
+            json!({"code": "1", "timeoutMs": 120_001}),
+            json!({"code": "1", "timeoutMs": 0}),
+            json!({"code": "1", "timeoutMs": 1.5}),
+        ] {
+            assert!(matches!(run(body.clone()), Err(Error::Invalid(_))), "{body}");
+        }
+        assert_eq!(run(json!({"code": "1", "env": ["A=b=c\nd"]})).unwrap().env["A"], "b=c\nd");
+    }
+
+    #[test]
+    fn a_character_is_never_cut() {
+        let mut text = Text::default();
+        let mut seen = String::new();
+        for byte in "aé€😀".bytes() {
+            seen.push_str(&text.push(&[byte]));
+        }
+        seen.push_str(&text.push(b"\xff!"));
+        seen.push_str(&text.push(b"\xe2\x82"));
+        seen.push_str(&text.flush());
+        assert_eq!(seen, "aé€😀\u{fffd}!\u{fffd}");
+    }
+
+    #[test]
+    fn colours_are_taken_out() {
+        assert_eq!(without_ansi("\u{1b}[31mred\u{1b}[0m\n"), "red\n");
+    }
+}

@@ -1,0 +1,212 @@
+//! The log of what was run in a VM. It holds names of variables, never their values.
+
+use rds_vmm::VmId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Vms;
+use super::run::{ExecRequest, Language, RunReply, RunRequest};
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::store::exec_logs::ExecLogRow;
+
+/// Bytes of each text that are kept.
+pub(super) const KEPT_BYTES: usize = 64 * 1024;
+
+/// Values shorter than this are left in: they are words like `1` or `on` that stand in every output by themselves.
+const SHORTEST: usize = 4;
+
+/// What stands in the place of a value.
+const STRUCK: &str = "[redacted]";
+
+/// What was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A shell command.
+    Exec,
+    /// A module under Deno.
+    RunTs,
+    /// A module under Node.js.
+    RunJs,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::RunTs => "run-ts",
+            Self::RunJs => "run-js",
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecLogEntry {
+    /// UUID.
+    pub id: String,
+    /// When it began (RFC 3339).
+    #[schema(format = DateTime)]
+    pub timestamp: String,
+    /// `exec`, `run-ts` or `run-js`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What was asked; of variables their names.
+    pub input: Value,
+    /// What the program did; long texts are cut.
+    pub result: Value,
+    /// How long the program ran in the guest, in milliseconds.
+    pub duration_ms: i64,
+}
+
+/// Newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecLogs {
+    /// The entries.
+    pub entries: Vec<ExecLogEntry>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+}
+
+/// An entry in the making.
+pub(super) struct Log {
+    kind: Kind,
+    begun: i64,
+    input: Value,
+    /// Values that must not be recorded.
+    values: Vec<String>,
+}
+
+impl Log {
+    pub(super) fn of_exec(request: &ExecRequest) -> Self {
+        let env = request.env.as_ref();
+        let names: Vec<_> = env.into_iter().flat_map(|env| env.keys()).collect();
+        let input = json!({"cmd": request.cmd, "cwd": request.cwd, "env": names, "timeoutMs": request.timeout_ms});
+        Self::new(Kind::Exec, input, env.into_iter().flat_map(|env| env.values().cloned()).collect())
+    }
+
+    pub(super) fn of_run(language: Language, request: &RunRequest) -> Self {
+        let env = request.env.as_deref().unwrap_or_default();
+        let (names, values): (Vec<_>, Vec<_>) = env.iter().filter_map(|entry| entry.split_once('=')).unzip();
+        let flags = match language {
+            Language::Deno => &request.deno_flags,
+            Language::Node => &request.node_flags,
+        };
+        let input = json!({
+            "code": request.code, "path": request.path, "args": request.args, "env": names, "flags": flags,
+            "timeoutMs": request.timeout_ms,
+        });
+        Self::new(language.into(), input, values.into_iter().map(str::to_owned).collect())
+    }
+
+    fn new(kind: Kind, input: Value, mut values: Vec<String>) -> Self {
+        values.retain(|value| value.len() >= SHORTEST);
+        // A value that contains another one goes first, so that no part of it stays.
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self { kind, begun: clock::now_ms(), input, values }
+    }
+
+    pub(super) fn to_row(&self, vm: VmId, reply: &RunReply) -> ExecLogRow {
+        let mut result = json!({"exitCode": reply.exit_code, "stdout": reply.stdout, "stderr": reply.stderr});
+        for (field, value) in [("result", &reply.result), ("error", &reply.error)] {
+            if let Some(value) = value {
+                result[field] = value.clone();
+            }
+        }
+        ExecLogRow {
+            id: Uuid::new_v4().to_string(),
+            vm_id: vm.to_string(),
+            timestamp: self.begun,
+            kind: self.kind.as_str().into(),
+            input: self.fit(self.input.clone()).to_string(),
+            result: self.fit(result).to_string(),
+            duration_ms: i64::try_from(reply.duration_us / 1000).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The same without values of variables, with long texts cut and absent fields left out.
+    fn fit(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.fit_text(text)),
+            Value::Array(items) => Value::Array(items.into_iter().map(|item| self.fit(item)).collect()),
+            Value::Object(fields) => {
+                let kept = fields.into_iter().filter(|(_, value)| !value.is_null());
+                Value::Object(kept.map(|(name, value)| (self.fit_text(name), self.fit(value))).collect::<Map<_, _>>())
+            }
+            other => other,
+        }
+    }
+
+    fn fit_text(&self, text: String) -> String {
+        let mut text = self.values.iter().fold(text, |text, value| text.replace(value.as_str(), STRUCK));
+        if text.len() > KEPT_BYTES {
+            text.truncate(text.floor_char_boundary(KEPT_BYTES));
+            text.push('…');
+        }
+        text
+    }
+}
+
+impl Vms {
+    /// The newest runs in a VM, newest first.
+    pub async fn exec_logs(&self, id: VmId, kind: Option<Kind>, limit: u32) -> Result<ExecLogs> {
+        self.handle(id)?;
+        let rows = self.0.host.store.exec_logs(&id.to_string(), kind.map(Kind::as_str), i64::from(limit) + 1).await?;
+        let has_more = rows.len() > limit as usize;
+        let entries = rows.into_iter().take(limit as usize).map(entry).collect::<Result<_>>()?;
+        Ok(ExecLogs { entries, has_more })
+    }
+}
+
+fn entry(row: ExecLogRow) -> Result<ExecLogEntry> {
+    let parse = |text: &str| serde_json::from_str(text).map_err(|error| Error::internal("a bad exec log row", error));
+    Ok(ExecLogEntry {
+        timestamp: clock::rfc3339(row.timestamp),
+        input: parse(&row.input)?,
+        result: parse(&row.result)?,
+        id: row.id,
+        kind: row.kind,
+        duration_ms: row.duration_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_are_not_recorded_wherever_they_turn_up() {
+        let request = RunRequest {
+            code: Some("fetch('hunter2hunter2')".into()),
+            env: Some(vec!["TOKEN=hunter2".into(), "LONG=hunter2hunter2".into(), "ON=1".into()]),
+            ..RunRequest::default()
+        };
+        let reply = RunReply {
+            exit_code: 1,
+            stdout: "got hunter2hunter2!".into(),
+            stderr: String::new(),
+            truncated: false,
+            result: Some(json!({"hunter2": ["x hunter2 y"], "n": 1})),
+            error: None,
+            duration_us: 1500,
+        };
+        let row = Log::of_run(Language::Node, &request).to_row(VmId::new(), &reply);
+        assert!(!format!("{row:?}").contains("hunter2"), "{row:?}");
+        assert!(row.input.contains(r#""env":["TOKEN","LONG","ON"]"#), "{}", row.input);
+        assert_eq!((row.kind.as_str(), row.duration_ms), ("run-js", 1));
+        assert!(row.result.contains(r#""n":1"#));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let request = ExecRequest { cmd: "€".repeat(KEPT_BYTES), cwd: None, env: None, timeout_ms: None };
+        let log = Log::of_exec(&request);
+        let text = log.fit_text(request.cmd);
+        assert!(text.len() <= KEPT_BYTES + 3 && text.ends_with('…'));
+    }
+}

@@ -1,0 +1,100 @@
+//! The life of a VM, as a pure state machine.
+//!
+//! ```text
+//!            create                     stop                     synced
+//!  (nothing) ─────► CREATED ─► STARTING ─────► RUNNING ─► STOPPING ─────► STOPPED
+//!                      │          ▲ │             │           │              │
+//!                      │ failed   │ └─ failed ────┼───────────┼───────────► (as it was before: nothing or STOPPED)
+//!                      ▼          │               │ its process ended        │
+//!                  (nothing)      │               └─────────────────────────►│
+//!                                 └──────────────────── start ───────────────┘
+//!
+//!  delete is accepted in every state.
+//! ```
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The state of a VM, as clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum VmState {
+    /// Accepted; nothing runs yet.
+    Created,
+    /// Its machine boots, or its agent is being told who it is.
+    Starting,
+    /// Its agent answers.
+    Running,
+    /// Its disk is being synced and its machine ended.
+    Stopping,
+    /// It has a disk and no machine.
+    Stopped,
+    /// Its files or its machine are not as they should be; it can be looked at and deleted.
+    Error,
+}
+
+/// Something that happens to a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A client (or a create) wants it to run.
+    Start,
+    /// Its agent was told who it is.
+    Ready,
+    /// A client wants it to stop.
+    Stop,
+    /// Its machine is gone: as asked, by itself, or because a start failed.
+    Ended,
+    /// Its disk is missing, or its machine can't be ended.
+    Broke,
+}
+
+impl VmState {
+    /// The state after `event`, or `None` if the event makes no sense in this state (a 409 for a client).
+    pub fn after(self, event: Event) -> Option<Self> {
+        Some(match (self, event) {
+            (Self::Created | Self::Stopped, Event::Start) => Self::Starting,
+            (Self::Starting, Event::Ready) => Self::Running,
+            (Self::Running, Event::Stop) => Self::Stopping,
+            (Self::Starting | Self::Running | Self::Stopping, Event::Ended) => Self::Stopped,
+            (_, Event::Broke) => Self::Error,
+            _ => return None,
+        })
+    }
+
+    /// The word of the wire contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "CREATED",
+            Self::Starting => "STARTING",
+            Self::Running => "RUNNING",
+            Self::Stopping => "STOPPING",
+            Self::Stopped => "STOPPED",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_life() {
+        let mut state = VmState::Created;
+        for event in [Event::Start, Event::Ready, Event::Stop, Event::Ended, Event::Start, Event::Ready, Event::Ended] {
+            state = state.after(event).unwrap();
+        }
+        assert_eq!(state, VmState::Stopped);
+    }
+
+    #[test]
+    fn clients_can_start_only_what_is_stopped_and_stop_only_what_runs() {
+        use VmState::{Error, Running, Starting, Stopped, Stopping};
+        for state in [Starting, Running, Stopping, Error] {
+            assert_eq!(state.after(Event::Start), None);
+        }
+        for state in [Starting, Stopping, Stopped, Error] {
+            assert_eq!(state.after(Event::Stop), None);
+        }
+    }
+}
