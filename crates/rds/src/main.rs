@@ -1,1 +1,30 @@
-fn main() {}
+//! `rds`: the manager, and the command line that drives one over its API.
+
+mod api;
+mod archive;
+mod cli;
+mod client;
+mod commands;
+mod error;
+mod output;
+mod progress;
+mod settings;
+mod sse;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let outcome = cli::Cli::parse_all().and_then(|cli| {
+        let runtime = tokio::runtime::Runtime::new().expect("the system can start threads");
+        let outcome = runtime.block_on(cli.run());
+        runtime.shutdown_background(); // a read of standard input may still be waiting
+        outcome
+    });
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::failure(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The parts of the API's bodies that this program reads and writes.
+//!
+//! Replies keep the fields that are not named here, so that `--json` shows all that the server said.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A VM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Vm {
+    /// Its identity.
+    pub(crate) id: String,
+    /// What it is doing.
+    pub(crate) state: String,
+    /// Virtual processors.
+    pub(crate) cpu: u32,
+    /// Memory in MiB.
+    pub(crate) mem_mb: u32,
+    /// When it was made (RFC 3339).
+    pub(crate) created_at: String,
+    /// Its name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// The image it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image_id: Option<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
+}
+
+/// What a new VM shall be.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CreateVm {
+    /// Virtual processors.
+    pub(crate) cpu: u32,
+    /// Memory in MiB.
+    pub(crate) mem_mb: u32,
+    /// Addresses that may be reached.
+    pub(crate) allow_ips: Vec<String>,
+    /// Whether anything may be reached.
+    pub(crate) outbound_internet: bool,
+    /// The image; the default one if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) image_id: Option<String>,
+    /// Size of the writable disk in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_size_mb: Option<u64>,
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Labels.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub(crate) labels: Map<String, Value>,
+    /// Secrets as `KEY=value`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secret_env: Vec<String>,
+}
+
+/// What a finished program left.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RunResult {
+    /// Exit code; -1 at the time limit.
+    pub(crate) exit_code: i32,
+    /// Its standard output.
+    pub(crate) stdout: String,
+    /// Its standard error.
+    pub(crate) stderr: String,
+    /// Everything else: `result`, `error`, `truncated`.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
+}
+
+/// The end of a streamed command.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Exit {
+    /// Exit code; -1 at the time limit.
+    pub(crate) exit_code: i32,
+    /// Whether the time limit ended it.
+    #[serde(default)]
+    pub(crate) timed_out: bool,
+}
+
+/// A guest image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Image {
+    /// Its identity.
+    pub(crate) id: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// When it was made (RFC 3339).
+    pub(crate) created_at: String,
+    /// Whether VMs are made from it when none is named.
+    #[serde(default)]
+    pub(crate) is_default: bool,
+    /// Size of its root filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base_rootfs_bytes: Option<u64>,
+    /// When its kernel came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel_uploaded_at: Option<String>,
+    /// When its root filesystem came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rootfs_uploaded_at: Option<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
+}
+
+/// Lines of a VM's log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Log {
+    /// The lines, oldest first.
+    pub(crate) lines: Vec<String>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
+}
+
+/// A file or directory of a VM.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Stat {
+    /// `file`, `directory`, `symlink` or `other`.
+    pub(crate) kind: String,
+}
+
+/// An error reply.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ErrorBody {
+    /// What went wrong.
+    pub(crate) message: Option<String>,
+    /// The server's name for the request.
+    pub(crate) request_id: Option<String>,
+}

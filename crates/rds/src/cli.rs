@@ -1,0 +1,161 @@
+//! The command line: its groups, the flags that all of them share, and the way from arguments to a command.
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rds_manager::config;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::client::Client;
+use crate::commands::{api_key, cp, demo, exec, image, run, serve, up, vm};
+use crate::error::CliError;
+use crate::settings;
+
+/// Run code in microVMs of your own.
+///
+/// `rds up` makes everything ready on this machine and starts the server; the other commands talk to a server.
+#[derive(Debug, Parser)]
+#[command(name = "rds", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command that talks to a server needs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
+    /// Address of the server
+    #[arg(long, global = true, env = "RDS_URL", default_value = "http://127.0.0.1:3000", help_heading = "Server")]
+    pub(crate) url: String,
+    /// API key [default: the one that `rds up` keeps on this machine]
+    // The same id and type as the server's own setting, which takes its place in `serve` and `up`.
+    #[arg(long, global = true, env = "RDS_API_KEY", hide_env_values = true, value_parser = secret,
+          value_name = "SECRET", help_heading = "Server")]
+    pub(crate) api_key: Option<SecretString>,
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make everything ready on this machine, then serve
+    Up(up::Up),
+    /// Serve the API
+    Serve(serve::Serve),
+    /// Make, list, stop, start and remove VMs
+    #[command(subcommand)]
+    Vm(vm::Vm),
+    /// Run a command in a VM
+    Exec(exec::Exec),
+    /// Run a TypeScript file in a VM (Deno)
+    RunTs(run::RunTs),
+    /// Run a JavaScript file in a VM (Node.js)
+    RunJs(run::RunJs),
+    /// Copy files and directories into a VM and out of it
+    Cp(cp::Cp),
+    /// Build, list, upload and remove guest images
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Make, list and revoke API keys (signs in as the administrator)
+    ApiKey(api_key::ApiKey),
+    /// Make a VM, run a small TypeScript and JavaScript program in it, remove it
+    Demo(demo::Demo),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Reads the command line, the environment and the configuration file; ends the process with a message if they
+    /// cannot be used.
+    pub(crate) fn parse_all() -> Result<Self, CliError> {
+        let matches: ArgMatches = command()?.get_matches();
+        Self::from_arg_matches(&matches).map_err(|error| error.exit())
+    }
+
+    /// Does what was asked for and gives the exit code.
+    pub(crate) async fn run(self) -> Result<u8, CliError> {
+        let shared = &self.shared;
+        match self.command {
+            Command::Up(up) => up.run(shared).await,
+            Command::Serve(serve) => serve.run().await,
+            Command::Vm(vm) => vm.run(shared).await,
+            Command::Exec(exec) => exec.run(shared).await,
+            Command::RunTs(run) => run.run(shared).await,
+            Command::RunJs(run) => run.run(shared).await,
+            Command::Cp(cp) => cp.run(shared).await,
+            Command::Image(image) => image.run(shared).await,
+            Command::ApiKey(key) => key.run(shared).await,
+            Command::Demo(demo) => demo.run(shared).await,
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "rds", &mut std::io::stdout());
+                Ok(0)
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// A client of the server that was named, with the key that was given or that this machine's server keeps.
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
+        let given = self.api_key.as_ref().map(|key| key.expose_secret().to_owned());
+        Client::new(&self.url, given.or_else(|| settings::kept(settings::API_KEY_FILE)))
+    }
+}
+
+/// The command with the configuration file's values as defaults of the server's flags.
+fn command() -> Result<clap::Command, CliError> {
+    let root = settings::default_storage_root().into_os_string();
+    let mut command =
+        Cli::command().mut_subcommand("up", |up| up.mut_arg("storage_root", |arg| arg.default_value(root)));
+    let serves = std::env::args_os().skip(1).any(|arg| arg == "up" || arg == "serve");
+    if let Some(file) = config::path_from(std::env::args_os().skip(1)).filter(|_| serves) {
+        for name in ["up", "serve"] {
+            let server = command.find_subcommand(name).expect("declared above").clone();
+            let server = config::with_file(server, &file).map_err(|error| CliError::Usage(error.to_string()))?;
+            command = command.mut_subcommand(name, |_| server);
+        }
+    }
+    Ok(command)
+}
+
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        let matches = Cli::command().try_get_matches_from([&["rds"], args].concat())?;
+        Cli::from_arg_matches(&matches)
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_is_the_clients_or_the_servers_by_command() {
+        let cli = parse(&["vm", "ls", "--api-key", "client", "--json"]).unwrap();
+        assert_eq!(cli.shared.api_key.unwrap().expose_secret(), "client");
+        assert!(cli.shared.json);
+        let Command::Serve(serve) = parse(&["serve", "--api-key", "server"]).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(serve.config.auth.api_key.unwrap().expose_secret(), "server");
+    }
+
+    #[test]
+    fn what_follows_the_dashes_is_the_command_of_the_guest() {
+        let Command::Exec(exec) = parse(&["exec", "-it", "web", "--", "ls", "-l"]).unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(exec.command_line().as_deref(), Some("ls -l"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Requests to a manager. Knows the API's paths and errors, nothing about terminals or flags.
+
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::{CreateVm, ErrorBody, Image, Stat, Vm};
+use crate::error::CliError;
+
+/// A manager to talk to. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    key: Option<String>,
+}
+
+impl Client {
+    /// Prepares requests to `base` with an API key. Nothing is sent yet.
+    pub(crate) fn new(base: &str, key: Option<String>) -> Result<Self, CliError> {
+        let base = Url::parse(base).map_err(|error| CliError::Usage(format!("`{base}` is no URL: {error}")))?;
+        if base.scheme() != "http" {
+            return Err(CliError::Usage(format!(
+                "`{base}`: only http is spoken here; for a server behind TLS, forward a port to it \
+                 (`ssh -L 3000:127.0.0.1:3000 HOST`) and use http://127.0.0.1:3000"
+            )));
+        }
+        // The manager is on this machine or one hop away; an outbound proxy from the environment knows neither.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .map_err(|error| CliError::Failed(format!("cannot prepare requests: {error}")))?;
+        Ok(Self { http, base, key })
+    }
+
+    /// The address of the server.
+    pub(crate) fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// The API key that requests carry.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The address of a path, each segment encoded.
+    pub(crate) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("an http URL has a path").pop_if_empty().extend(segments);
+        url
+    }
+
+    /// Begins a request.
+    pub(crate) fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let request = self.http.request(method, self.url(segments));
+        match &self.key {
+            Some(key) => request.header("x-api-key", key),
+            None => request,
+        }
+    }
+
+    /// Sends a request; a reply of 400 or more is an error with the server's words.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, CliError> {
+        let reply = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(reply);
+        }
+        let request_id = reply.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+        let body: ErrorBody = reply.json().await.unwrap_or_default();
+        let message = body.message.unwrap_or_else(|| format!("the server answered {status}"));
+        Err(CliError::Refused { status: status.as_u16(), message, request_id: body.request_id.or(request_id) })
+    }
+
+    /// Sends a request and reads the JSON of the reply.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
+        let bytes = self.send(request).await?.bytes().await.map_err(|error| self.transport(&error))?;
+        serde_json::from_slice(&bytes).map_err(|error| CliError::Answer(error.to_string()))
+    }
+
+    /// Says why no reply came.
+    pub(crate) fn transport(&self, error: &reqwest::Error) -> CliError {
+        let mut reason: &dyn std::error::Error = error;
+        while let Some(source) = reason.source() {
+            reason = source;
+        }
+        CliError::Unreachable { url: self.base.to_string(), reason: reason.to_string() }
+    }
+
+    /// All VMs.
+    pub(crate) async fn vms(&self) -> Result<Vec<Vm>, CliError> {
+        self.json(self.request(Method::GET, &["v1", "vms"])).await
+    }
+
+    /// One VM by its id.
+    pub(crate) async fn vm(&self, id: &str) -> Result<Vm, CliError> {
+        self.json(self.request(Method::GET, &["v1", "vms", id])).await
+    }
+
+    /// Makes a VM and waits until it answers.
+    pub(crate) async fn create_vm(&self, wish: &CreateVm) -> Result<Vm, CliError> {
+        self.json(self.request(Method::POST, &["v1", "vms"]).json(wish)).await
+    }
+
+    /// Removes a VM; one that is gone already is no error.
+    pub(crate) async fn delete_vm(&self, id: &str) -> Result<(), CliError> {
+        match self.send(self.request(Method::DELETE, &["v1", "vms", id])).await {
+            Err(CliError::Refused { status: 404, .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Posts JSON to a VM and reads JSON back.
+    pub(crate) async fn post_vm<T: DeserializeOwned>(&self, id: &str, call: &str, body: &Value) -> Result<T, CliError> {
+        self.json(self.request(Method::POST, &["v1", "vms", id, call]).json(body)).await
+    }
+
+    /// Looks at a file of a VM; `None` if there is none.
+    pub(crate) async fn stat(&self, id: &str, path: &str) -> Result<Option<Stat>, CliError> {
+        let request = self.request(Method::GET, &["v1", "vms", id, "files", "stat"]).query(&[("path", path)]);
+        match self.json(request).await {
+            Ok(stat) => Ok(Some(stat)),
+            Err(CliError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unpacks a tar.gz into a directory of a VM.
+    pub(crate) async fn upload(&self, id: &str, dest: &str, archive: Vec<u8>) -> Result<(), CliError> {
+        let request = self.request(Method::POST, &["v1", "vms", id, "files", "upload"]).query(&[("dest", dest)]);
+        self.send(request.header("content-type", "application/gzip").body(archive)).await.map(drop)
+    }
+
+    /// All images.
+    pub(crate) async fn images(&self) -> Result<Vec<Image>, CliError> {
+        self.json(self.request(Method::GET, &["v1", "images"])).await
+    }
+
+    /// The id of the VM that a person means: its id, the beginning of it, or its name.
+    pub(crate) async fn find_vm(&self, wanted: &str) -> Result<String, CliError> {
+        let vms = self.vms().await?;
+        let names: Vec<(&str, Option<&str>)> = vms.iter().map(|vm| (vm.id.as_str(), vm.name.as_deref())).collect();
+        pick("VM", "rds vm ls", wanted, &names)
+    }
+
+    /// The id of the image that a person means: its id, the beginning of it, or its name.
+    pub(crate) async fn find_image(&self, wanted: &str) -> Result<String, CliError> {
+        let images = self.images().await?;
+        let names: Vec<_> = images.iter().map(|image| (image.id.as_str(), Some(image.name.as_str()))).collect();
+        pick("image", "rds image ls", wanted, &names)
+    }
+}
+
+/// Finds the one entry that `wanted` means: an exact id, else an exact name, else the beginning of an id.
+fn pick(kind: &str, list: &str, wanted: &str, entries: &[(&str, Option<&str>)]) -> Result<String, CliError> {
+    let matches = |test: &dyn Fn(&str, Option<&str>) -> bool| -> Vec<&str> {
+        entries.iter().filter(|(id, name)| test(id, *name)).map(|(id, _)| *id).collect()
+    };
+    let by_id = matches(&|id, _| id == wanted);
+    let by_name = matches(&|_, name| name == Some(wanted));
+    let by_prefix = matches(&|id, _| !wanted.is_empty() && id.starts_with(wanted));
+    let found = [by_id, by_name, by_prefix].into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+    match found.as_slice() {
+        [id] => Ok((*id).to_owned()),
+        [] => Err(CliError::NotFound(format!("there is no {kind} `{wanted}`; `{list}` shows what there is"))),
+        several => {
+            Err(CliError::NotFound(format!("`{wanted}` may mean {}; give more of the id", several.join(" or "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRIES: &[(&str, Option<&str>)] = &[("aa11", Some("web")), ("aa22", None), ("bb33", Some("aa"))];
+
+    #[test]
+    fn an_entry_is_named_by_id_name_or_the_beginning_of_its_id() {
+        let pick = |wanted| pick("VM", "rds vm ls", wanted, ENTRIES).map_err(|error| error.exit_code());
+        assert_eq!(pick("aa22"), Ok("aa22".into()));
+        assert_eq!(pick("web"), Ok("aa11".into()));
+        assert_eq!(pick("aa"), Ok("bb33".into()), "a name goes before the beginning of an id");
+        assert_eq!(pick("bb"), Ok("bb33".into()));
+        assert_eq!(pick("a"), Err(5));
+        assert_eq!(pick(""), Err(5));
+        assert_eq!(pick("zz"), Err(5));
+    }
+
+    #[test]
+    fn segments_cannot_leave_their_place_in_the_path() {
+        let client = Client::new("http://127.0.0.1:3000/", None).unwrap();
+        assert_eq!(client.url(&["v1", "vms", "a/b?c"]).path(), "/v1/vms/a%2Fb%3Fc");
+        assert!(Client::new("https://example.org", None).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! `rds exec`: a command in a VM, its output as it comes, its exit code as this process's.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use clap::Args;
+use futures_util::StreamExt;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::terminal;
+use crate::api::{Exit, RunResult};
+use crate::cli::Shared;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output;
+use crate::sse::{Event, Events};
+
+/// Exit code at the time limit, as that of timeout(1).
+pub(crate) const TIMED_OUT: u8 = 124;
+
+/// Exit code when the command could not be run or was lost.
+pub(crate) const NOT_RUN: u8 = 125;
+
+/// A command to run.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Give the command a terminal, with this one's keyboard
+    #[arg(short = 't', long)]
+    tty: bool,
+    /// Together with -t, as other tools want it
+    #[arg(short = 'i', long, requires = "tty")]
+    interactive: bool,
+    /// Working directory [default: /workspace]
+    #[arg(short = 'w', long, value_name = "DIR", conflicts_with = "tty")]
+    cwd: Option<String>,
+    /// Variable; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", conflicts_with = "tty", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Time limit in milliseconds [default: the server's]
+    #[arg(long, value_name = "MS", conflicts_with = "tty")]
+    timeout: Option<u64>,
+    /// The VM: its id, the beginning of its id, or its name
+    vm: String,
+    /// The command and its arguments; a single word with spaces is a shell command line
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Reads `KEY=VALUE`.
+pub(crate) fn variable(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("not KEY=VALUE".to_owned())
+}
+
+impl Exec {
+    /// Does it.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        let client = shared.client()?;
+        let id = client.find_vm(&self.vm).await?;
+        if self.tty {
+            return terminal::run(&client, &id, self.command_line()).await;
+        }
+        let Some(cmd) = self.command_line() else {
+            return Err(CliError::Usage("which command? Write it after `--`, or use -it for a shell".into()));
+        };
+        let env: BTreeMap<String, String> = self.env.into_iter().collect();
+        let mut body = json!({"cmd": cmd, "env": env});
+        if let Some(cwd) = self.cwd {
+            body["cwd"] = json!(cwd);
+        }
+        if let Some(timeout) = self.timeout {
+            body["timeoutMs"] = json!(timeout);
+        }
+        if shared.json {
+            let result: RunResult = client.post_vm(&id, "exec", &body).await?;
+            output::json(&result);
+            return Ok(exit_code(result.exit_code, result.exit_code == -1));
+        }
+        stream(&client, &id, &body).await
+    }
+
+    /// The shell command line that the words after `--` make: one word as it is, several quoted.
+    pub(crate) fn command_line(&self) -> Option<String> {
+        match self.command.as_slice() {
+            [] => None,
+            [line] => Some(line.clone()),
+            words => Some(words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")),
+        }
+    }
+}
+
+/// One word for a POSIX shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The exit code of this process for one of the guest.
+pub(crate) fn exit_code(code: i32, timed_out: bool) -> u8 {
+    if timed_out { TIMED_OUT } else { u8::try_from(code & 0xff).unwrap_or(NOT_RUN) }
+}
+
+async fn stream(client: &Client, id: &str, body: &Value) -> Result<u8, CliError> {
+    let request = client.request(Method::POST, &["v1", "vms", id, "exec", "stream"]).json(body);
+    let mut pieces = client.send(request).await?.bytes_stream();
+    let mut events = Events::default();
+    while let Some(piece) = pieces.next().await {
+        for event in events.push(&piece.map_err(|error| client.transport(&error))?) {
+            if let Some(code) = show(&event)? {
+                return Ok(code);
+            }
+        }
+    }
+    Err(CliError::Failed("the server closed the stream before the command ended".into()))
+}
+
+/// Shows what an event says; gives the exit code with the last one.
+fn show(event: &Event) -> Result<Option<u8>, CliError> {
+    let unreadable = |error: serde_json::Error| CliError::Answer(error.to_string());
+    match event.name.as_str() {
+        "stdout" => print_to(&mut std::io::stdout(), &serde_json::from_str::<String>(&event.data).map_err(unreadable)?),
+        "stderr" => print_to(&mut std::io::stderr(), &serde_json::from_str::<String>(&event.data).map_err(unreadable)?),
+        "exit" => {
+            let exit: Exit = serde_json::from_str(&event.data).map_err(unreadable)?;
+            return Ok(Some(exit_code(exit.exit_code, exit.timed_out)));
+        }
+        "error" => {
+            let error: crate::api::ErrorBody = serde_json::from_str(&event.data).map_err(unreadable)?;
+            eprintln!("rds: {}", error.message.unwrap_or_else(|| "the VM was lost".into()));
+            return Ok(Some(NOT_RUN));
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+fn print_to(out: &mut impl Write, text: &str) {
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_guest_as_they_are() {
+        assert_eq!(quoted("-la"), "-la");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted("$(id)"), "'$(id)'");
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        assert_eq!(exit_code(0, false), 0);
+        assert_eq!(exit_code(137, false), 137);
+        assert_eq!(exit_code(-1, true), TIMED_OUT);
+    }
+}

@@ -1,0 +1,12 @@
+//! One file per group of commands.
+
+pub(crate) mod api_key;
+pub(crate) mod cp;
+pub(crate) mod demo;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod run;
+pub(crate) mod serve;
+mod terminal;
+pub(crate) mod up;
+pub(crate) mod vm;

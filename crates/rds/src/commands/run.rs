@@ -1,0 +1,113 @@
+//! `rds run-ts` and `rds run-js`: a local file, run in a VM.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::exec::{exit_code, variable};
+use crate::api::RunResult;
+use crate::cli::Shared;
+use crate::error::CliError;
+use crate::output;
+
+/// What both have in common.
+#[derive(Debug, Args)]
+struct Program {
+    /// The VM: its id, the beginning of its id, or its name
+    vm: String,
+    /// The file on this machine, `-` for standard input, or with --path a file in the VM
+    file: PathBuf,
+    /// The file is in the VM, under /workspace
+    #[arg(long)]
+    path: bool,
+    /// Variable; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Time limit in milliseconds [default: the server's]
+    #[arg(long, value_name = "MS")]
+    timeout: Option<u64>,
+    /// Arguments of the program
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// A TypeScript program.
+#[derive(Debug, Args)]
+pub(crate) struct RunTs {
+    #[command(flatten)]
+    program: Program,
+    /// Flag of `deno run`; may be repeated
+    #[arg(long = "deno-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    flags: Vec<String>,
+}
+
+/// A JavaScript program.
+#[derive(Debug, Args)]
+pub(crate) struct RunJs {
+    #[command(flatten)]
+    program: Program,
+    /// Flag of `node`; may be repeated
+    #[arg(long = "node-flag", value_name = "FLAG", allow_hyphen_values = true)]
+    flags: Vec<String>,
+}
+
+impl RunTs {
+    /// Does it.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        self.program.run(shared, "run-ts", "denoFlags", &self.flags).await
+    }
+}
+
+impl RunJs {
+    /// Does it.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        self.program.run(shared, "run-js", "nodeFlags", &self.flags).await
+    }
+}
+
+impl Program {
+    async fn run(self, shared: &Shared, call: &str, flags_name: &str, flags: &[String]) -> Result<u8, CliError> {
+        let client = shared.client()?;
+        let id = client.find_vm(&self.vm).await?;
+        let env: Vec<String> = self.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let mut body = json!({"args": self.args, "env": env});
+        body[flags_name] = json!(flags);
+        if self.path {
+            body["path"] = json!(self.file);
+        } else {
+            body["code"] = Value::String(read(&self.file)?);
+        }
+        if let Some(timeout) = self.timeout {
+            body["timeoutMs"] = json!(timeout);
+        }
+        let result: RunResult = client.post_vm(&id, call, &body).await?;
+        if shared.json {
+            output::json(&result);
+        } else {
+            show(&result);
+        }
+        Ok(exit_code(result.exit_code, result.exit_code == -1))
+    }
+}
+
+fn read(file: &Path) -> Result<String, CliError> {
+    if file == Path::new("-") {
+        let mut code = String::new();
+        std::io::stdin().read_to_string(&mut code).map_err(CliError::file("standard input"))?;
+        return Ok(code);
+    }
+    std::fs::read_to_string(file).map_err(CliError::file(file))
+}
+
+/// The program's output where it belongs, then its `result` or `error`.
+fn show(result: &RunResult) {
+    let _ = std::io::stdout().write_all(result.stdout.as_bytes());
+    let _ = std::io::stderr().write_all(result.stderr.as_bytes());
+    for name in ["result", "error"] {
+        if let Some(value) = result.rest.get(name) {
+            output::line(&format!("{name}: {value:#}"));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! `rds vm`: the life of a VM.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::api::{self, CreateVm, Log};
+use crate::cli::Shared;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::{output, progress};
+
+/// What to do with VMs. A VM is named by its id, the beginning of its id, or its name.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vm {
+    /// Make a VM and wait until it answers; prints its id
+    Create(Create),
+    /// List VMs
+    #[command(alias = "list")]
+    Ls,
+    /// Show a VM
+    Get {
+        /// The VM
+        vm: String,
+    },
+    /// Remove VMs for good, with their disks
+    #[command(alias = "delete")]
+    Rm {
+        /// The VMs
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Stop VMs; their disks are kept
+    Stop {
+        /// The VMs
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Start VMs that were stopped
+    Start {
+        /// The VMs
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Show a log of a VM
+    Logs {
+        /// The VM
+        vm: String,
+        /// Which log: serial.log is the guest's console, vmm.log the virtual machine monitor's
+        #[arg(long = "type", default_value = "serial.log", value_name = "LOG")]
+        kind: String,
+        /// Lines from its end, at most 1000
+        #[arg(long, default_value_t = 200)]
+        tail: u32,
+    },
+}
+
+/// What a new VM shall be.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Virtual processors
+    #[arg(long, default_value_t = 1)]
+    cpu: u32,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 512)]
+    mem: u32,
+    /// Size of the writable disk in MiB [default: the server's]
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u64>,
+    /// Name
+    #[arg(long)]
+    name: Option<String>,
+    /// Label; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Image: its id, the beginning of its id, or its name [default: the server's default image]
+    #[arg(long)]
+    image: Option<String>,
+    /// Address or network that may be reached (with --internet); may be repeated
+    #[arg(long = "allow-ip", value_name = "IP[/LEN]")]
+    allow_ips: Vec<String>,
+    /// Let the VM reach what --allow-ip names
+    #[arg(long)]
+    internet: bool,
+    /// Name of a variable of this process's environment to give to the VM as a secret; may be repeated
+    #[arg(long = "secret", value_name = "NAME")]
+    secrets: Vec<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("not KEY=VALUE".to_owned())
+}
+
+impl Vm {
+    /// Does it.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        let client = shared.client()?;
+        match self {
+            Self::Create(create) => create.run(&client, shared.json).await?,
+            Self::Ls => list(&client, shared.json).await?,
+            Self::Get { vm } => show(&client, &vm, shared.json).await?,
+            Self::Rm { vms } => each(&client, shared.json, &vms, "", "removed").await?,
+            Self::Stop { vms } => each(&client, shared.json, &vms, "stop", "stopped").await?,
+            Self::Start { vms } => each(&client, shared.json, &vms, "start", "started").await?,
+            Self::Logs { vm, kind, tail } => logs(&client, &vm, &kind, tail, shared.json).await?,
+        }
+        Ok(0)
+    }
+}
+
+impl Create {
+    async fn run(self, client: &Client, json: bool) -> Result<(), CliError> {
+        let image_id = match &self.image {
+            Some(image) => Some(client.find_image(image).await?),
+            None => None,
+        };
+        let wish = CreateVm {
+            cpu: self.cpu,
+            mem_mb: self.mem,
+            allow_ips: self.allow_ips,
+            outbound_internet: self.internet,
+            image_id,
+            disk_size_mb: self.disk,
+            name: self.name,
+            labels: self.labels.into_iter().map(|(key, value)| (key, Value::String(value))).collect(),
+            secret_env: self.secrets.iter().map(|name| secret(name)).collect::<Result<_, _>>()?,
+        };
+        let vm = progress::step("create the VM", client.create_vm(&wish)).await?;
+        if json {
+            output::json(&vm);
+        } else {
+            output::line(&vm.id);
+        }
+        Ok(())
+    }
+}
+
+/// Secrets come from the environment, for other users of the machine can see arguments.
+fn secret(name: &str) -> Result<String, CliError> {
+    match std::env::var(name) {
+        Ok(value) => Ok(format!("{name}={value}")),
+        Err(_) => {
+            Err(CliError::Usage(format!("there is no variable `{name}` in the environment to take a secret from")))
+        }
+    }
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), CliError> {
+    let vms = client.vms().await?;
+    if json {
+        output::json(&vms);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = vms.iter().map(row).collect();
+    output::line(&output::table(&["ID", "NAME", "STATE", "CPU", "MEMORY", "IMAGE", "CREATED"], &rows));
+    Ok(())
+}
+
+fn row(vm: &api::Vm) -> Vec<String> {
+    vec![
+        vm.id.clone(),
+        output::printable(vm.name.as_deref().unwrap_or("-")),
+        vm.state.clone(),
+        vm.cpu.to_string(),
+        format!("{} MiB", vm.mem_mb),
+        vm.image_id.clone().unwrap_or_else(|| "-".into()),
+        vm.created_at.clone(),
+    ]
+}
+
+async fn show(client: &Client, vm: &str, json: bool) -> Result<(), CliError> {
+    let vm = client.vm(&client.find_vm(vm).await?).await?;
+    if json {
+        output::json(&vm);
+        return Ok(());
+    }
+    let Ok(Value::Object(fields)) = serde_json::to_value(&vm) else {
+        return Err(CliError::Answer("a VM that is no object".into()));
+    };
+    let rows: Vec<Vec<String>> = fields.iter().map(|(name, value)| vec![name.clone(), plain(value)]).collect();
+    output::line(&output::table(&["FIELD", "VALUE"], &rows));
+    Ok(())
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => output::printable(text),
+        other => other.to_string(),
+    }
+}
+
+/// Does the same to each VM; the first failure ends it.
+async fn each(client: &Client, json: bool, vms: &[String], call: &str, done: &str) -> Result<(), CliError> {
+    let mut ids = Vec::new();
+    for vm in vms {
+        let id = client.find_vm(vm).await?;
+        if call.is_empty() {
+            client.delete_vm(&id).await?;
+        } else {
+            client.send(client.request(Method::POST, &["v1", "vms", &id, call])).await?;
+        }
+        if !json {
+            output::line(&id);
+        }
+        ids.push(id);
+    }
+    if json {
+        output::json(&Map::from_iter([(done.to_owned(), json!(ids))]));
+    }
+    Ok(())
+}
+
+async fn logs(client: &Client, vm: &str, kind: &str, tail: u32, json: bool) -> Result<(), CliError> {
+    let id = client.find_vm(vm).await?;
+    let request = client.request(Method::GET, &["v1", "vms", &id, "logs"]);
+    let log: Log = client.json(request.query(&[("type", kind), ("tail", &tail.to_string())])).await?;
+    if json {
+        output::json(&log);
+    } else {
+        log.lines.iter().for_each(|line| output::line(&output::printable(line)));
+    }
+    Ok(())
+}

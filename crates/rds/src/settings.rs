@@ -1,0 +1,88 @@
+//! Where `rds up` keeps things, and where the other commands look for its key.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::CliError;
+
+/// File in the storage root with the API key that `rds up` made.
+pub(crate) const API_KEY_FILE: &str = "api-key";
+
+/// File in the storage root with the administrator's password that `rds up` made.
+pub(crate) const ADMIN_PASSWORD_FILE: &str = "admin-password";
+
+/// Who signs in with that password.
+pub(crate) const ADMIN_EMAIL: &str = "admin@localhost";
+
+/// The storage root when nobody names one: the system's for root, the user's own otherwise.
+pub(crate) fn default_storage_root() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match (rustix::process::geteuid().is_root(), home()) {
+        (false, Some(home)) => home.join(".local/share/run-dat-sheesh"),
+        _ => PathBuf::from("/var/lib/run-dat-sheesh"),
+    }
+}
+
+/// The storage root of this machine's server, as far as a client can tell.
+fn storage_root() -> PathBuf {
+    std::env::var_os("STORAGE_ROOT").map_or_else(default_storage_root, PathBuf::from)
+}
+
+/// What `rds up` left in one of its files on this machine, if this user may read it.
+pub(crate) fn kept(file: &str) -> Option<String> {
+    let text = fs::read_to_string(storage_root().join(file)).ok()?;
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The secret in a file; makes it, readable by this user alone, if there is none yet.
+pub(crate) fn secret_file(path: &Path, make: impl FnOnce() -> String) -> Result<String, CliError> {
+    match fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(CliError::file(path)(error)),
+    }
+    let secret = make();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(CliError::file(path))?;
+    writeln!(file, "{secret}").map_err(CliError::file(path))?;
+    Ok(secret)
+}
+
+/// A new API key in the form that the manager gives its own: `rds_<12 hex>_<64 hex>`.
+pub(crate) fn new_api_key() -> String {
+    format!("rds_{}_{}", hex(&rand::random::<[u8; 6]>()), hex(&rand::random::<[u8; 32]>()))
+}
+
+/// A new password with 128 random bits.
+pub(crate) fn new_password() -> String {
+    hex(&rand::random::<[u8; 16]>())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api-key");
+        let first = secret_file(&path, new_api_key).unwrap();
+        assert_eq!(secret_file(&path, || unreachable!()).unwrap(), first);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(first.len(), "rds_".len() + 12 + 1 + 64);
+    }
+}
