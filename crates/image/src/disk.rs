@@ -3,20 +3,18 @@
 //! The layout is what the agent expects: `upper` and `work` for the overlay over the image, `home` for `/workspace`
 //! (owned by uid 1000) and `tmp` for `/tmp`.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::ImageError;
-use crate::program::Program;
+use crate::e2fsprogs;
 
 /// Smallest disk that can be made, in bytes: below it journal and inodes leave no room worth having.
 pub const MIN_BYTES: u64 = 16 << 20;
@@ -24,13 +22,27 @@ pub const MIN_BYTES: u64 = 16 << 20;
 /// Largest disk that can be made, in bytes: the limit of the filesystem with 4 KiB blocks on common hosts.
 pub const MAX_BYTES: u64 = 16 << 40;
 
-const MKE2FS: Program = Program { name: "mke2fs", package: "e2fsprogs", limit: Duration::from_secs(60) };
-const DEBUGFS: Program = Program { name: "debugfs", package: "e2fsprogs", limit: Duration::from_secs(60) };
-
 /// Named one by one, because the host's defaults change with its release and a guest's kernel may be older than the
 /// host. With a journal: a VM may be killed at any time and its disk must mount at the next start without a check.
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,\
                         huge_file,dir_nlink,extra_isize,metadata_csum,resize_inode";
+
+/// Inode tables are not left for the guest to write later: on a sparse file they are zeros already and cost nothing,
+/// while the guest's kernel would spend processor time and host disk space on them.
+const MKE2FS_OPTIONS: [&str; 12] = [
+    "-i",
+    "8192",
+    "-I",
+    "256",
+    "-m",
+    "2",
+    "-J",
+    "size=4",
+    "-O",
+    FEATURES,
+    "-E",
+    "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0",
+];
 
 /// Commands for `debugfs`, which needs no privilege to give a file inside the disk to another user.
 const LAYOUT: &str = "mkdir upper\nmkdir work\nmkdir home\nsif home uid 1000\nsif home gid 1000\n\
@@ -56,47 +68,15 @@ pub fn template(dir: &Path, bytes: u64) -> Result<PathBuf, ImageError> {
         return Ok(path);
     }
     fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
-    let write = ImageError::io("write", &path);
-    let (disk, script) = match temporary_files(dir, bytes) {
-        Ok(files) => files,
-        Err(error) => return Err(write(error)),
-    };
-    MKE2FS.run(mke2fs_args(disk.path()))?;
-    let laid_out = DEBUGFS.run(debugfs_args(script.path(), disk.path()))?;
-    check_layout(&laid_out)?;
-    disk.as_file().sync_all().and_then(|()| disk.persist(&path).map_err(io::Error::from)).map_err(write)?;
+    let write = |error| ImageError::io("write", &path)(error);
+    let disk = NamedTempFile::with_prefix_in(".new-", dir).map_err(write)?;
+    let script = NamedTempFile::with_prefix_in(".new-", dir).map_err(write)?;
+    disk.as_file().set_len(bytes).map_err(write)?;
+    e2fsprogs::mke2fs(&MKE2FS_OPTIONS, None, disk.path())?;
+    e2fsprogs::debugfs(LAYOUT, script.path(), disk.path())?;
+    disk.as_file().sync_all().map_err(write)?;
+    disk.persist(&path).map_err(|error| write(error.error))?;
     Ok(path)
-}
-
-fn temporary_files(dir: &Path, bytes: u64) -> io::Result<(NamedTempFile, NamedTempFile)> {
-    let disk = NamedTempFile::with_prefix_in(".new-", dir)?;
-    disk.as_file().set_len(bytes)?;
-    let mut script = NamedTempFile::with_prefix_in(".new-", dir)?;
-    script.write_all(LAYOUT.as_bytes())?;
-    Ok((disk, script))
-}
-
-/// Inode tables are not left for the guest to write later: on a sparse file they are zeros already and cost nothing,
-/// while the guest's kernel would spend processor time and host disk space on them.
-fn mke2fs_args(disk: &Path) -> Vec<OsString> {
-    let options = "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0";
-    let fixed = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "8192", "-I", "256", "-m", "2", "-J", "size=4"];
-    let mut args: Vec<OsString> = fixed.map(OsString::from).into();
-    args.extend(["-O", FEATURES, "-E", options].map(OsString::from));
-    args.push(disk.into());
-    args
-}
-
-fn debugfs_args(script: &Path, disk: &Path) -> Vec<OsString> {
-    ["-w".into(), "-f".into(), script.into(), disk.into()].into()
-}
-
-/// `debugfs` ends with 0 even when a command failed; then it says so after the line with its version.
-fn check_layout(stderr: &[u8]) -> Result<(), ImageError> {
-    match String::from_utf8_lossy(stderr).lines().find(|line| !line.starts_with("debugfs ") && !line.is_empty()) {
-        Some(line) => Err(ImageError::Program { program: DEBUGFS.name, message: line.to_owned() }),
-        None => Ok(()),
-    }
 }
 
 /// How a disk is cloned (`ROOTFS_CLONE_MODE`).

@@ -40,6 +40,9 @@ pub enum ImageError {
         /// Its time limit.
         seconds: u64,
     },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Cancelled,
     /// An input is not what it has to be.
     #[error("{0}")]
     Invalid(String),

@@ -7,11 +7,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::ImageError;
 use crate::cpio::{self, Archive, Node};
+use crate::digest;
 
 /// Largest agent or modules archive that is accepted, in bytes. An initramfs lives in the guest's memory.
 const MAX_PART_BYTES: u64 = 64 << 20;
@@ -34,7 +34,7 @@ pub fn assemble(agent: &Path, modules: Option<&Path>, dir: &Path) -> Result<Path
     let archive = archive(&program, modules).map_err(ImageError::io("pack", agent))?;
 
     fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
-    let path = dir.join(format!("{:x}.cpio", HexDigest(Sha256::digest(&archive).as_slice())));
+    let path = dir.join(format!("{}.cpio", digest::sha256_hex(&archive)));
     if !path.exists() {
         write_new(dir, &path, &archive).map_err(ImageError::io("write", &path))?;
     }
@@ -81,15 +81,6 @@ fn write_new(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Shows a digest in lower-case hex digits.
-struct HexDigest<'a>(&'a [u8]);
-
-impl std::fmt::LowerHex for HexDigest<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +105,7 @@ mod tests {
         assert_eq!(first, assemble(&agent, Some(&modules), &out).unwrap());
         assert_ne!(first, assemble(&agent, None, &out).unwrap());
         assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "no temporary file stays");
-        let digest = format!("{:x}", HexDigest(&Sha256::digest(fs::read(&first).unwrap())));
+        let digest = digest::sha256_hex(&fs::read(&first).unwrap());
         assert_eq!(first.file_stem().unwrap().to_str(), Some(digest.as_str()));
     }
 

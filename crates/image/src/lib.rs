@@ -4,11 +4,16 @@
 //! Everything here is synchronous and works on paths that the caller names; asynchronous callers use a blocking task.
 //! This crate must not know about VMs, the store or the HTTP API.
 
+pub mod debian;
 pub mod disk;
 pub mod initramfs;
 
 mod cpio;
+mod digest;
+mod e2fsprogs;
 mod error;
 mod program;
+mod progress;
 
 pub use error::ImageError;
+pub use progress::{Event, Progress};
