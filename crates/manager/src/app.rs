@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::Activity;
+use crate::auth::Auth;
 use crate::config::{Config, Dialect};
 use crate::error::{Error, Result};
+use crate::hypervisor;
+use crate::images::Images;
+use crate::rate_limit::RateLimits;
 use crate::storage::{self, Lock};
 use crate::store::Store;
+use crate::vms::Vms;
 
 /// The services and what they share. Handlers get it as `State<Arc<App>>`.
 #[derive(Debug)]
@@ -14,6 +22,18 @@ pub struct App {
     pub config: Config,
     /// The database.
     pub store: Store,
+    /// What happened.
+    pub activity: Activity,
+    /// Who is asking.
+    pub auth: Auth,
+    /// How often they may.
+    pub rate_limits: RateLimits,
+    /// What VMs are made from.
+    pub images: Arc<Images>,
+    /// The VMs.
+    pub vms: Vms,
+    /// Done when the server is to end; streams without an end of their own end then.
+    pub shutdown: CancellationToken,
     _lock: Lock,
 }
 
@@ -22,7 +42,16 @@ impl App {
     pub async fn start(config: Config) -> Result<Arc<Self>> {
         let lock = storage::prepare(&config.storage)?;
         let store = open_store(&config).await?;
-        Ok(Arc::new(Self { config, store, _lock: lock }))
+        let activity = Activity::new(store.clone());
+        let auth = Auth::new(&config.auth, store.clone())?;
+        let rate_limits = RateLimits::new(&config.rate_limits);
+        let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
+        let hypervisor = hypervisor::choose(&config.hypervisor).await?;
+        let (limits, parts) = (config.limits.clone(), (store.clone(), Arc::clone(&images), activity.clone()));
+        let vms = Vms::start(hypervisor, config.storage.clone(), limits, parts.0, parts.1, parts.2).await?;
+        store.release_unfinished_idempotent().await?;
+        let shutdown = CancellationToken::new();
+        Ok(Arc::new(Self { config, store, activity, auth, rate_limits, images, vms, shutdown, _lock: lock }))
     }
 }
 

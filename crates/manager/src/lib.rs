@@ -3,13 +3,20 @@
 //! [`App`] holds everything that lives as long as the server; [`serve`] runs the API on a listener. The direction is
 //! `api → services → store`: a service must not know HTTP, and the store must not know a service.
 
+pub mod activity;
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod hypervisor;
+pub mod images;
+pub mod overview;
+pub mod rate_limit;
 pub mod storage;
 pub mod store;
+pub mod vms;
 
 pub use api::serve;
 pub use app::App;

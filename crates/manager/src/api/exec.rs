@@ -119,10 +119,9 @@ fn sse_event(event: RunEvent) -> Option<Event> {
         RunEvent::Stdout(text) | RunEvent::Stderr(text) if text.is_empty() => return None,
         RunEvent::Stdout(text) => ("stdout", json!(text)),
         RunEvent::Stderr(text) => ("stderr", json!(text)),
-        RunEvent::Exit(exit) => (
-            "exit",
-            json!({"exitCode": exit.exit_code, "timedOut": exit.timed_out, "truncated": exit.truncated}),
-        ),
+        RunEvent::Exit(exit) => {
+            ("exit", json!({"exitCode": exit.exit_code, "timedOut": exit.timed_out, "truncated": exit.truncated}))
+        }
         RunEvent::Lost(message) => ("error", json!({"message": message})),
     };
     Some(Event::default().event(name).data(data.to_string()))

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use rds_protocol::files::{FileKind, Listing, Stat};
+use rds_vmm::guest::Download;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -187,9 +188,6 @@ fn pieces(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
     body.into_data_stream().map_err(io::Error::other)
 }
 
-fn stream<E>(kind: &'static str, content: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static) -> Response
-where
-    E: Into<axum::BoxError> + 'static,
-{
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(content)).into_response()
+fn stream(kind: &'static str, content: Download) -> Response {
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(content.into_stream())).into_response()
 }

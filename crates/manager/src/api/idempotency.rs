@@ -28,8 +28,10 @@ impl Request {
     pub(super) fn of(headers: &HeaderMap, caller: &Caller, scope: &str, body: &impl Serialize) -> Result<Option<Self>> {
         let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
         let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY);
-        let key = key.ok_or_else(|| Error::invalid(format!("Idempotency-Key must have 1 to {MAX_KEY} ASCII characters")))?;
-        let body = serde_json::to_vec(body).map_err(|error| Error::internal("a request body has no JSON form", error))?;
+        let key =
+            key.ok_or_else(|| Error::invalid(format!("Idempotency-Key must have 1 to {MAX_KEY} ASCII characters")))?;
+        let body =
+            serde_json::to_vec(body).map_err(|error| Error::internal("a request body has no JSON form", error))?;
         let hash = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
         let key = IdempotencyKey { caller: caller.0.name(), scope: scope.to_owned(), key: key.to_owned() };
         Ok(Some(Self { key, hash }))
@@ -49,7 +51,9 @@ pub(super) async fn once<T: Serialize>(
     match store.claim_idempotent(&key, &hash, now_ms()).await? {
         Claim::First => {}
         Claim::UnderWay => {
-            return Err(Error::conflict("A request with this Idempotency-Key is still being worked on; try again later"));
+            return Err(Error::conflict(
+                "A request with this Idempotency-Key is still being worked on; try again later",
+            ));
         }
         Claim::OtherRequest => {
             return Err(Error::conflict("This Idempotency-Key was used for a request with another body"));
@@ -62,7 +66,8 @@ pub(super) async fn once<T: Serialize>(
     }
     match work.await {
         Ok((status, body)) => {
-            let body = serde_json::to_string(&body).map_err(|error| Error::internal("an answer has no JSON form", error))?;
+            let body =
+                serde_json::to_string(&body).map_err(|error| Error::internal("an answer has no JSON form", error))?;
             store.finish_idempotent(&key, status.as_u16().into(), &body).await?;
             Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
         }

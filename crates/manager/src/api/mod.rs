@@ -1,48 +1,118 @@
 //! The HTTP API: handlers that extract, call one service function and answer.
 //!
-//! [`router`] is the table of contents; each file below has its own `router()` beside its handlers. What holds for all
-//! routes (names, authorisation, rate limits, errors) is a layer here, never a line in a handler.
+//! The first three functions are the table of contents; each file below has its own `router()` beside its handlers. What
+//! holds for all routes (names, authorisation, rate limits, errors) is a layer here, never a line in a handler.
 
+#![expect(unused_qualifications, reason = "utoipa's macro repeats the type of an extractor named Query, with its path")]
+
+mod admin;
+mod api_keys;
+pub mod auth;
+mod client;
 mod error;
+mod exec;
+mod files;
 mod health;
+mod idempotency;
+mod images;
 pub mod json;
+pub mod openapi;
+mod pages;
+pub mod path;
+mod pty;
+mod rate_limit;
 mod request_id;
+mod serve;
+mod sessions;
+pub mod time;
+mod vms;
 
-use std::future::Future;
-use std::net::SocketAddr;
+use std::any::Any;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
-use tokio::net::TcpListener;
+use axum::extract::Request;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
+
+pub use serve::serve;
 
 use crate::app::App;
 use crate::error::Error;
 
-/// Everything under `/v1`: all of it needs a key or a session.
-fn v1() -> OpenApiRouter<Arc<App>> {
+/// For everybody.
+fn open_routes() -> OpenApiRouter<Arc<App>> {
+    health::router()
+}
+
+/// For everybody, but not without end.
+fn limited_routes() -> OpenApiRouter<Arc<App>> {
+    sessions::router()
+}
+
+/// Under `/v1`, for whoever has a key or a session.
+fn keyed_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
+        .merge(vms::router())
+        .merge(exec::router())
+        .merge(pty::router())
+        .merge(files::router())
+        .merge(images::router())
+        .merge(admin::router())
+}
+
+/// Under `/v1`, for whoever signed in.
+fn session_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().merge(api_keys::router()).merge(admin::session_router())
 }
 
 /// The whole server.
 pub fn router(app: Arc<App>) -> Router {
-    let (router, _document) = OpenApiRouter::new().merge(health::router()).nest("/v1", v1()).split_for_parts();
-    router
-        .fallback(async || Error::not_found("Not found"))
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+    let limit = from_fn_with_state(app.clone(), rate_limit::layer);
+    let require = from_fn_with_state(app.clone(), auth::require);
+    let require_session = from_fn_with_state(app.clone(), auth::require_session);
+
+    let v1 = plain(session_routes())
+        .route_layer(require_session)
+        .merge(plain(keyed_routes()))
+        .fallback(unknown_under_v1)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(limit.clone())
+        .layer(require);
+    let limited = plain(limited_routes()).method_not_allowed_fallback(wrong_method).layer(limit);
+
+    plain(open_routes())
+        .merge(pages::router())
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(unknown)
+        .merge(limited)
+        .nest("/v1", v1)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(pages::security_headers))
         .layer(from_fn(request_id::layer))
         .with_state(app)
 }
 
-/// Answers requests until `shutdown` is done; requests that are under way are finished first.
-pub async fn serve(
-    app: Arc<App>,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(shutdown).await?;
-    app.store.close().await;
-    Ok(())
+fn plain(routes: OpenApiRouter<Arc<App>>) -> Router<Arc<App>> {
+    routes.split_for_parts().0
+}
+
+async fn unknown() -> Error {
+    Error::not_found("Not found")
+}
+
+/// What ends in a slash lacks the id that should follow it (section 1 of the wire contract).
+async fn unknown_under_v1(request: Request) -> Error {
+    if request.uri().path().ends_with('/') { Error::invalid("The id is empty") } else { Error::not_found("Not found") }
+}
+
+async fn wrong_method() -> Error {
+    Error::MethodNotAllowed
+}
+
+fn panicked(cause: Box<dyn Any + Send>) -> Response {
+    let words = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
+    Error::internal("a handler panicked", words.unwrap_or("without words")).into_response()
 }

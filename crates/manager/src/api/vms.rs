@@ -224,7 +224,9 @@ mod tests {
         for none in ["", " ", "undefined", "null"] {
             assert!(matches!(vm_id(none), Err(Error::Invalid(_))), "{none:?}");
         }
-        for other in ["x", "../x", "a\0", "0D6BD3A4-6F0C-4A54-8F42-9A1FBE1F2D3E", "0d6bd3a46f0c4a548f429a1fbe1f2d3e", "é"] {
+        for other in
+            ["x", "../x", "a\0", "0D6BD3A4-6F0C-4A54-8F42-9A1FBE1F2D3E", "0d6bd3a46f0c4a548f429a1fbe1f2d3e", "é"]
+        {
             assert!(matches!(vm_id(other), Err(Error::NotFound(_))), "{other:?}");
         }
     }

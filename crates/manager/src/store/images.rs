@@ -148,6 +148,17 @@ impl Store {
         .await?)
     }
 
+    /// How many images have both a kernel and a root filesystem.
+    pub async fn complete_images(&self) -> Result<i64> {
+        Ok(sqlx::query_scalar(
+            "SELECT COUNT(*) FROM images
+             WHERE EXISTS (SELECT 1 FROM image_files WHERE image_id = images.id AND kind = 'kernel')
+               AND EXISTS (SELECT 1 FROM image_files WHERE image_id = images.id AND kind = 'rootfs')",
+        )
+        .fetch_one(&self.pool)
+        .await?)
+    }
+
     /// Records files of an image, all or none of them.
     pub async fn put_image_files(&self, files: &[ImageFileRow]) -> Result<()> {
         let mut transaction = self.pool.begin().await?;

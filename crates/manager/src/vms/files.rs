@@ -43,7 +43,8 @@ impl Vms {
             archive::check(&spooled)?;
             Ok::<_, Error>(spooled)
         });
-        let mut file = checked.await.map_err(|error| Error::internal("the task that checks an archive ended", error))??;
+        let mut file =
+            checked.await.map_err(|error| Error::internal("the task that checks an archive ended", error))??;
         file.seek(SeekFrom::Start(0)).map_err(|error| Error::internal("cannot read an archive again", error))?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024);
         Ok(guest.put_archive(&dest, content, TRANSFER_LIMIT).await?)
@@ -158,7 +159,9 @@ mod tests {
         ] {
             assert_eq!(workspace_path("path", path).unwrap(), expected);
         }
-        for path in ["", "/", "/home/user", "/home/user/x", "..", "/workspace/..", "/workspaces", "a/../b", "a\0", "/etc"] {
+        for path in
+            ["", "/", "/home/user", "/home/user/x", "..", "/workspace/..", "/workspaces", "a/../b", "a\0", "/etc"]
+        {
             assert!(workspace_path("path", path).is_err(), "{path:?}");
         }
     }

@@ -182,7 +182,8 @@ impl VmRecord {
 
     /// The VM that was written down.
     pub(super) fn from_row(row: &VmRow) -> Result<Self> {
-        let broken = |what: &str| Error::internal(format!("VM {} is written down with a bad {what}", row.id), "bad row");
+        let broken =
+            |what: &str| Error::internal(format!("VM {} is written down with a bad {what}", row.id), "bad row");
         Ok(Self {
             id: row.id.parse().map_err(|_| broken("id"))?,
             spec: NewVm {

@@ -166,7 +166,12 @@ impl Vms {
     }
 
     /// Opens a terminal with a shell, or with a command line. Dropping both ends kills what runs in it.
-    pub async fn terminal(&self, id: VmId, size: TerminalSize, cmd: Option<String>) -> Result<(ExecSender, ExecStream)> {
+    pub async fn terminal(
+        &self,
+        id: VmId,
+        size: TerminalSize,
+        cmd: Option<String>,
+    ) -> Result<(ExecSender, ExecStream)> {
         let cmd = cmd.unwrap_or_else(|| "exec \"$SHELL\" -i".into());
         let start = Start {
             program: Program::Shell { cmd: word("cmd", cmd)? },

@@ -1,0 +1,178 @@
+//! `/v1/admin/overview`, `/v1/admin/activity` and `/v1/admin/events`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::sse::{self, KeepAlive, Sse};
+use futures_util::{Stream, StreamExt as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio_stream::wrappers::BroadcastStream;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::error::ErrorBody;
+use super::json::Json;
+use super::path::Query;
+use super::time::Time;
+use crate::activity::Event;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::overview;
+
+/// Time between two comments of an event stream that has nothing to say (section 8 of the wire contract).
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Events in a reply at most.
+const MAX_EVENTS: u32 = 1000;
+
+pub(super) fn router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(get_overview)).routes(routes!(activity))
+}
+
+/// Needs a session.
+pub(super) fn session_router() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Overview {
+    counts: Counts,
+    cpu: Cpu,
+    memory: Capacity,
+    storage: Capacity,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    /// VMs that are RUNNING.
+    active_vms: i64,
+    snapshots: i64,
+    /// Images that a VM can be made from.
+    templates: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Cpu {
+    /// 0 to 1.
+    usage_pct: f64,
+    capacity_cores: u32,
+    used_cores: f64,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Capacity {
+    used_bytes: u64,
+    capacity_bytes: u64,
+}
+
+/// Something that happened.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ActivityEvent {
+    id: String,
+    created_at: Time,
+    #[serde(rename = "type")]
+    #[schema(example = "vm.created")]
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity_id: Option<String>,
+    message: String,
+    /// JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta_json: Option<String>,
+    /// The same parsed; in the event stream only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    meta: Option<Value>,
+}
+
+impl From<Event> for ActivityEvent {
+    fn from(event: Event) -> Self {
+        let (entity_type, entity_id) = event.entity.map(|entity| (entity.kind, entity.id)).unzip();
+        Self {
+            id: event.id,
+            created_at: Time(event.created_at),
+            kind: event.kind,
+            entity_type,
+            entity_id,
+            message: event.message,
+            meta_json: event.meta.as_ref().map(Value::to_string),
+            meta: None,
+        }
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+struct ActivityQuery {
+    /// How many, 1 to 1000; 100 if absent.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// What there is, and how much of the machine is in use
+#[utoipa::path(get, path = "/admin/overview", tag = "admin", responses(
+    (status = 200, body = Overview),
+    (status = 401, description = "No key, no session", body = ErrorBody),
+    (status = 429, description = "Too many requests", body = ErrorBody),
+))]
+async fn get_overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
+    let resources = overview::measure(&app.config.storage.storage_root).await?;
+    let counts = Counts {
+        active_vms: app.store.vms_in_state("RUNNING").await?,
+        snapshots: 0,
+        templates: app.store.complete_images().await?,
+    };
+    Ok(Json(Overview {
+        counts,
+        cpu: Cpu {
+            usage_pct: resources.cpu_usage,
+            capacity_cores: resources.cores,
+            used_cores: resources.cpu_usage * f64::from(resources.cores),
+        },
+        memory: Capacity { used_bytes: resources.memory_used, capacity_bytes: resources.memory },
+        storage: Capacity { used_bytes: resources.storage_used, capacity_bytes: resources.storage },
+    }))
+}
+
+/// What happened lately, newest first
+#[utoipa::path(get, path = "/admin/activity", tag = "admin", params(ActivityQuery), responses(
+    (status = 200, body = Vec<ActivityEvent>),
+    (status = 400, description = "limit is not from 1 to 1000", body = ErrorBody),
+    (status = 401, description = "No key, no session", body = ErrorBody),
+    (status = 429, description = "Too many requests", body = ErrorBody),
+))]
+async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery>) -> Result<Json<Vec<ActivityEvent>>> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=MAX_EVENTS).contains(&limit) {
+        return Err(Error::invalid("limit must be from 1 to 1000"));
+    }
+    Ok(Json(app.activity.recent(limit).await?.into_iter().map(ActivityEvent::from).collect()))
+}
+
+/// What happens from now on
+///
+/// Server-sent events named `activity`; each holds an event with `meta` parsed. A listener that is too slow misses some.
+#[utoipa::path(get, path = "/admin/events", tag = "admin", security(("session" = [])), responses(
+    (status = 200, description = "A stream that does not end", content_type = "text/event-stream", body = String),
+    (status = 401, description = "Not signed in", body = ErrorBody),
+    (status = 429, description = "Too many requests", body = ErrorBody),
+))]
+async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+    let events = BroadcastStream::new(app.activity.listen()).filter_map(async |event| to_sse(event.ok()?).map(Ok));
+    let until_shutdown = app.shutdown.clone().cancelled_owned();
+    Sse::new(events.take_until(until_shutdown)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+fn to_sse(event: Event) -> Option<sse::Event> {
+    let meta = event.meta.clone();
+    let body = ActivityEvent { meta, meta_json: None, ..event.into() };
+    sse::Event::default().event("activity").json_data(body).ok()
+}

@@ -1,0 +1,135 @@
+//! Lets nobody reach a handler under `/v1` who did not show a key or a session.
+//!
+//! The layers here wrap routes that the router has already matched, so no spelling of a path can go around them: what
+//! the router does not know by its exact bytes is 404.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::client::Client;
+use crate::app::App;
+use crate::auth::Principal;
+use crate::error::{Error, Result};
+use crate::rate_limit::Class;
+
+/// Header of an API key.
+pub(super) const KEY_HEADER: &str = "x-api-key";
+/// Cookie of a session.
+pub(super) const COOKIE: &str = "rds_session";
+
+/// Who is asking. Only routes under `/v1` have it.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Principal);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get().cloned().ok_or(Error::Unauthorized("Unauthorized"))
+    }
+}
+
+/// A key or a session is needed. Refused attempts count against the address that they come from.
+pub(super) async fn require(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response> {
+    let principal = match request.headers().get(KEY_HEADER) {
+        Some(key) => match key.to_str() {
+            Ok(key) => app.auth.by_key(key).await?,
+            Err(_) => None,
+        },
+        None => by_session(&app, request.headers(), acts(&request)).await?,
+    };
+    let Some(principal) = principal else {
+        let client = Client::of(&request, &app.config.http.trusted_proxies);
+        if let Some(wait) = app.rate_limits.count(Class::Default, &client.name()).and_then(|left| left.retry_after) {
+            return Err(super::rate_limit::refusal(wait));
+        }
+        return Err(Error::Unauthorized("Unauthorized"));
+    };
+    request.extensions_mut().insert(Caller(principal));
+    Ok(next.run(request).await)
+}
+
+/// A session is needed: a key is not enough.
+pub(super) async fn require_session(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response> {
+    let Some(principal) = by_session(&app, request.headers(), acts(&request)).await? else {
+        return Err(Error::Unauthorized("Sign in first: an API key is not enough here"));
+    };
+    request.extensions_mut().insert(Caller(principal));
+    Ok(next.run(request).await)
+}
+
+async fn by_session(app: &App, headers: &HeaderMap, acts: bool) -> Result<Option<Principal>> {
+    let Some(token) = session_token(headers) else { return Ok(None) };
+    let principal = app.auth.by_session(token).await?;
+    if principal.is_some() && acts {
+        refuse_cross_site(headers)?;
+    }
+    Ok(principal)
+}
+
+/// Whether a request may change something. A WebSocket begins as a GET.
+fn acts(request: &Request) -> bool {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    !reads || request.headers().contains_key(header::UPGRADE)
+}
+
+/// The session's cookie.
+pub(super) fn session_token(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get_all(header::COOKIE)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(name, value)| (name == COOKIE && !value.is_empty()).then_some(value))
+}
+
+/// Refuses what another site made a browser send. Browsers say where a request comes from; a client that says nothing
+/// is no browser, and nobody can make it send a cookie.
+pub(super) fn refuse_cross_site(headers: &HeaderMap) -> Result<()> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let same = match (text("sec-fetch-site"), text("origin")) {
+        (Some(site), _) => matches!(site, "same-origin" | "none"),
+        (None, Some(origin)) => {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            host.is_some() && host == text("host")
+        }
+        (None, None) => true,
+    };
+    if same { Ok(()) } else { Err(Error::Forbidden("Requests from other sites are refused".into())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_session_is_found_among_cookies() {
+        assert_eq!(session_token(&headers(&[("cookie", "a=b; rds_session=t; c=d")])), Some("t"));
+        assert_eq!(session_token(&headers(&[("cookie", "xrds_session=t; rds_session=")])), None);
+    }
+
+    #[test]
+    fn another_site_is_refused_and_a_plain_client_is_not() {
+        for (pairs, good) in [
+            (&[][..], true),
+            (&[("sec-fetch-site", "same-origin")], true),
+            (&[("sec-fetch-site", "cross-site")], false),
+            (&[("sec-fetch-site", "same-site")], false),
+            (&[("origin", "https://rds.example"), ("host", "rds.example")], true),
+            (&[("origin", "https://evil.example"), ("host", "rds.example")], false),
+            (&[("origin", "null"), ("host", "null")], false),
+        ] {
+            assert_eq!(refuse_cross_site(&headers(pairs)).is_ok(), good, "{pairs:?}");
+        }
+    }
+}

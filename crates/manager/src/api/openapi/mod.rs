@@ -1,0 +1,62 @@
+//! The OpenAPI document, made from the handlers.
+
+mod downgrade;
+
+use serde_json::Value;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::auth::{COOKIE, KEY_HEADER};
+use super::{keyed_routes, limited_routes, open_routes, session_routes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "run-dat-sheesh",
+        description = "Runs code in microVMs. Errors are JSON with a `message` for people and a stable `code` for \
+                       programs; every reply has an `x-request-id`.",
+        license(name = "Apache-2.0", url = "https://www.apache.org/licenses/LICENSE-2.0"),
+    ),
+    servers((url = "/")),
+    tags(
+        (name = "vms", description = "VMs and their life"),
+        (name = "run", description = "Running code in a VM"),
+        (name = "files", description = "Files of a VM"),
+        (name = "images", description = "What VMs are made from"),
+        (name = "admin", description = "What there is and what happens"),
+        (name = "api-keys", description = "Keys for programs"),
+        (name = "sessions", description = "Signing in"),
+        (name = "operation", description = "Whether the server is well"),
+    ),
+    security(("apiKey" = []), ("session" = [])),
+    modifiers(&Schemes),
+)]
+struct Document;
+
+/// The two ways to say who is asking.
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let key =
+            ApiKeyValue::with_description(KEY_HEADER, "The key of the configuration, or one made through the API");
+        components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let cookie = ApiKeyValue::with_description(COOKIE, "Set by POST /auth/login");
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// The document, in OpenAPI 3.0.3.
+pub fn document() -> Value {
+    let routes = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(open_routes())
+        .merge(limited_routes())
+        .nest("/v1", keyed_routes().merge(session_routes()));
+    let document = serde_json::to_value(routes.into_openapi()).expect("the document is plain data");
+    downgrade::to_3_0(document)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Rate limits on matched routes. The table below says which routes are counted apart; all others are counted together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::auth::Caller;
+use super::client::Client;
+use crate::app::App;
+use crate::error::Error;
+use crate::rate_limit::{Allowance, Class};
+
+/// Routes that have a limit of their own (section 1 of the wire contract).
+const CLASSES: &[(Method, &str, Class)] = &[
+    (Method::POST, "/auth/login", Class::Login),
+    (Method::POST, "/v1/vms", Class::CreateVm),
+    (Method::POST, "/v1/vms/{id}/exec", Class::Exec),
+    (Method::POST, "/v1/vms/{id}/exec/stream", Class::Exec),
+    (Method::GET, "/v1/vms/{id}/pty", Class::Exec),
+    (Method::POST, "/v1/vms/{id}/run-ts", Class::RunTs),
+    (Method::POST, "/v1/vms/{id}/run-js", Class::RunJs),
+    (Method::POST, "/v1/vms/{id}/files/upload", Class::Upload),
+    (Method::GET, "/v1/vms/{id}/files/download", Class::Download),
+];
+
+fn class(request: &Request) -> Class {
+    let Some(path) = request.extensions().get::<MatchedPath>() else { return Class::Default };
+    let entry = CLASSES.iter().find(|(method, route, _)| method == request.method() && *route == path.as_str());
+    entry.map_or(Class::Default, |(_, _, class)| *class)
+}
+
+/// Counts a request for its principal, or for its address if it has none.
+pub(super) async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let name = match request.extensions().get::<Caller>() {
+        Some(Caller(principal)) => principal.name(),
+        None => Client::of(&request, &app.config.http.trusted_proxies).name(),
+    };
+    let Some(allowance) = app.rate_limits.count(class(&request), &name) else { return next.run(request).await };
+    let mut response = match allowance.retry_after {
+        Some(wait) => refusal(wait).into_response(),
+        None => next.run(request).await,
+    };
+    describe(&allowance, response.headers_mut());
+    response
+}
+
+/// The answer to somebody who asks too often.
+pub(super) fn refusal(wait: Duration) -> Error {
+    Error::TooMany { message: "Rate limit exceeded".into(), retry_after: Some(wait) }
+}
+
+fn describe(allowance: &Allowance, headers: &mut HeaderMap) {
+    headers.insert("x-ratelimit-limit", allowance.limit.into());
+    headers.insert("x-ratelimit-remaining", allowance.remaining.into());
+    headers.insert("x-ratelimit-reset", allowance.reset.as_secs_f64().ceil().to_string().parse().unwrap_or(0.into()));
+}

@@ -1,0 +1,65 @@
+use super::*;
+use crate::clock::now_ms;
+
+async fn auth() -> (tempfile::TempDir, Auth) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::sqlite(&dir.path().join("a.db")).await.unwrap();
+    let config = AuthConfig {
+        api_key: Some("sesame".into()),
+        admin_email: Some("admin@example.com".into()),
+        admin_password: Some("correct horse".into()),
+        session_ttl_seconds: 60,
+    };
+    (dir, Auth::new(&config, store).unwrap())
+}
+
+#[tokio::test]
+async fn the_configured_key_counts_and_nothing_near_it() {
+    let (_dir, auth) = auth().await;
+    assert_eq!(auth.by_key("sesame").await.unwrap(), Some(Principal::ConfiguredKey));
+    for wrong in ["", "sesam", "sesame ", "Sesame", "rds_", "rds_0123456789ab_", "rds_0123456789ab_x"] {
+        assert_eq!(auth.by_key(wrong).await.unwrap(), None, "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_made_key_counts_until_it_is_revoked_or_expires() {
+    use secrecy::ExposeSecret as _;
+    let (_dir, auth) = auth().await;
+    let made = auth.create_api_key("ci", None).await.unwrap();
+    let text = made.secret.expose_secret();
+    assert!(text.starts_with(&made.key.prefix) && made.key.prefix.len() == 16);
+    let id = made.key.id.clone();
+    assert_eq!(auth.by_key(text).await.unwrap(), Some(Principal::ApiKey { id: id.clone() }));
+    assert_eq!(auth.by_key(&format!("{text}x")).await.unwrap(), None);
+    let row = auth.store.api_key_by_prefix(&made.key.prefix).await.unwrap().unwrap();
+    assert!(row.last_used_at.is_some() && !row.hash.contains(text));
+    auth.revoke_api_key(&id).await.unwrap();
+    assert_eq!(auth.by_key(text).await.unwrap(), None);
+    assert!(matches!(auth.revoke_api_key("nobody").await, Err(crate::Error::NotFound(_))));
+
+    let brief = auth.create_api_key("brief", Some(now_ms() + 50)).await.unwrap();
+    assert!(auth.by_key(brief.secret.expose_secret()).await.unwrap().is_some());
+    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    assert_eq!(auth.by_key(brief.secret.expose_secret()).await.unwrap(), None);
+    assert!(auth.create_api_key("late", Some(now_ms() - 1)).await.is_err());
+    assert!(auth.create_api_key(" ", None).await.is_err());
+}
+
+#[tokio::test]
+async fn a_session_lasts_until_logout() {
+    use secrecy::ExposeSecret as _;
+    let (_dir, auth) = auth().await;
+    for (email, password) in [("admin@example.com", "wrong"), ("other@example.com", "correct horse")] {
+        assert!(matches!(
+            auth.login(email, password.into()).await,
+            Err(crate::Error::Unauthorized("Invalid credentials"))
+        ));
+    }
+    let session = auth.login("Admin@Example.com", "correct horse".into()).await.unwrap();
+    let token = session.token.expose_secret();
+    let email = "admin@example.com".to_owned();
+    assert_eq!(auth.by_session(token).await.unwrap(), Some(Principal::Session { email }));
+    auth.logout(token).await.unwrap();
+    assert_eq!(auth.by_session(token).await.unwrap(), None);
+}

@@ -1,0 +1,266 @@
+//! Images: what VMs are made from. A kernel, a root filesystem and, where the kernel needs some, its modules.
+//!
+//! Files lie in `IMAGES_DIR/<id>/{kernel,rootfs,modules}` and are replaced whole, by rename: a VM that runs keeps the
+//! file that it has open. One image may be given in place by KERNEL_PATH and its companions; its files are not ours.
+//! This module must not know HTTP or what a VM does with the files.
+
+mod bundle;
+mod in_place;
+mod receive;
+mod upload;
+mod verify;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use uuid::Uuid;
+
+pub use crate::store::images::FileKind;
+
+use crate::activity::Activity;
+use crate::clock::now_ms;
+use crate::config::StorageConfig;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::store::images::{ImageFileRow, ImageRow};
+
+/// Bytes of an uploaded file, and of each file in a bundle (section 6 of the wire contract: 3 GiB).
+pub const MAX_UPLOAD_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
+/// An image as clients see it.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// `img-…`.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// Whether a VM that names no image gets this one.
+    pub is_default: bool,
+    /// What has been uploaded so far.
+    pub files: Vec<ImageFile>,
+}
+
+impl Image {
+    /// The file of a kind, if it is there.
+    pub fn file(&self, kind: FileKind) -> Option<&ImageFile> {
+        self.files.iter().find(|file| file.kind == kind)
+    }
+}
+
+/// One file of an image.
+#[derive(Debug, Clone)]
+pub struct ImageFile {
+    /// Which.
+    pub kind: FileKind,
+    /// Its length.
+    pub bytes: u64,
+    /// Hexadecimal; absent for a file given in place.
+    pub sha256: Option<String>,
+    /// Milliseconds since 1970.
+    pub uploaded_at: i64,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Whether it was given there and is not ours.
+    pub in_place: bool,
+}
+
+/// The files of a complete image. As long as this lives the image cannot be deleted.
+#[derive(Debug, Clone)]
+pub struct ImageFiles {
+    /// `img-…`.
+    pub id: String,
+    /// An ELF `vmlinux` or a bzImage.
+    pub kernel: PathBuf,
+    /// An ext4 file system.
+    pub rootfs: PathBuf,
+    /// A cpio archive, if the kernel needs modules.
+    pub modules: Option<PathBuf>,
+    _hold: Arc<Hold>,
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Images {
+    store: Store,
+    activity: Activity,
+    dir: PathBuf,
+    tmp: PathBuf,
+    /// Taken by whoever changes an image or begins to use one, for the moment of doing so.
+    change: tokio::sync::Mutex<()>,
+    holds: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Images {
+    /// Registers the image that is given in place, if there is one.
+    pub async fn start(config: &StorageConfig, store: Store, activity: Activity) -> Result<Self> {
+        in_place::register(config, &store).await?;
+        let (dir, tmp) = (config.images_dir(), config.tmp_dir());
+        Ok(Self { store, activity, dir, tmp, change: tokio::sync::Mutex::default(), holds: Arc::default() })
+    }
+
+    /// All images, oldest first.
+    pub async fn list(&self) -> Result<Vec<Image>> {
+        let mut files: HashMap<String, Vec<ImageFileRow>> = HashMap::new();
+        for file in self.store.image_files(None).await? {
+            files.entry(file.image_id.clone()).or_default().push(file);
+        }
+        let rows = self.store.images().await?;
+        rows.into_iter()
+            .map(|row| {
+                let files = files.remove(&row.id).unwrap_or_default();
+                self.image(row, files)
+            })
+            .collect()
+    }
+
+    /// One image.
+    pub async fn get(&self, id: &str) -> Result<Image> {
+        let row = self.store.image(id).await?.ok_or_else(|| Error::not_found("Image not found"))?;
+        let files = self.store.image_files(Some(id)).await?;
+        self.image(row, files)
+    }
+
+    /// Makes an image without files.
+    pub async fn create(&self, name: &str, description: &str) -> Result<Image> {
+        let name = name.trim();
+        if name.is_empty() || name.chars().count() > 200 {
+            return Err(Error::invalid("name must be 1 to 200 characters"));
+        }
+        if description.chars().count() > 2000 {
+            return Err(Error::invalid("description must be at most 2000 characters"));
+        }
+        let row = ImageRow {
+            id: format!("img-{}", Uuid::new_v4()),
+            name: name.to_owned(),
+            description: description.to_owned(),
+            created_at: now_ms(),
+            is_default: 0,
+        };
+        self.store.put_image(&row).await?;
+        self.activity.record("image.created", &row.id, format!("Image {name} made"), None).await;
+        self.image(row, Vec::new())
+    }
+
+    /// From now on a VM that names no image gets this one.
+    pub async fn set_default(&self, id: &str) -> Result<()> {
+        let _change = self.change.lock().await;
+        if !self.store.set_default_image(id).await? {
+            return Err(Error::not_found("Image not found"));
+        }
+        self.activity.record("image.default_set", id, "Default image changed", None).await;
+        Ok(())
+    }
+
+    /// Removes an image that no VM was made from.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let _change = self.change.lock().await;
+        self.changeable(id).await?;
+        let held = self.holds.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id);
+        if held || self.store.vms_of_image(id).await? > 0 {
+            return Err(Error::conflict("A VM uses this image: delete the VM first"));
+        }
+        self.store.delete_image(id).await?;
+        if let Err(error) = tokio::fs::remove_dir_all(self.dir.join(id)).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, id, "cannot remove the files of a deleted image");
+        }
+        self.activity.record("image.deleted", id, "Image deleted", None).await;
+        Ok(())
+    }
+
+    /// The files for a new VM, of the default image if none is named.
+    ///
+    /// [`Error::Invalid`] if there is no such image or it is not complete.
+    pub async fn resolve(&self, id: Option<&str>) -> Result<ImageFiles> {
+        let _change = self.change.lock().await;
+        let row = match id {
+            Some(id) => {
+                self.store.image(id).await?.ok_or_else(|| Error::invalid(format!("There is no image {id:?}")))?
+            }
+            None => self.store.default_image().await?.ok_or_else(|| Error::invalid(NO_DEFAULT))?,
+        };
+        let files = self.store.image_files(Some(&row.id)).await?;
+        let image = self.image(row, files)?;
+        let missing = |what: &str| {
+            Error::invalid(format!("Image {} has no {what} yet: upload one to /v1/images/{0}/{what}", image.id))
+        };
+        let kernel = image.file(FileKind::Kernel).ok_or_else(|| missing("kernel"))?;
+        let rootfs = image.file(FileKind::Rootfs).ok_or_else(|| missing("rootfs"))?;
+        Ok(ImageFiles {
+            kernel: kernel.path.clone(),
+            rootfs: rootfs.path.clone(),
+            modules: image.file(FileKind::Modules).map(|file| file.path.clone()),
+            _hold: Hold::new(&self.holds, &image.id),
+            id: image.id,
+        })
+    }
+
+    /// An image whose files are ours to change.
+    async fn changeable(&self, id: &str) -> Result<Image> {
+        let image = self.get(id).await?;
+        if image.files.iter().any(|file| file.in_place) {
+            return Err(Error::conflict("This image is given by KERNEL_PATH and BASE_ROOTFS_PATH: change it there"));
+        }
+        Ok(image)
+    }
+
+    fn image(&self, row: ImageRow, files: Vec<ImageFileRow>) -> Result<Image> {
+        let dir = self.dir.join(&row.id);
+        let files = files.into_iter().map(|file| image_file(&dir, file)).collect::<Result<_>>()?;
+        Ok(Image {
+            id: row.id,
+            name: row.name,
+            description: row.description,
+            created_at: row.created_at,
+            is_default: row.is_default != 0,
+            files,
+        })
+    }
+}
+
+const NO_DEFAULT: &str = "There is no default image: name one in imageId, or upload one and make it the default with \
+                          POST /v1/images/:id/set-default (`rds image build debian --default` makes one)";
+
+fn image_file(dir: &Path, row: ImageFileRow) -> Result<ImageFile> {
+    let kind: FileKind = row.kind.parse()?;
+    Ok(ImageFile {
+        kind,
+        bytes: u64::try_from(row.bytes).unwrap_or(0),
+        sha256: row.sha256,
+        uploaded_at: row.uploaded_at,
+        in_place: row.path.is_some(),
+        path: row.path.map_or_else(|| dir.join(kind.as_str()), PathBuf::from),
+    })
+}
+
+/// One use of an image by a VM that is not in the store yet.
+#[derive(Debug)]
+struct Hold {
+    holds: Arc<Mutex<HashMap<String, usize>>>,
+    id: String,
+}
+
+impl Hold {
+    fn new(holds: &Arc<Mutex<HashMap<String, usize>>>, id: &str) -> Arc<Self> {
+        *holds.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default() += 1;
+        Arc::new(Self { holds: Arc::clone(holds), id: id.to_owned() })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = holds.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(&self.id);
+            }
+        }
+    }
+}

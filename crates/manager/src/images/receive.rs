@@ -1,0 +1,121 @@
+//! Takes an upload to the disk: a few chunks in memory at a time, its checksum on the way, removed if it breaks off.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+use tokio::sync::mpsc;
+
+use super::MAX_UPLOAD_BYTES;
+use crate::auth::hex;
+use crate::error::{Error, Result};
+
+/// Chunks between the network and the disk.
+const CHUNKS: usize = 8;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A whole file in the directory for unfinished things; it goes when this is dropped.
+#[derive(Debug)]
+pub(super) struct Received {
+    file: NamedTempFile,
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+}
+
+impl Received {
+    pub(super) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Puts the file in its place, where every VM's process may read it. What was there is replaced at once.
+    pub(super) fn move_to(self, to: &Path) -> io::Result<()> {
+        self.file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
+        self.file.persist(to).map_err(|error| error.error)?;
+        to.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    }
+}
+
+/// Takes a stream to the disk.
+pub(super) async fn receive<E>(stream: impl Stream<Item = Result<Bytes, E>>, tmp: &Path) -> Result<Received> {
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    let tmp = tmp.to_owned();
+    let writer = tokio::task::spawn_blocking(move || write(Chunks { receiver, rest: Bytes::new() }, &tmp));
+    let mut stream = std::pin::pin!(stream);
+    let mut total = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|_| Error::invalid("The upload broke off"))?;
+        total += chunk.len() as u64;
+        if total > MAX_UPLOAD_BYTES {
+            return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
+        }
+        if sender.send(chunk).await.is_err() {
+            // The writer has failed; its result says why.
+            break;
+        }
+    }
+    drop(sender);
+    writer.await.map_err(|error| Error::internal("the upload's writer failed", error))?
+}
+
+/// Writes to a new file until the end, which the caller bounds.
+pub(super) fn write(mut from: impl Read, tmp: &Path) -> Result<Received> {
+    let mut write = || -> io::Result<Received> {
+        let file = NamedTempFile::new_in(tmp)?;
+        let mut out = Hashing { to: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Sha256::new() };
+        let bytes = io::copy(&mut from, &mut out)?;
+        let file = out.to.into_inner().map_err(|error| error.into_error())?;
+        file.as_file().sync_all()?;
+        Ok(Received { file, bytes, sha256: hex(&out.hash.finalize()) })
+    };
+    write().map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Error::Unavailable("The server's disk is full".into())
+        }
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            Error::invalid(format!("The upload is damaged: {error}"))
+        }
+        _ => Error::internal("cannot store an upload", error),
+    })
+}
+
+struct Hashing<W> {
+    to: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(data)?;
+        self.hash.update(data.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// The network's chunks as a file to read.
+struct Chunks {
+    receiver: mpsc::Receiver<Bytes>,
+    rest: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.rest = chunk,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.rest.split_to(self.rest.len().min(into.len()));
+        into[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}
