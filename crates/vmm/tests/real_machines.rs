@@ -4,13 +4,14 @@
 //! `RDS_TEST_ROOTFS`, so they are counted as ignored unless asked for:
 //! `cargo test -p rds-vmm --test real_machines -- --ignored --nocapture --test-threads=1` also prints what it measures.
 
+#![expect(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rds_protocol::link::{History, greet};
-use rds_vmm::accelerator::Accelerator;
 use rds_vmm::hypervisor::{ByteStream, Log, Port, SnapshotDir};
-use rds_vmm::qemu::Qemu;
+use rds_vmm::qemu::{Qemu, Settings};
 use rds_vmm::{Hypervisor, HypervisorError, MachineSpec, VmId};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -47,7 +48,8 @@ fn given(name: &str) -> PathBuf {
 
 async fn bench() -> Bench {
     let parent = TempDir::new().unwrap();
-    let hypervisor = Qemu::new("qemu-system-x86_64".into(), Accelerator::Tcg, "a test".into()).await.unwrap();
+    let hypervisor = Qemu::new(Settings::default()).await.unwrap();
+    eprintln!("{:?}", hypervisor.description());
     let id = VmId::new();
     let dir = parent.path().join(id.to_string());
     let spec = MachineSpec {

@@ -47,11 +47,13 @@ impl GuestError {
     }
 
     /// The call was not sent.
+    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(super) fn unsent(cause: impl ToString) -> Self {
         Self::Unreachable { may_have_run: false, cause: cause.to_string() }
     }
 
     /// The channel broke after the call had been sent.
+    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(super) fn broken(cause: impl ToString) -> Self {
         Self::Unreachable { may_have_run: true, cause: cause.to_string() }
     }

@@ -120,13 +120,19 @@ pub(super) fn start(
     let mut command = std::process::Command::new(program);
     command.args(arguments).current_dir("/").env_clear();
     command.stdin(Stdio::null()).stdout(clone(stdout)?).stderr(clone(stderr)?);
-    let prepare = move || prepare(&numbers, credentials);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
-    // libc's wrappers (rustix) and allocates nothing. The descriptors' owner, `inheritance`, lives until after `spawn`.
-    unsafe { command.pre_exec(prepare) };
+    // The descriptors' owner, `inheritance`, lives until after `spawn`.
+    confine(&mut command, numbers, credentials);
     let child = Command::from(command).spawn();
     drop(inheritance);
     child.map_err(|source| HypervisorError::Spawn { program: program.into(), source })
+}
+
+/// Makes `command` start a session of its own as `credentials` (as this user if `None`), with the descriptors `inherited`.
+pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, credentials: Option<Credentials>) {
+    let prepare = move || prepare(&inherited, credentials);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
+    // libc's wrappers (rustix) and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// What a process does to itself before it becomes QEMU.
@@ -136,7 +142,7 @@ fn prepare(inherited: &[RawFd], credentials: Option<Credentials>) -> io::Result<
     // A core dump would hold the guest's secrets.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     for &number in inherited {
-        // SAFETY: the number is of a descriptor that the parent keeps open until this process has become another program.
+        // SAFETY: the number is of a descriptor that was open when this process was forked, and nothing has closed it since.
         let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
         fcntl_setfd(descriptor, FdFlags::empty())?;
     }

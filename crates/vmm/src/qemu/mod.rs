@@ -8,6 +8,7 @@ mod arguments;
 mod files;
 mod launch;
 mod log;
+mod probe;
 mod process;
 mod qmp;
 mod snapshot;
@@ -26,11 +27,12 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, Choice, Wish};
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
 
 use arguments::{Arguments, Memory};
 use launch::{Credentials, Inheritance, io_error};
+use probe::Probe;
 use process::Process;
 use qmp::Qmp;
 use template::Templates;
@@ -43,6 +45,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of QEMU's own words that an error repeats.
 const WORDS: usize = 1000;
 
+/// Name of the program in the distributions' packages.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
 /// The driver.
 #[derive(Debug)]
 pub struct Qemu {
@@ -53,10 +58,30 @@ pub struct Qemu {
     templates: Arc<Templates>,
 }
 
+/// How to make a [`Qemu`].
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The program; [`PROGRAM`] from `PATH` if absent.
+    pub program: Option<PathBuf>,
+    /// What is to execute guests' instructions.
+    pub accelerator: Wish,
+    /// File in which the KVM probe keeps its answer, so that it runs once for each boot of the host.
+    pub probe_cache: Option<PathBuf>,
+    /// One of the users that machines will run as, for whom `/dev/kvm` is tried; the manager's own if absent.
+    pub user: Option<u32>,
+}
+
 impl Qemu {
-    /// A driver for `program` (a name is looked up in `PATH`), which runs guests with `accelerator` for `reason`.
-    pub async fn new(program: PathBuf, accelerator: Accelerator, reason: String) -> Result<Self, HypervisorError> {
+    /// A driver. Tries KVM if that is not yet known, which takes at most two seconds.
+    pub async fn new(settings: Settings) -> Result<Self, HypervisorError> {
+        let program = settings.program.unwrap_or_else(|| PROGRAM.into());
         let version = Version::of(&program).await?;
+        let cache = settings.probe_cache.as_deref();
+        let kvm = match settings.accelerator {
+            Wish::Auto => Probe { program: &program, version, user: settings.user, cache }.run().await,
+            Wish::Exactly(_) => Ok(()),
+        };
+        let Choice { accelerator, reason } = Choice::new(settings.accelerator, || kvm);
         let description =
             Description { name: "qemu", version: version.to_string(), accelerator: accelerator.name(), reason };
         Ok(Self { program, version, accelerator, description, templates: Arc::default() })
