@@ -4,6 +4,7 @@
 //! not know the HTTP API, the store or what a VM is for.
 
 pub mod accelerator;
+pub mod doctor;
 pub mod guest;
 pub mod hypervisor;
 pub mod qemu;

@@ -87,6 +87,11 @@ impl Qemu {
         Ok(Self { program, version, accelerator, description, templates: Arc::default() })
     }
 
+    /// The program's version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// Starts a process and records it. It has not necessarily come to life when this returns.
     fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
         process::forget(&spec.dir).map_err(|source| io_error("the old process file", source))?;

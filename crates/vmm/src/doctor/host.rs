@@ -1,0 +1,77 @@
+//! Facts about this host. None of them changes anything that stays.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Directories that are searched after `PATH`: a user's `PATH` often lacks the administrator's programs.
+const MORE_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// Where the distributions keep the keys that sign Debian's packages.
+const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+
+/// Settings that forbid user namespaces, each with the value that does.
+const NAMESPACE_OBSTACLES: [(&str, &str, &str); 3] = [
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces = 0"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone = 0"),
+    ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns = 1"),
+];
+
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&path).chain(MORE_DIRECTORIES.map(PathBuf::from));
+    directories.map(|directory| directory.join(name)).find(|path| is_executable(path))
+}
+
+pub(super) fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.mode() & 0o111 != 0)
+}
+
+/// The rights to the KVM device.
+pub(super) fn kvm_node() -> Result<String, String> {
+    let facts = fs::metadata("/dev/kvm").map_err(|error| format!("/dev/kvm: {error}"))?;
+    Ok(format!("mode {:04o}, user {}, group {}", facts.mode() & 0o7777, facts.uid(), facts.gid()))
+}
+
+pub(super) fn has_keyring() -> bool {
+    KEYRINGS.iter().any(|path| Path::new(path).exists())
+}
+
+pub(super) fn namespace_obstacle() -> Option<&'static str> {
+    let holds = |path: &str, value: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
+    NAMESPACE_OBSTACLES.iter().find(|(path, value, _)| holds(path, value)).map(|(_, _, words)| *words)
+}
+
+/// The path itself or the nearest directory above it that exists.
+pub(super) fn nearest(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+pub(super) fn free_bytes(directory: &Path) -> Result<u64, String> {
+    let facts = rustix::fs::statvfs(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Tries it with two unnamed files.
+pub(super) fn can_reflink(directory: &Path) -> bool {
+    use rustix::fs::{Mode, OFlags, ioctl_ficlone, open};
+    let unnamed = || open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let (Ok(from), Ok(to)) = (unnamed(), unnamed()) else { return false };
+    rustix::io::write(&from, &[0; 4096]).is_ok() && ioctl_ficlone(&to, &from).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_can_be_had_anywhere() {
+        assert_eq!(nearest(Path::new("/proc/nonexistent/x")), Path::new("/proc"));
+        assert!(free_bytes(Path::new("/")).is_ok());
+        assert!(free_bytes(Path::new("/nonexistent")).is_err());
+        assert!(!can_reflink(Path::new("/proc")));
+        assert!(program("sh").is_some());
+        assert_eq!(program("no such program"), None);
+    }
+}

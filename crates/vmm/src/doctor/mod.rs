@@ -1,0 +1,248 @@
+//! Whether this host has what virtual machines need, and how to get what it lacks.
+//!
+//! Facts are gathered in `host`; judging them here is pure. Printing them is the command line's business.
+
+mod host;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::hypervisor::Description;
+use crate::qemu::{Settings, Version};
+
+/// How good a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, but slower, less safely or not for everything.
+    Warn,
+    /// No VM can run.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// What was looked at, in a word or two.
+    pub name: &'static str,
+    /// How good it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, if anything.
+    pub how_to_fix: Option<String>,
+}
+
+/// Everything that was found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The findings, the most important first.
+    pub checks: Vec<Check>,
+    /// The driver and accelerator that will be used and why; absent if none can.
+    pub hypervisor: Option<Description>,
+}
+
+impl Report {
+    /// Whether VMs can run here.
+    pub fn is_usable(&self) -> bool {
+        self.hypervisor.is_some() && self.checks.iter().all(|check| check.verdict != Verdict::Fail)
+    }
+}
+
+/// What to look at.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// How the driver would be made.
+    pub qemu: Settings,
+    /// Where the manager's data is or will be.
+    pub storage: PathBuf,
+    /// The guest agent's program.
+    pub agent: PathBuf,
+}
+
+/// Looks at this host. Runs QEMU, and KVM if that has not been tried since the host booted; takes two seconds at most.
+pub async fn examine(subject: Subject) -> Report {
+    let root = rustix::process::geteuid().is_root();
+    let driver = crate::qemu::Qemu::new(subject.qemu.clone()).await;
+    let version = match &driver {
+        Ok(driver) => Ok(driver.version()),
+        Err(error) => Err(error.to_string()),
+    };
+    let hypervisor = driver.ok().map(|driver| crate::Hypervisor::description(&driver).clone());
+    let mut checks = vec![qemu(version), kvm_node(&host::kvm_node())];
+    checks.extend(hypervisor.as_ref().map(accelerator));
+    checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
+    checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
+    checks.push(user(root));
+    let storage = host::nearest(&subject.storage);
+    checks.push(space(&storage, host::free_bytes(&storage)));
+    checks.push(reflink(&storage, host::can_reflink(&storage)));
+    let builder = program("mmdebstrap", host::program("mmdebstrap"), Verdict::Warn, "mmdebstrap", "build images");
+    checks.push(keyring_of(builder, host::has_keyring()));
+    checks.push(program("npm", host::program("npm"), Verdict::Warn, "npm", "build images"));
+    checks.push(namespaces(root, host::namespace_obstacle()));
+    Report { checks, hypervisor }
+}
+
+fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, fix: Option<&str>) -> Check {
+    Check { name, verdict, found: found.into(), how_to_fix: fix.map(str::to_owned) }
+}
+
+fn install(package: &str) -> String {
+    format!("apt-get install {package}")
+}
+
+fn qemu(version: Result<Version, String>) -> Check {
+    let fix = install("qemu-system-x86");
+    match version {
+        Err(why) => check("qemu", Verdict::Fail, why, Some(&fix)),
+        Ok(version) if version < Version::OLDEST => {
+            let found = format!("{version}, older than {}", Version::OLDEST);
+            check("qemu", Verdict::Fail, found, Some(&format!("{fix} from a newer release of the distribution")))
+        }
+        Ok(version) => check("qemu", Verdict::Ok, version.to_string(), None),
+    }
+}
+
+fn kvm_node(found: &Result<String, String>) -> Check {
+    let fix = "turn virtualisation on in the firmware, or nested virtualisation at the provider, and load kvm_intel or \
+               kvm_amd";
+    match found {
+        Ok(rights) => check("/dev/kvm", Verdict::Ok, rights.clone(), None),
+        Err(why) => check("/dev/kvm", Verdict::Warn, why.clone(), Some(fix)),
+    }
+}
+
+fn accelerator(description: &Description) -> Check {
+    let found = format!("{}: {}", description.accelerator, description.reason);
+    let (verdict, fix) = match description.accelerator {
+        "kvm" => (Verdict::Ok, None),
+        _ => (
+            Verdict::Warn,
+            Some("guests run ten to twenty times slower than they could; a host with working KVM helps"),
+        ),
+    };
+    check("accelerator", verdict, found, fix)
+}
+
+fn agent(path: &Path, executable: bool) -> Check {
+    let found = path.display().to_string();
+    match executable {
+        true => check("guest agent", Verdict::Ok, found, None),
+        false => check("guest agent", Verdict::Fail, format!("{found} is not there"), Some("make agent")),
+    }
+}
+
+fn program(name: &'static str, path: Option<PathBuf>, missing: Verdict, package: &str, what_for: &str) -> Check {
+    match path {
+        Some(path) => check(name, Verdict::Ok, path.display().to_string(), None),
+        None => check(name, missing, format!("not found; needed to {what_for}"), Some(&install(package))),
+    }
+}
+
+fn keyring_of(builder: Check, keyring: bool) -> Check {
+    if keyring || builder.verdict != Verdict::Ok {
+        return builder;
+    }
+    let found = format!("{}, but the distribution's keys are missing", builder.found);
+    check(builder.name, Verdict::Warn, found, Some(&install("debian-archive-keyring")))
+}
+
+fn user(root: bool) -> Check {
+    match root {
+        true => check("user", Verdict::Ok, "root: every VM's process gets a user of its own", None),
+        false => check(
+            "user",
+            Verdict::Warn,
+            "not root: every VM's process runs as this user",
+            Some("run as root, or accept that only QEMU's sandbox keeps the VMs' processes apart"),
+        ),
+    }
+}
+
+const GIB: u64 = 1 << 30;
+
+/// An image takes under 1 GiB and as much again while it is built; each VM's disk grows as it is written.
+fn space(storage: &Path, free: Result<u64, String>) -> Check {
+    let fix = "free some space, or set STORAGE_ROOT to a larger file system";
+    let free = match free {
+        Ok(free) => free,
+        Err(why) => return check("disk space", Verdict::Fail, why, Some(fix)),
+    };
+    let verdict = match free {
+        free if free < 2 * GIB => Verdict::Fail,
+        free if free < 10 * GIB => Verdict::Warn,
+        _ => Verdict::Ok,
+    };
+    let found = format!("{} GiB free at {}", free / GIB, storage.display());
+    check("disk space", verdict, found, (verdict != Verdict::Ok).then_some(fix))
+}
+
+fn reflink(storage: &Path, supported: bool) -> Check {
+    let words = if supported { "copies of disks share blocks" } else { "no shared blocks; disks are copied sparsely" };
+    check("reflink", Verdict::Ok, format!("{}: {words}", storage.display()), None)
+}
+
+/// Without root, mmdebstrap needs user namespaces.
+fn namespaces(root: bool, obstacle: Option<&str>) -> Check {
+    match obstacle {
+        _ if root => check("user namespaces", Verdict::Ok, "not needed by root", None),
+        None => check("user namespaces", Verdict::Ok, "allowed", None),
+        Some(setting) => check(
+            "user namespaces",
+            Verdict::Warn,
+            format!("forbidden by {setting}; needed to build images without root"),
+            Some("build images as root, or change that setting with sysctl"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_how_to_get_it() {
+        let missing = [
+            qemu(Err("cannot start qemu-system-x86_64: no such file".into())),
+            qemu(Ok(Version { major: 6, minor: 2, patch: 0 })),
+            kvm_node(&Err("/dev/kvm: no such file".into())),
+            agent(Path::new("/usr/bin/rds-agent"), false),
+            program("npm", None, Verdict::Warn, "npm", "build images"),
+            keyring_of(check("mmdebstrap", Verdict::Ok, "/usr/bin/mmdebstrap", None), false),
+            user(false),
+            space(Path::new("/var"), Ok(GIB)),
+            space(Path::new("/var"), Err("/var: gone".into())),
+            namespaces(false, Some("user.max_user_namespaces = 0")),
+        ];
+        assert!(missing.iter().all(|check| check.verdict != Verdict::Ok && check.how_to_fix.is_some()));
+        insta::assert_json_snapshot!(missing);
+    }
+
+    #[test]
+    fn what_is_there_needs_no_fix() {
+        let there = [
+            qemu(Ok(Version::OLDEST)),
+            agent(Path::new("/a"), true),
+            program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
+            user(true),
+            space(Path::new("/var"), Ok(20 * GIB)),
+            namespaces(true, Some("x")),
+        ];
+        assert!(there.iter().all(|check| check.verdict == Verdict::Ok && check.how_to_fix.is_none()));
+    }
+
+    #[tokio::test]
+    async fn this_host_is_examined() {
+        let subject =
+            Subject { qemu: Settings::default(), storage: "/nonexistent/x".into(), agent: "/nonexistent".into() };
+        let report = examine(subject).await;
+        assert!(!report.is_usable(), "there is no agent");
+        assert!(report.checks.iter().any(|check| check.name == "guest agent" && check.verdict == Verdict::Fail));
+    }
+}
