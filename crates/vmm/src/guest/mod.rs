@@ -10,7 +10,7 @@ mod error;
 mod exec;
 mod files;
 #[cfg(test)]
-mod hostile;
+mod tests;
 
 use std::path::Path;
 use std::time::Duration;
