@@ -1,26 +1,37 @@
 //! Which virtual machine monitor runs the VMs of this server.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rds_vmm::Hypervisor;
-use rds_vmm::accelerator::Accelerator;
-use rds_vmm::qemu::Qemu;
+use rds_vmm::accelerator::{Accelerator, Wish};
+use rds_vmm::qemu::{Qemu, Settings};
 
-use crate::config::{AcceleratorChoice, HypervisorChoice, HypervisorConfig};
+use crate::config::{AcceleratorChoice, Config, HypervisorChoice};
 use crate::error::{Error, Result};
 
-/// The monitor's program; looked up in `PATH`.
-pub const QEMU: &str = "qemu-system-x86_64";
+/// uid and gid of the first VM's monitor where the manager is root. High enough to belong to nobody; the VMs' host
+/// indices count on from it.
+pub const FIRST_UID: u32 = 200_000;
+
+/// What the driver needs to know, for this configuration.
+pub fn settings(config: &Config) -> Settings {
+    let accelerator = match config.hypervisor.accelerator {
+        AcceleratorChoice::Auto => Wish::Auto,
+        AcceleratorChoice::Kvm => Wish::Exactly(Accelerator::Kvm),
+        AcceleratorChoice::Tcg => Wish::Exactly(Accelerator::Tcg),
+    };
+    Settings {
+        program: None,
+        accelerator,
+        probe_cache: Some(config.storage.storage_root.join("kvm-probe")),
+        user: rustix::process::geteuid().is_root().then_some(FIRST_UID),
+    }
+}
 
 /// Starts the driver that the operator chose.
-pub async fn choose(config: &HypervisorConfig) -> Result<Arc<dyn Hypervisor>> {
-    let (HypervisorChoice::Auto | HypervisorChoice::Qemu) = config.hypervisor;
-    let (accelerator, reason) = match config.accelerator {
-        AcceleratorChoice::Kvm => (Accelerator::Kvm, "RDS_ACCELERATOR=kvm".to_owned()),
-        AcceleratorChoice::Tcg | AcceleratorChoice::Auto => (Accelerator::Tcg, "RDS_ACCELERATOR=tcg".to_owned()),
-    };
-    let qemu = Qemu::new(PathBuf::from(QEMU), accelerator, reason).await;
+pub async fn choose(config: &Config) -> Result<Arc<dyn Hypervisor>> {
+    let (HypervisorChoice::Auto | HypervisorChoice::Qemu) = config.hypervisor.hypervisor;
+    let qemu = Qemu::new(settings(config)).await;
     let qemu = qemu.map_err(|error| Error::internal("cannot use QEMU; `rds doctor` says what is missing", error))?;
     Ok(Arc::new(qemu))
 }

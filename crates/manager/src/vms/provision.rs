@@ -20,11 +20,9 @@ use super::record::{Timings, VmRecord};
 use crate::activity::Activity;
 use crate::config::{CloneMode, StorageConfig};
 use crate::error::{Error, Result};
+use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
 use crate::store::Store;
-
-/// uid and gid of the first VM's monitor where the manager is root. High enough to belong to nobody.
-const FIRST_UID: u32 = 200_000;
 
 /// How long a guest may take from its first instruction to its agent's first answer. Emulated, 2 s are usual; a host
 /// that starts 50 of them at once on two cores needs most of this.
