@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rds_vmm::Hypervisor;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
@@ -41,14 +42,25 @@ impl App {
     /// Takes the storage root for this process, opens the database and starts the services.
     pub async fn start(config: Config) -> Result<Arc<Self>> {
         let lock = storage::prepare(&config.storage)?;
+        let hypervisor = hypervisor::choose(&config).await?;
+        Self::assemble(config, hypervisor, lock).await
+    }
+
+    /// The same with a virtual machine monitor of the caller's choice.
+    pub async fn start_with(config: Config, hypervisor: Arc<dyn Hypervisor>) -> Result<Arc<Self>> {
+        let lock = storage::prepare(&config.storage)?;
+        Self::assemble(config, hypervisor, lock).await
+    }
+
+    async fn assemble(config: Config, hypervisor: Arc<dyn Hypervisor>, lock: Lock) -> Result<Arc<Self>> {
         let store = open_store(&config).await?;
         let activity = Activity::new(store.clone());
         let auth = Auth::new(&config.auth, store.clone())?;
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
-        let hypervisor = hypervisor::choose(&config.hypervisor).await?;
-        let (limits, parts) = (config.limits.clone(), (store.clone(), Arc::clone(&images), activity.clone()));
-        let vms = Vms::start(hypervisor, config.storage.clone(), limits, parts.0, parts.1, parts.2).await?;
+        let (storage, limits) = (config.storage.clone(), config.limits.clone());
+        let vms =
+            Vms::start(hypervisor, storage, limits, store.clone(), Arc::clone(&images), activity.clone()).await?;
         store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
         Ok(Arc::new(Self { config, store, activity, auth, rate_limits, images, vms, shutdown, _lock: lock }))

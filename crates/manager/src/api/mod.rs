@@ -37,6 +37,7 @@ use axum::response::{IntoResponse as _, Response};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use rate_limit::limited_apart;
 pub use serve::serve;
 
 use crate::app::App;

@@ -27,6 +27,11 @@ const CLASSES: &[(Method, &str, Class)] = &[
     (Method::GET, "/v1/vms/{id}/files/download", Class::Download),
 ];
 
+/// Method and path of every route with a limit of its own.
+pub fn limited_apart() -> impl Iterator<Item = (&'static str, &'static str)> {
+    CLASSES.iter().map(|(method, path, _)| (method.as_str(), *path))
+}
+
 fn class(request: &Request) -> Class {
     let Some(path) = request.extensions().get::<MatchedPath>() else { return Class::Default };
     let entry = CLASSES.iter().find(|(method, route, _)| method == request.method() && *route == path.as_str());
