@@ -59,8 +59,7 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
-        let vms =
-            Vms::start(hypervisor, storage, limits, store.clone(), Arc::clone(&images), activity.clone()).await?;
+        let vms = Vms::start(hypervisor, storage, limits, store.clone(), Arc::clone(&images), activity.clone()).await?;
         store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
         Ok(Arc::new(Self { config, store, activity, auth, rate_limits, images, vms, shutdown, _lock: lock }))

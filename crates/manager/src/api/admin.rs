@@ -21,7 +21,6 @@ use super::time::Time;
 use crate::activity::Event;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::overview;
 
 /// Time between two comments of an event stream that has nothing to say (section 8 of the wire contract).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -29,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const MAX_EVENTS: u32 = 1000;
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(get_overview)).routes(routes!(activity))
+    OpenApiRouter::new().routes(routes!(overview)).routes(routes!(activity))
 }
 
 /// Needs a session.
@@ -123,8 +122,8 @@ struct ActivityQuery {
     (status = 401, description = "No key, no session", body = ErrorBody),
     (status = 429, description = "Too many requests", body = ErrorBody),
 ))]
-async fn get_overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
-    let resources = overview::measure(&app.config.storage.storage_root).await?;
+async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
+    let resources = crate::overview::measure(&app.config.storage.storage_root).await?;
     let counts = Counts {
         active_vms: app.store.vms_in_state("RUNNING").await?,
         snapshots: 0,

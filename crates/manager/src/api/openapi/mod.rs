@@ -3,6 +3,7 @@
 mod downgrade;
 
 use serde_json::Value;
+use utoipa::openapi::PathItem;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -50,12 +51,25 @@ impl Modify for Schemes {
 
 /// The document, in OpenAPI 3.0.3.
 pub fn document() -> Value {
-    let routes = OpenApiRouter::with_openapi(Document::openapi())
+    let mut document = OpenApiRouter::with_openapi(Document::openapi())
         .merge(open_routes())
         .merge(limited_routes())
-        .nest("/v1", keyed_routes().merge(session_routes()));
-    let document = serde_json::to_value(routes.into_openapi()).expect("the document is plain data");
+        .nest("/v1", keyed_routes().merge(session_routes()))
+        .into_openapi();
+    document.paths.paths.values_mut().for_each(name_operations);
+    let document = serde_json::to_value(document).expect("the document is plain data");
     downgrade::to_3_0(document)
+}
+
+/// A handler's name is its own only among those of its tag; generators of clients want one among all.
+fn name_operations(path: &mut PathItem) {
+    let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
+    for operation in operations.into_iter().flatten() {
+        let tag = operation.tags.iter().flatten().next().map(|tag| tag.replace('-', "_"));
+        if let (Some(tag), Some(name)) = (tag, operation.operation_id.as_mut()) {
+            name.insert_str(0, &format!("{tag}_"));
+        }
+    }
 }
 
 #[cfg(test)]

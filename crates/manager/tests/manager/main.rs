@@ -1,0 +1,10 @@
+//! The manager without virtual machines: its API on a real socket, its store on both databases.
+
+mod access;
+mod admin;
+mod bodies;
+mod images;
+mod limits;
+mod no_hypervisor;
+mod store;
+mod test_app;

@@ -1,0 +1,26 @@
+//! The store, by the same tests on both databases.
+
+mod postgres;
+mod suite;
+
+use rds_manager::store::Store;
+
+#[tokio::test]
+async fn the_store_works_on_sqlite() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a name with 100% ?#.db");
+    let store = Store::sqlite(&file).await.unwrap();
+    suite::run(&store).await;
+    store.close().await;
+    assert!(file.is_file(), "the file has the name that was asked for");
+    suite::has_kept(&Store::sqlite(&file).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_store_works_on_postgres() {
+    let Some(server) = postgres::Server::start() else { return };
+    let store = Store::postgres(&server.url()).await.unwrap();
+    suite::run(&store).await;
+    store.close().await;
+    suite::has_kept(&Store::postgres(&server.url()).await.unwrap()).await;
+}

@@ -1,0 +1,200 @@
+//! What every database must do.
+
+use rds_manager::Error;
+use rds_manager::store::Store;
+use rds_manager::store::activity::{self, ActivityRow};
+use rds_manager::store::api_keys::ApiKeyRow;
+use rds_manager::store::exec_logs::{self, ExecLogRow};
+use rds_manager::store::idempotency::{Claim, IdempotencyKey, KEPT_MS};
+use rds_manager::store::images::{ImageFileRow, ImageRow};
+use rds_manager::store::vms::VmRow;
+
+pub(super) async fn run(store: &Store) {
+    store.ping().await.unwrap();
+    images(store).await;
+    vms(store).await;
+    exec_log(store).await;
+    api_keys(store).await;
+    sessions(store).await;
+    activity(store).await;
+    idempotency(store).await;
+}
+
+/// After closing and opening again.
+pub(super) async fn has_kept(store: &Store) {
+    assert_eq!(store.default_image().await.unwrap().unwrap().id, "img-b");
+}
+
+fn image(id: &str, created_at: i64) -> ImageRow {
+    ImageRow { id: id.into(), name: "näme 'q'".into(), description: String::new(), created_at, is_default: 0 }
+}
+
+fn file(image_id: &str, kind: &str, bytes: i64) -> ImageFileRow {
+    ImageFileRow { image_id: image_id.into(), kind: kind.into(), path: None, bytes, sha256: None, uploaded_at: 7 }
+}
+
+async fn images(store: &Store) {
+    store.put_image(&image("img-b", 2)).await.unwrap();
+    store.put_image(&image("img-a", 1)).await.unwrap();
+    let ids: Vec<_> = store.images().await.unwrap().into_iter().map(|image| image.id).collect();
+    assert_eq!(ids, ["img-a", "img-b"], "oldest first");
+    assert!(store.default_image().await.unwrap().is_none());
+    assert!(store.set_default_image("img-a").await.unwrap());
+    assert!(store.set_default_image("img-b").await.unwrap());
+    assert!(!store.set_default_image("img-c").await.unwrap());
+    assert_eq!(store.default_image().await.unwrap().unwrap().id, "img-b", "a failed change changes nothing");
+
+    let big = 3 * 1024 * 1024 * 1024;
+    store.put_image_files(&[file("img-a", "kernel", 1), file("img-a", "rootfs", big)]).await.unwrap();
+    store.put_image_files(&[file("img-a", "kernel", 5)]).await.unwrap();
+    let files = store.image_files(Some("img-a")).await.unwrap();
+    assert_eq!(files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [5, big]);
+    assert_eq!(store.complete_images().await.unwrap(), 1);
+    let unknown = store.put_image_files(&[file("img-b", "kernel", 1), file("img-x", "kernel", 1)]).await;
+    assert!(matches!(unknown, Err(Error::Conflict(_))), "{unknown:?}");
+    assert!(store.image_files(Some("img-b")).await.unwrap().is_empty(), "all or none");
+
+    assert!(store.delete_image("img-a").await.unwrap());
+    assert!(!store.delete_image("img-a").await.unwrap());
+    assert!(store.image_files(None).await.unwrap().is_empty(), "files go with their image");
+}
+
+fn vm(id: &str, host_index: i64) -> VmRow {
+    VmRow {
+        id: id.into(),
+        state: "CREATED".into(),
+        cpu: 1,
+        mem_mb: 256,
+        disk_bytes: 1 << 40,
+        image_id: "img-b".into(),
+        host_index,
+        guest_ip: "172.16.0.2".into(),
+        outbound_internet: 0,
+        allow_ips: "[]".into(),
+        name: None,
+        labels: "{\"a\":\"b\"}".into(),
+        ttl_seconds: None,
+        idle_timeout_seconds: Some(60),
+        provision_mode: "boot".into(),
+        started_from: None,
+        timings: "{}".into(),
+        error: None,
+        created_at: 1_700_000_000_000,
+    }
+}
+
+async fn vms(store: &Store) {
+    store.insert_vm(&vm("a", 0)).await.unwrap();
+    store.insert_vm(&vm("b", 1)).await.unwrap();
+    for taken in [vm("a", 2), vm("c", 1)] {
+        assert!(matches!(store.insert_vm(&taken).await, Err(Error::Conflict(_))));
+    }
+    assert_eq!(store.vm("a").await.unwrap().unwrap(), vm("a", 0));
+    assert!(store.set_vm_state("a", "RUNNING", None).await.unwrap());
+    assert!(store.set_vm_state("b", "ERROR", Some("why")).await.unwrap());
+    assert!(!store.set_vm_state("z", "RUNNING", None).await.unwrap());
+    assert!(store.set_vm_started("a", "boot", "{\"boot\":1}").await.unwrap());
+    let all = store.vms().await.unwrap();
+    assert_eq!(all.len(), 2);
+    assert_eq!((all[1].state.as_str(), all[1].error.as_deref()), ("ERROR", Some("why")));
+    assert_eq!(all[0].started_from.as_deref(), Some("boot"));
+    assert_eq!(store.vms_of_image("img-b").await.unwrap(), 2);
+    assert_eq!(store.vms_in_state("RUNNING").await.unwrap(), 1);
+    assert!(store.delete_vm("a").await.unwrap());
+    assert!(!store.delete_vm("a").await.unwrap());
+    store.insert_vm(&vm("c", 0)).await.expect("the index is free again");
+}
+
+async fn exec_log(store: &Store) {
+    let entry = |n: i64, kind: &str| ExecLogRow {
+        id: format!("{n:05}"),
+        vm_id: "b".into(),
+        timestamp: n,
+        kind: kind.into(),
+        input: "{}".into(),
+        result: "{}".into(),
+        duration_ms: 3,
+    };
+    for n in 0..exec_logs::KEPT_PER_VM + 5 {
+        store.add_exec_log(&entry(n, if n % 2 == 0 { "exec" } else { "run-ts" })).await.unwrap();
+    }
+    let newest = store.exec_logs("b", None, 2).await.unwrap();
+    assert_eq!(newest[0].timestamp, exec_logs::KEPT_PER_VM + 4);
+    assert_eq!(store.exec_logs("b", None, 10_000).await.unwrap().len() as i64, exec_logs::KEPT_PER_VM);
+    assert!(store.exec_logs("b", Some("run-ts"), 3).await.unwrap().iter().all(|entry| entry.kind == "run-ts"));
+    store.delete_vm("b").await.unwrap();
+    assert!(store.exec_logs("b", None, 1).await.unwrap().is_empty(), "a VM's log goes with it");
+}
+
+async fn api_keys(store: &Store) {
+    let key = |id: &str, prefix: &str| ApiKeyRow {
+        id: id.into(),
+        name: "n".into(),
+        prefix: prefix.into(),
+        salt: "s".into(),
+        hash: "h".into(),
+        created_at: 1,
+        expires_at: Some(9),
+        revoked_at: None,
+        last_used_at: None,
+    };
+    store.insert_api_key(&key("1", "rds_a")).await.unwrap();
+    assert!(matches!(store.insert_api_key(&key("2", "rds_a")).await, Err(Error::Conflict(_))));
+    store.touch_api_key("1", 5).await.unwrap();
+    assert!(store.revoke_api_key("1", 6).await.unwrap());
+    assert!(store.revoke_api_key("1", 7).await.unwrap());
+    assert!(!store.revoke_api_key("9", 7).await.unwrap());
+    let row = store.api_key_by_prefix("rds_a").await.unwrap().unwrap();
+    assert_eq!((row.last_used_at, row.revoked_at, row.expires_at), (Some(5), Some(6), Some(9)));
+    assert_eq!(store.api_keys().await.unwrap().len(), 1);
+}
+
+async fn sessions(store: &Store) {
+    store.insert_session("h1", "a@b", 0, 10).await.unwrap();
+    assert_eq!(store.session_email("h1", 9).await.unwrap().as_deref(), Some("a@b"));
+    assert_eq!(store.session_email("h1", 10).await.unwrap(), None);
+    store.insert_session("h2", "a@b", 20, 30).await.unwrap();
+    assert_eq!(store.session_email("h1", 0).await.unwrap(), None, "expired ones are dropped");
+    store.delete_session("h2").await.unwrap();
+    assert_eq!(store.session_email("h2", 21).await.unwrap(), None);
+}
+
+async fn activity(store: &Store) {
+    let event = |n: i64| ActivityRow {
+        id: n.to_string(),
+        created_at: n,
+        kind: "vm.created".into(),
+        entity_type: None,
+        entity_id: Some("e".into()),
+        message: "m".into(),
+        meta: None,
+    };
+    for n in 0..20 {
+        store.add_activity(&event(n)).await.unwrap();
+    }
+    assert_eq!(store.activity(5).await.unwrap()[0], event(19));
+    store.add_activity(&event(activity::KEPT)).await.unwrap();
+    assert_eq!(store.activity(activity::KEPT).await.unwrap().len(), 21);
+}
+
+async fn idempotency(store: &Store) {
+    let key = IdempotencyKey { caller: "c".into(), scope: "POST /v1/vms".into(), key: "k".into() };
+    let claim = |hash: &'static str, now: i64| store.claim_idempotent(&key, hash, now);
+    assert_eq!(claim("h", 1).await.unwrap(), Claim::First);
+    assert_eq!(claim("h", 2).await.unwrap(), Claim::UnderWay);
+    assert_eq!(claim("other", 2).await.unwrap(), Claim::OtherRequest);
+    store.release_idempotent(&key).await.unwrap();
+    assert_eq!(claim("h", 3).await.unwrap(), Claim::First);
+    store.finish_idempotent(&key, 201, "{}").await.unwrap();
+    let done = Claim::Done { status: 201, response: "{}".into() };
+    assert_eq!(claim("h", 4).await.unwrap(), done);
+    store.release_unfinished_idempotent().await.unwrap();
+    assert_eq!(claim("h", 5).await.unwrap(), done, "what is finished stays");
+    assert_eq!(claim("h", 3 + KEPT_MS).await.unwrap(), Claim::First, "a day later it is another request");
+    let many = (0..20).map(|_| {
+        let key = IdempotencyKey { key: "many".into(), ..key.clone() };
+        async move { store.claim_idempotent(&key, "h", 9 + KEPT_MS).await.unwrap() }
+    });
+    let claims = futures_util::future::join_all(many).await;
+    assert_eq!(claims.iter().filter(|claim| **claim == Claim::First).count(), 1);
+}
