@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Installs what this machine lacks, from the distribution's packages: `prerequisites.sh run` or `prerequisites.sh test`.
+#
+# A person at a terminal is asked first; with CI set nobody is. Without a terminal and without CI nothing is installed:
+# the script says what to do and fails.
+
+source "$(dirname "$0")/common.sh"
+purpose=${1:?run or test}
+
+missing=()
+# need PACKAGE CONDITION...: the package is missing unless the condition holds.
+need() {
+    local package=$1
+    shift
+    "$@" || missing+=("$package")
+}
+any() { compgen -G "$1" >/dev/null; }
+
+need qemu-system-x86 have qemu-system-x86_64
+need mmdebstrap have mmdebstrap
+need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
+need e2fsprogs have mke2fs
+need zstd have zstd
+need xz-utils have xz
+need npm have npm
+need gcc have cc
+need libc6-dev any '/usr/lib/*/libc.a'
+need ca-certificates test -d /etc/ssl/certs
+if ((EUID != 0)); then need uidmap have newuidmap; fi
+if [[ $purpose == test ]]; then
+    need cpio have cpio
+    need curl have curl
+    need g++ have c++
+    need lz4 have lz4
+    need postgresql any '/usr/lib/postgresql/*/bin/postgres'
+    need python3-venv python3 -c 'import ensurepip'
+    need shellcheck have shellcheck
+fi 2>/dev/null
+
+rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+rust_is_new_enough() {
+    have cargo && have rustc || return 1
+    local installed
+    installed=$(rustc --version 2>/dev/null | cut -d' ' -f2) || return 1
+    [[ $(printf '%s\n' "$rust_version" "$installed" | sort -V | head -n1) == "$rust_version" ]]
+}
+if ! rust_is_new_enough; then need rustup have rustup; fi
+
+as_root() {
+    if ((EUID == 0)); then "$@"
+    elif have sudo; then sudo "$@"
+    else die "Become root (or install sudo) and run: $*"
+    fi
+}
+
+install_missing() {
+    have apt-get || die "This machine has no apt-get. Install these yourself, then try again: ${missing[*]}"
+    if [[ -z ${CI:-} ]]; then
+        say "These packages are missing: ${missing[*]}"
+        [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or install them: apt-get install --no-install-recommends ${missing[*]}"
+        read -r -p "Install them now? [Y/n] " answer
+        [[ ${answer,,} =~ ^(y|yes|)$ ]] || die "Nothing was installed."
+    fi
+    as_root apt-get update -qq || die "The list of packages could not be fetched."
+    for package in "${missing[@]}"; do
+        apt-cache show "$package" >/dev/null 2>&1 || no_package "$package"
+    done
+    # postgresql must not start a server of its own: the tests start theirs.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+no_package() {
+    [[ $1 != rustup ]] || die "This needs Rust $rust_version or newer, and this distribution has no package \`rustup\`.
+Install Rust as its website says, then try again."
+    die "This distribution has no package \`$1\`."
+}
+
+if ((${#missing[@]} > 0)); then step "Install ${missing[*]}" install_missing; fi
+
+if ! rust_is_new_enough; then
+    step "Install Rust" rustup toolchain install stable --profile minimal --component clippy,rustfmt
+    rustup default stable
+    rust_is_new_enough || die "This needs Rust $rust_version or newer; there is $(rustc --version)."
+fi

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything that must pass before a change goes in. Its parts can be run by hand, too.
+#
+# The integration suite gets what it needs by these variables:
+#   RDS_AGENT_PATH                               the static guest agent
+#   KERNEL_PATH, BASE_ROOTFS_PATH, MODULES_PATH  one built image, used in place
+#   OPENAPI_VALIDATOR                            a program that takes the document as its argument and fails on a fault
+
+source "$(dirname "$0")/common.sh"
+
+scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh .ci/run; }
+unused() { target/tools/bin/cargo-machete --skip-target-dir; }
+licences() { target/tools/bin/cargo-deny --log-level error check licenses bans sources; }
+# The suite shares its servers between tests, so it runs as one process of its own.
+unit() {
+    if have cargo-nextest; then cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(suite)'
+    else cargo test --locked --workspace --no-fail-fast --exclude rds && cargo test --locked --package rds --bins
+    fi
+}
+heavy() { cargo test --locked --package rds-image --test debian -- --ignored --test-threads 1; }
+suite() { cargo test --locked --package rds --test suite; }
+
+step "Format" cargo fmt --all --check
+step "Tools" scripts/tools.sh
+step "Scripts" scripts
+step "Unused dependencies" unused
+step "Licences" licences
+step "Lints" cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
+step "Unit tests" unit
+step "Guest agent" scripts/agent.sh
+step "Guest image" scripts/image.sh
+step "Image builder" heavy
+
+export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
+export KERNEL_PATH=$PWD/target/image/kernel BASE_ROOTFS_PATH=$PWD/target/image/rootfs MODULES_PATH=$PWD/target/image/modules
+export OPENAPI_VALIDATOR=$PWD/target/tools/python/bin/openapi-spec-validator
+step "Integration suite" suite
+if [[ -d fuzz ]]; then step "Fuzz" scripts/fuzz.sh 15; fi

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the tools that only tests use into target/tools. Their versions are pinned here.
+#
+# The two cargo tools are built without optimisation, which takes a minute in all and is fast enough for one run each.
+# cargo-deny comes without its network features: they are for advisories, which are not checked here.
+
+source "$(dirname "$0")/common.sh"
+
+tools=$PWD/target/tools
+cargo_tool() {
+    local name=$1 version=$2
+    shift 2
+    [[ $("$tools/bin/$name" --version 2>/dev/null) == *" $version" ]] && return
+    CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$tools/build \
+        cargo install --quiet --locked --debug --force --root "$tools" "$name@$version" "$@"
+    rm -rf "$tools/build"
+}
+cargo_tool cargo-machete 0.9.2
+cargo_tool cargo-deny 0.20.2 --no-default-features
+
+# The validator of OpenAPI documents is not of this project's making, nor written in its language.
+validator=openapi-spec-validator==0.9.0
+if [[ $(cat "$tools/python/installed" 2>/dev/null) != "$validator" ]]; then
+    python3 -m venv --clear "$tools/python"
+    "$tools/python/bin/pip" install --quiet "$validator"
+    echo "$validator" >"$tools/python/installed"
+fi
