@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -76,6 +77,8 @@ fn read_part(path: &Path) -> Result<Vec<u8>, ImageError> {
 fn write_new(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NamedTempFile::with_prefix_in(".new-", dir)?;
     file.write_all(content)?;
+    // It holds no secret, and each VM's monitor reads it as a user of its own.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     file.as_file().sync_data()?;
     file.persist(path)?;
     Ok(())
