@@ -10,7 +10,7 @@ tools=$PWD/target/tools
 cargo_tool() {
     local name=$1 version=$2
     shift 2
-    [[ $("$tools/bin/$name" --version 2>/dev/null) == *" $version" ]] && return
+    [[ " $("$tools/bin/$name" --version 2>/dev/null)" == *" $version" ]] && return
     CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$tools/build \
         cargo install --quiet --locked --debug --force --root "$tools" "$name@$version" "$@"
     rm -rf "$tools/build"
