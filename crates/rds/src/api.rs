@@ -126,6 +126,7 @@ pub(crate) struct Log {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Stat {
     /// `file`, `directory`, `symlink` or `other`.
+    #[serde(rename = "type")]
     pub(crate) kind: String,
 }
 

@@ -1,0 +1,198 @@
+//! The command line against a real server.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::harness::{API_KEY, World, cases};
+
+cases![
+    a_vm_is_made_named_and_removed,
+    exec_passes_output_and_exit_codes_through,
+    exit_codes_tell_what_went_wrong,
+    files_and_directories_are_copied_both_ways,
+    programs_are_run_from_local_files,
+    images_and_logs_are_listed,
+    api_keys_are_made_and_revoked,
+    the_demo_shows_and_leaves_nothing,
+    doctor_and_completions_need_no_server,
+    up_keeps_its_key_and_starts_again_quickly,
+];
+
+struct Rds<'a> {
+    url: &'a str,
+}
+
+impl Rds<'_> {
+    async fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rds"));
+        command.args(args).env("RDS_URL", self.url).env("RDS_API_KEY", API_KEY).kill_on_drop(true);
+        command.output().await.expect("rds runs")
+    }
+
+    async fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert!(output.status.success(), "rds {args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+    }
+
+    async fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[&["--json"], args].concat()).await).expect("JSON")
+    }
+}
+
+async fn a_vm_is_made_named_and_removed(world: &World) {
+    let rds = Rds { url: world.server().await.url() };
+    let id = rds.ok(&["vm", "create", "--name", "cli-vm", "--mem", "128", "--label", "a=b"]).await;
+    assert_eq!(id.len(), 36, "{id}");
+    let vm = rds.json(&["vm", "get", "cli-vm"]).await;
+    assert_eq!((vm["id"].as_str(), vm["labels"]["a"].as_str()), (Some(id.as_str()), Some("b")));
+    let prefix: String = id.chars().take(10).collect();
+    assert_eq!(rds.json(&["vm", "get", &prefix]).await["id"], vm["id"]);
+    let table = rds.ok(&["vm", "ls"]).await;
+    assert!(table.starts_with("ID") && table.contains("cli-vm") && table.contains("RUNNING"), "{table}");
+    rds.ok(&["vm", "stop", "cli-vm"]).await;
+    assert!(rds.ok(&["vm", "ls"]).await.contains("STOPPED"));
+    rds.ok(&["vm", "start", "cli-vm"]).await;
+    assert_eq!(rds.ok(&["exec", "cli-vm", "--", "echo", "hi"]).await, "hi");
+    assert_eq!(rds.json(&["vm", "rm", "cli-vm"]).await["removed"][0], vm["id"]);
+    assert_eq!(rds.run(&["vm", "get", "cli-vm"]).await.status.code(), Some(5));
+}
+
+async fn exec_passes_output_and_exit_codes_through(world: &World) {
+    let (_, vm) = world.vm().await;
+    let rds = Rds { url: world.server().await.url() };
+    let output = rds.run(&["exec", vm, "-e", "A=b c", "-w", "/tmp", "--", "echo \"$A\"; pwd; echo err >&2; exit 42"]).await;
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"b c\n/tmp\n"[..], &b"err\n"[..]));
+    assert_eq!(rds.ok(&["exec", vm, "--", "printf", "%s|", "a b", "$HOME", "it's"]).await, "a b|$HOME|it's|");
+    assert_eq!(rds.run(&["exec", vm, "--timeout", "1000", "--", "sleep 60"]).await.status.code(), Some(124));
+    let reply = rds.run(&["--json", "exec", vm, "--", "echo out; exit 3"]).await;
+    assert_eq!(reply.status.code(), Some(3));
+    let reply: Value = serde_json::from_slice(&reply.stdout).expect("JSON");
+    assert_eq!((reply["exitCode"].as_i64(), reply["stdout"].as_str()), (Some(3), Some("out\n")));
+    let terminal = rds.run(&["exec", "-it", vm, "--", "tty >/dev/null && exit 6"]).await;
+    assert_eq!(terminal.status.code(), Some(6), "{terminal:?}");
+}
+
+async fn exit_codes_tell_what_went_wrong(world: &World) {
+    let rds = Rds { url: world.server().await.url() };
+    for (args, code, said) in [
+        (&["vm", "get", "nobody"][..], 5, "rds vm ls"),
+        (&["vm", "create", "--mem", "1"], 1, "memMb"),
+        (&["vm", "ls", "--api-key", "wrong"], 4, "RDS_API_KEY"),
+        (&["vm", "ls", "--url", "http://127.0.0.1:1"], 3, "rds up"),
+        (&["vm", "ls", "--url", "https://127.0.0.1:1"], 2, "http"),
+        (&["nonsense"], 2, "nonsense"),
+        (&["exec", "nobody", "--", "true"], 5, "nobody"),
+        (&["cp", "a", "b"], 2, "VM:"),
+    ] {
+        let output = rds.run(args).await;
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.contains(said), "{args:?}: {stderr}");
+    }
+}
+
+async fn files_and_directories_are_copied_both_ways(world: &World) {
+    let (api, vm) = world.vm().await;
+    let rds = Rds { url: world.server().await.url() };
+    let dir = tempfile::tempdir().expect("a directory");
+    let here = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::create_dir_all(here("tree/sub")).expect("a directory");
+    std::fs::write(here("tree/sub/a.txt"), "a").expect("a file");
+    std::fs::write(here("b.txt"), "b").expect("a file");
+    rds.ok(&["cp", &here("tree"), &format!("{vm}:/workspace/cp/tree")]).await;
+    rds.ok(&["cp", &here("b.txt"), &format!("{vm}:/workspace/cp/")]).await;
+    assert_eq!(api.sh(vm, "cat cp/tree/sub/a.txt cp/b.txt").await, "ab");
+    rds.ok(&["cp", &format!("{vm}:/workspace/cp"), &here("back")]).await;
+    rds.ok(&["cp", &format!("{vm}:/workspace/cp/b.txt"), &here("c.txt")]).await;
+    let read = |name: &str| std::fs::read_to_string(Path::new(&here(name))).expect("a copy");
+    assert_eq!((read("back/tree/sub/a.txt"), read("back/b.txt"), read("c.txt")), ("a".into(), "b".into(), "b".into()));
+    assert_eq!(rds.run(&["cp", &format!("{vm}:/workspace/none"), &here("d")]).await.status.code(), Some(5));
+}
+
+async fn programs_are_run_from_local_files(world: &World) {
+    let (_, vm) = world.vm().await;
+    let rds = Rds { url: world.server().await.url() };
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("a.ts").display().to_string();
+    std::fs::write(&file, "const n: number = Number(Deno.args[0]); console.log('out'); result.set(n * 2)").expect("a file");
+    assert_eq!(rds.ok(&["run-ts", vm, &file, "--", "21"]).await, "out\nresult: 42");
+    std::fs::write(&file, "console.log(require('os').platform()); process.exit(9)").expect("a file");
+    let output = rds.run(&["run-js", vm, &file]).await;
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(9), &b"linux\n"[..]));
+}
+
+async fn images_and_logs_are_listed(world: &World) {
+    let (_, vm) = world.vm().await;
+    let rds = Rds { url: world.server().await.url() };
+    let id = rds.ok(&["image", "create", "cli-image"]).await;
+    assert!(rds.ok(&["image", "ls"]).await.contains("cli-image"));
+    assert_eq!(rds.run(&["image", "set-default", "cli-image"]).await.status.code(), Some(1));
+    assert_eq!(rds.ok(&["image", "rm", "cli-image"]).await, id);
+    assert!(rds.json(&["vm", "logs", vm, "--type", "serial.log"]).await["lines"].is_array());
+    rds.ok(&["vm", "logs", vm]).await;
+}
+
+async fn api_keys_are_made_and_revoked(world: &World) {
+    let url = world.server().await.url();
+    let login = ["--email", crate::harness::ADMIN_EMAIL, "--password", crate::harness::ADMIN_PASSWORD];
+    let rds = Rds { url };
+    let made = rds.json(&[&["api-key", "create", "cli"], &login[..]].concat()).await;
+    let (id, key) = (made["id"].as_str().expect("an id"), made["apiKey"].as_str().expect("a key"));
+    rds.ok(&["vm", "ls", "--api-key", key]).await;
+    assert!(rds.ok(&[&["api-key", "ls"], &login[..]].concat()).await.contains("cli"));
+    rds.ok(&[&["api-key", "revoke", id], &login[..]].concat()).await;
+    assert_eq!(rds.run(&["vm", "ls", "--api-key", key]).await.status.code(), Some(4));
+}
+
+async fn the_demo_shows_and_leaves_nothing(world: &World) {
+    let server = world.own_server(&[]).await;
+    let rds = Rds { url: server.url() };
+    let results = rds.json(&["demo"]).await;
+    assert_eq!(results["run-ts"]["items"], 6, "{results}");
+    assert_eq!(results["run-js"]["items"], 4, "{results}");
+    server.assert_no_trace().await;
+}
+
+async fn doctor_and_completions_need_no_server(_: &World) {
+    let rds = Rds { url: "http://127.0.0.1:1" };
+    let doctor = rds.run(&["--json", "doctor"]).await;
+    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    assert!(report["checks"].is_array(), "{report}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(rds.ok(&["completions", shell]).await.contains("run-ts"));
+    }
+}
+
+async fn up_keeps_its_key_and_starts_again_quickly(world: &World) {
+    let root = tempfile::Builder::new().prefix("rds-u").tempdir_in("/tmp").expect("a directory");
+    let mut keys = Vec::new();
+    for start in 0..2 {
+        let begun = std::time::Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rds"));
+        command.args(["--json", "up", "--port", "0"]).kill_on_drop(true);
+        command.env("STORAGE_ROOT", root.path()).env("RDS_AGENT_PATH", &world.found.agent);
+        for (name, file) in [("KERNEL_PATH", "kernel"), ("BASE_ROOTFS_PATH", "rootfs"), ("MODULES_PATH", "modules")] {
+            command.env(name, world.found.image.join(file));
+        }
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("rds runs");
+        let mut said = String::new();
+        let mut stdout = tokio::io::BufReader::new(child.stdout.take().expect("a pipe"));
+        while !said.trim_end().ends_with('}') {
+            let read = tokio::io::AsyncBufReadExt::read_line(&mut stdout, &mut said).await.expect("text");
+            assert_ne!(read, 0, "it ended: {said}");
+        }
+        let said: Value = serde_json::from_str(&said).expect("JSON");
+        assert!(start == 0 || begun.elapsed().as_secs() < 5, "the second start took {:?}", begun.elapsed());
+        let (url, key) = (said["url"].as_str().expect("a URL"), said["apiKey"].as_str().expect("a key"));
+        let reply = reqwest::Client::new().get(format!("{url}/v1/vms")).header("x-api-key", key).send().await;
+        assert_eq!(reply.expect("a reply").status().as_u16(), 200);
+        keys.push(key.to_owned());
+        child.kill().await.expect("it ends");
+    }
+    assert_eq!(keys[0], keys[1]);
+}

@@ -1,0 +1,54 @@
+//! What the tests stand on: servers, VMs, and a client that checks every reply against the served document.
+
+mod api;
+pub(crate) mod archives;
+mod prerequisites;
+pub(crate) mod processes;
+mod schema;
+mod server;
+mod world;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub(crate) use api::{Api, Reply};
+pub(crate) use prerequisites::Prerequisites;
+pub(crate) use server::{ADMIN_EMAIL, ADMIN_PASSWORD, API_KEY, TestServer};
+pub(crate) use world::{World, create};
+
+/// A test that is under way.
+pub(crate) type Run = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A test; it fails by panicking.
+#[derive(Clone)]
+pub(crate) struct Case {
+    /// Path of its module.
+    pub(crate) module: &'static str,
+    /// Name of its function.
+    pub(crate) function: &'static str,
+    /// Runs it.
+    pub(crate) run: fn(Arc<World>) -> Run,
+}
+
+impl Case {
+    /// `module::function`, without the name of the crate.
+    pub(crate) fn name(&self) -> String {
+        let module = self.module.split_once("::").map_or(self.module, |(_, rest)| rest);
+        format!("{module}::{}", self.function)
+    }
+}
+
+/// Lists a module's tests as its `cases()`. One that is forgotten is an unused function, which the lints refuse.
+macro_rules! cases {
+    ($($function:ident),* $(,)?) => {
+        pub(crate) fn cases() -> Vec<$crate::harness::Case> {
+            vec![$($crate::harness::Case {
+                module: module_path!(),
+                function: stringify!($function),
+                run: |world| Box::pin(async move { $function(&world).await }),
+            }),*]
+        }
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,239 @@
+//! A real `rds serve` with a storage root of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::api::Api;
+use super::prerequisites::Prerequisites;
+use super::processes;
+use super::schema::Document;
+
+/// The key that every server here accepts.
+pub(crate) const API_KEY: &str = "suite-key-1f0e";
+/// Who signs in.
+pub(crate) const ADMIN_EMAIL: &str = "admin@example.org";
+/// With which password.
+pub(crate) const ADMIN_PASSWORD: &str = "correct horse battery";
+
+/// How long a server may take to listen; the first start on a machine may try KVM out.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Settings without a limit on requests; a test that wants one sets it.
+const UNLIMITED: [&str; 8] = [
+    "RATE_LIMIT_DEFAULT",
+    "RATE_LIMIT_CREATE_VM",
+    "RATE_LIMIT_EXEC",
+    "RATE_LIMIT_RUN_TS",
+    "RATE_LIMIT_RUN_JS",
+    "RATE_LIMIT_UPLOAD",
+    "RATE_LIMIT_DOWNLOAD",
+    "RATE_LIMIT_LOGIN",
+];
+
+/// A server process. Dropping it ends it and every VM it left.
+pub(crate) struct TestServer {
+    child: Child,
+    root: TempDir,
+    env: Vec<(String, String)>,
+    url: String,
+    starts: u32,
+    document: Arc<Document>,
+}
+
+impl TestServer {
+    /// Starts a server with the image in place and these settings besides.
+    pub(crate) async fn start(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
+        let mut env = base_env();
+        let file = |name: &str| found.image.join(name).display().to_string();
+        env.extend([("KERNEL_PATH", file("kernel")), ("BASE_ROOTFS_PATH", file("rootfs"))].map(owned));
+        if found.image.join("modules").is_file() {
+            env.push(owned(("MODULES_PATH", file("modules"))));
+        }
+        env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
+        Self::with_env(env, settings).await
+    }
+
+    /// Starts a server that has no image.
+    pub(crate) async fn without_image(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
+        let mut env = base_env();
+        env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
+        Self::with_env(env, settings).await
+    }
+
+    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
+        let root = tempfile::Builder::new().prefix("rds-s").tempdir_in("/tmp").expect("a directory in /tmp");
+        env.push(owned(("STORAGE_ROOT", root.path().display().to_string())));
+        for (name, value) in settings {
+            env.retain(|(known, _)| known != name);
+            env.push(owned((*name, (*value).to_owned())));
+        }
+        let child = spawn(&env, root.path(), 0);
+        let document = Arc::new(Document::default());
+        let mut server = Self { child, root, env, url: String::new(), starts: 0, document };
+        server.wait_until_listening().await;
+        server.document = Arc::new(Document::fetch(&server.url).await);
+        server
+    }
+
+    /// Starts it again, with a setting changed or (`None`) taken away.
+    pub(crate) async fn restart(&mut self, changes: &[(&str, Option<&str>)]) {
+        for (name, value) in changes {
+            self.env.retain(|(known, _)| known != name);
+            self.env.extend(value.map(|value| owned((*name, value.to_owned()))));
+        }
+        self.starts += 1;
+        self.child = spawn(&self.env, self.root.path(), self.starts);
+        self.wait_until_listening().await;
+    }
+
+    /// Ends the server as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Ends the server as an operator would.
+    pub(crate) async fn stop(&mut self) {
+        processes::signal(self.child.id(), rustix::process::Signal::TERM);
+        self.wait_until_ended(Duration::from_secs(20)).await;
+    }
+
+    /// Waits until the server has ended by itself.
+    pub(crate) async fn wait_until_ended(&mut self, limit: Duration) {
+        let begun = Instant::now();
+        while self.child.try_wait().expect("the child is ours").is_none() {
+            assert!(begun.elapsed() < limit, "the server did not end\n{}", self.log_tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn wait_until_listening(&mut self) {
+        let begun = Instant::now();
+        loop {
+            let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+            if let Some(url) = log.lines().find_map(|line| line.strip_prefix("listening on ")) {
+                self.url = url.trim().to_owned();
+                return;
+            }
+            let ended = self.child.try_wait().expect("the child is ours");
+            assert!(ended.is_none() && begun.elapsed() < START_LIMIT, "the server did not start ({ended:?}):\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A client with the key that checks every reply.
+    pub(crate) fn api(&self) -> Api {
+        Api::new(&self.url, Some(API_KEY), self.document.clone())
+    }
+
+    /// The same without a key.
+    pub(crate) fn anonymous(&self) -> Api {
+        Api::new(&self.url, None, self.document.clone())
+    }
+
+    /// Its OpenAPI document.
+    pub(crate) fn document(&self) -> &Document {
+        &self.document
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its storage root.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Its process number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processes of its VMs.
+    pub(crate) fn vm_processes(&self) -> Vec<u32> {
+        processes::holding(self.root.path(), Some(self.child.id()))
+    }
+
+    /// Directories of its VMs.
+    pub(crate) fn vm_directories(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.path().join("vms")).into_iter().flatten();
+        entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+
+    /// Fails if a VM left anything: a process, a directory, an unfinished file, a row.
+    pub(crate) async fn assert_no_trace(&self) {
+        assert_eq!(self.vm_processes(), Vec::<u32>::new(), "VM processes are left");
+        assert_eq!(self.vm_directories(), Vec::<PathBuf>::new(), "VM directories are left");
+        let unfinished: Vec<_> = fs::read_dir(self.root.path().join("tmp")).into_iter().flatten().flatten().collect();
+        assert!(unfinished.is_empty(), "unfinished files are left: {unfinished:?}");
+        assert_eq!(self.api().get("/v1/vms").await.ok().json(), serde_json::json!([]), "rows are left");
+    }
+
+    fn log_file(&self) -> PathBuf {
+        log_file(self.root.path(), self.starts)
+    }
+
+    /// The end of the server's log.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.log_file()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(60)).copied().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- end of the server's log ---\n{}\n---", self.log_tail());
+        }
+        self.kill();
+        for pid in self.vm_processes() {
+            processes::kill(pid);
+        }
+    }
+}
+
+fn owned((name, value): (&str, String)) -> (String, String) {
+    (name.to_owned(), value)
+}
+
+fn base_env() -> Vec<(String, String)> {
+    let mut env: Vec<_> = UNLIMITED.iter().map(|name| owned((name, "0".into()))).collect();
+    env.extend(
+        [
+            ("PORT", "0"),
+            ("API_KEY", API_KEY),
+            ("ADMIN_EMAIL", ADMIN_EMAIL),
+            ("ADMIN_PASSWORD", ADMIN_PASSWORD),
+            ("MAX_VMS", "40"),
+        ]
+        .map(|(name, value)| owned((name, value.to_owned()))),
+    );
+    let kept = ["PATH", "HOME", "RUST_LOG", "RDS_ACCELERATOR", "RDS_HYPERVISOR", "LLVM_PROFILE_FILE"];
+    env.extend(kept.iter().filter_map(|name| Some(owned((name, std::env::var(name).ok()?)))));
+    env
+}
+
+fn log_file(root: &Path, start: u32) -> PathBuf {
+    root.join(format!("server-{start}.log"))
+}
+
+fn spawn(env: &[(String, String)], root: &Path, start: u32) -> Child {
+    let log = File::create(log_file(root, start)).expect("the storage root is writable");
+    Command::new(env!("CARGO_BIN_EXE_rds"))
+        .arg("serve")
+        .env_clear()
+        .envs(env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second descriptor"))
+        .stderr(log)
+        .spawn()
+        .expect("the server can be started")
+}

@@ -1,0 +1,96 @@
+//! Code that does its worst to its own VM: the VM answers, and the others do not notice.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Api, World, cases};
+
+cases![
+    a_fork_bomb_leaves_the_vm_answering,
+    a_memory_hog_leaves_the_vm_answering,
+    a_full_disk_leaves_the_vm_answering,
+    many_open_files_leave_the_vm_answering,
+    a_flood_of_output_leaves_the_vm_answering,
+    the_agent_is_out_of_reach,
+    what_a_user_may_not_do,
+];
+
+/// Runs something bad in a VM of its own, then asks whether the VM still answers in time.
+async fn survives(world: &World, cmd: &str) -> Value {
+    let (api, vm) = world.own_vm(json!({"memMb": 256, "diskSizeMb": 128})).await;
+    let reply = api.exec_with(&vm, json!({"cmd": cmd, "timeoutMs": 10_000})).await;
+    answers(&api, &vm).await;
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    reply
+}
+
+async fn answers(api: &Api, vm: &str) {
+    let begun = Instant::now();
+    assert_eq!(api.sh(vm, "echo alive").await, "alive");
+    assert!(begun.elapsed().as_secs() < 15, "the answer took {:?}", begun.elapsed());
+}
+
+async fn a_fork_bomb_leaves_the_vm_answering(world: &World) {
+    survives(world, "f() { f | f & }; f; sleep 5").await;
+}
+
+async fn a_memory_hog_leaves_the_vm_answering(world: &World) {
+    let reply = survives(world, "node -e 'const a = []; for (;;) a.push(Buffer.alloc(1 << 20, 1))'").await;
+    assert_ne!(reply["exitCode"], 0, "{reply}");
+}
+
+async fn a_full_disk_leaves_the_vm_answering(world: &World) {
+    let reply = survives(world, "head -c 500000000 /dev/zero > full; head -c 500000000 /dev/zero > /tmp/full; ls -s full").await;
+    assert!(reply["stderr"].as_str().expect("text").contains("No space left"), "{reply}");
+}
+
+async fn many_open_files_leave_the_vm_answering(world: &World) {
+    let node = "const fs = require('fs'); let n = 0; try { for (; n < 100000; n++) fs.openSync('/dev/null') } catch {} console.log(n)";
+    survives(world, &format!("ulimit -n unlimited 2>/dev/null; for i in 1 2 3 4; do node -e \"{node}\" & done; wait")).await;
+}
+
+async fn a_flood_of_output_leaves_the_vm_answering(world: &World) {
+    let reply = survives(world, "yes & yes >&2 & wait").await;
+    assert_eq!((&reply["exitCode"], &reply["truncated"]), (&json!(-1), &json!(true)));
+}
+
+async fn the_agent_is_out_of_reach(world: &World) {
+    let (api, vm) = world.vm().await;
+    for cmd in [
+        "kill -9 1",
+        "kill -9 -1; false",
+        "cat /proc/1/environ",
+        "cat /proc/1/mem",
+        "ls /proc/1/fd",
+        "cat /dev/vda",
+        "cat /dev/vdb",
+        "echo x > /dev/vport0p1",
+        "cat /dev/hvc0",
+        "ls /dev/virtio-ports/rds.in",
+        "cat /dev/mem",
+        "dmesg",
+        "cat /init",
+        "mount -t tmpfs none /mnt",
+        "unshare -U true",
+        "chroot / true",
+        "mknod /tmp/n b 254 0",
+        "echo 1 > /proc/sys/kernel/sysrq",
+        "reboot -f",
+        "su -c true",
+    ] {
+        let reply = api.exec_with(vm, json!({"cmd": cmd, "timeoutMs": 5000})).await;
+        assert_ne!(reply["exitCode"], 0, "`{cmd}` worked: {reply}");
+    }
+    answers(&api, vm).await;
+}
+
+async fn what_a_user_may_not_do(world: &World) {
+    let (api, vm) = world.vm().await;
+    // No process of the agent or of another call is to be seen.
+    let seen = api.sh(vm, "ls /proc | grep -c '^[0-9]'").await;
+    assert!(seen.parse::<u32>().is_ok_and(|count| count < 20), "{seen} processes are visible");
+    assert_eq!(api.sh(vm, "find / -xdev -perm -4000 -type f 2>/dev/null | while read f; do \"$f\" --version >/dev/null 2>&1; done; id -u").await, "1000");
+    let no_new = api.sh(vm, "grep NoNewPrivs /proc/self/status | tr -dc 0-9; grep CapEff /proc/self/status | tr -dc 0-9").await;
+    assert_eq!(no_new, "10000000000000000");
+}

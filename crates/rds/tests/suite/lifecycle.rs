@@ -1,0 +1,116 @@
+//! Stop, start, and what is kept.
+
+use serde_json::json;
+
+use crate::harness::{World, cases, processes};
+
+cases![
+    stop_and_start_keep_the_workspace,
+    states_allow_what_they_allow,
+    a_vm_is_removed_in_any_state,
+    a_vm_whose_process_dies_is_not_running,
+    many_stops_at_once_make_one,
+    ten_vms_at_once,
+];
+
+async fn stop_and_start_keep_the_workspace(world: &World) {
+    let (api, vm) = world.own_vm(json!({})).await;
+    // Not synced by hand: stopping does.
+    api.sh(&vm, "mkdir -p d && echo kept > d/f && chmod 750 d && head -c 3000000 /dev/urandom > big").await;
+    let before = api.sh(&vm, "sha256sum big; cat /proc/sys/kernel/random/boot_id").await;
+    let path = format!("/v1/vms/{vm}");
+    api.poke(&format!("{path}/stop")).await.status(204);
+    assert_eq!(api.get(&path).await.ok().json()["state"], "STOPPED");
+    api.poke(&format!("{path}/start")).await.status(204);
+    assert_eq!(api.get(&path).await.ok().json()["state"], "RUNNING");
+    let after = api.sh(&vm, "sha256sum big; cat /proc/sys/kernel/random/boot_id").await;
+    assert_eq!(before.lines().next(), after.lines().next(), "the file changed");
+    assert_ne!(before.lines().nth(1), after.lines().nth(1), "it did not boot");
+    assert_eq!(api.sh(&vm, "cat d/f; stat -c %a d").await, "kept\n750");
+    api.delete(&path).await.status(204);
+}
+
+async fn states_allow_what_they_allow(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    let path = format!("/v1/vms/{vm}");
+    api.poke(&format!("{path}/start")).await.status(409);
+    api.poke(&format!("{path}/stop")).await.status(204);
+    api.poke(&format!("{path}/stop")).await.status(409);
+    for (call, body) in [
+        ("exec", json!({"cmd": "true"})),
+        ("exec/stream", json!({"cmd": "true"})),
+        ("run-ts", json!({"code": "1"})),
+        ("run-js", json!({"code": "1"})),
+    ] {
+        api.post(&format!("{path}/{call}"), &body).await.status(409);
+    }
+    api.get(&format!("{path}/files/download?path=/workspace")).await.status(409);
+    api.get(&format!("{path}/files/stat?path=/workspace")).await.status(409);
+    api.get(&format!("{path}/exec-logs")).await.ok();
+    api.get(&format!("{path}/logs")).await.ok();
+    api.poke(&format!("{path}/start")).await.status(204);
+    api.sh(&vm, "true").await;
+    api.delete(&path).await.status(204);
+}
+
+async fn a_vm_is_removed_in_any_state(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    let path = format!("/v1/vms/{vm}");
+    api.poke(&format!("{path}/stop")).await.status(204);
+    api.delete(&path).await.status(204);
+    // While a command runs: the command's caller gets an error or a result, never silence.
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    let path = format!("/v1/vms/{vm}");
+    let exec_path = format!("{path}/exec");
+    let body = json!({"cmd": "sleep 60", "timeoutMs": 100_000});
+    let running = api.post(&exec_path, &body);
+    let removing = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        api.delete(&path).await.status(204)
+    };
+    let (reply, _) = tokio::join!(running, removing);
+    assert!(reply.status >= 400, "{reply:?}");
+    api.get(&path).await.status(404);
+}
+
+async fn a_vm_whose_process_dies_is_not_running(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = crate::harness::create(&api, json!({"memMb": 128})).await;
+    let path = format!("/v1/vms/{vm}");
+    for pid in server.vm_processes() {
+        processes::kill(pid);
+    }
+    let begun = std::time::Instant::now();
+    while api.get(&path).await.ok().json()["state"] == "RUNNING" {
+        assert!(begun.elapsed().as_secs() < 15, "nobody noticed");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    api.post(&format!("{path}/exec"), &json!({"cmd": "true"})).await.status(409);
+    api.delete(&path).await.status(204);
+    server.assert_no_trace().await;
+}
+
+async fn many_stops_at_once_make_one(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    let stop = format!("/v1/vms/{vm}/stop");
+    let replies = futures_util::future::join_all((0..5).map(|_| api.poke(&stop))).await;
+    let done = replies.iter().filter(|reply| reply.status == 204).count();
+    assert!(done >= 1 && replies.iter().all(|reply| matches!(reply.status, 204 | 409)), "{replies:?}");
+    assert_eq!(api.get(&format!("/v1/vms/{vm}")).await.ok().json()["state"], "STOPPED");
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn ten_vms_at_once(world: &World) {
+    let api = world.api().await;
+    let vms = futures_util::future::join_all((0..10).map(|_| crate::harness::create(&api, json!({"memMb": 128})))).await;
+    let said = futures_util::future::join_all(vms.iter().map(|vm| api.sh(vm, "hostname"))).await;
+    assert_eq!(said.len(), 10);
+    let mut different = vms.clone();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 10);
+    for vm in vms {
+        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    }
+}

@@ -1,0 +1,127 @@
+//! VMs outlive the manager.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{World, cases, processes};
+
+cases![
+    a_manager_killed_under_load_finds_every_vm_again,
+    a_vm_that_died_meanwhile_is_not_running,
+    a_stopped_vm_stays_stopped,
+    what_belongs_to_no_vm_is_removed,
+    one_storage_root_has_one_manager,
+];
+
+async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let api = server.api();
+    let mut vms = Vec::new();
+    for name in ["a", "b", "c"] {
+        vms.push(crate::harness::create(&api, json!({"memMb": 128, "name": name})).await);
+        api.sh(&vms[vms.len() - 1], &format!("echo {name} > name")).await;
+    }
+    let boots: Vec<String> =
+        futures_util::future::join_all(vms.iter().map(|vm| api.sh(vm, "cat /proc/sys/kernel/random/boot_id"))).await;
+    let load: Vec<_> = (0..24)
+        .map(|n| {
+            let (api, vm) = (api.clone(), vms[n % vms.len()].clone());
+            let body = match n % 3 {
+                0 => json!({"cmd": "head -c 900000 /dev/urandom | base64"}),
+                1 => json!({"cmd": "sleep 30", "timeoutMs": 60_000}),
+                _ => json!({"cmd": "for i in $(seq 200); do echo $i; done"}),
+            };
+            tokio::spawn(async move {
+                let path = format!("/v1/vms/{vm}/exec");
+                let _ = api.request(reqwest::Method::POST, &path).json(&body).send().await;
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    server.kill();
+    for task in load {
+        let _ = task.await;
+    }
+    assert_eq!(server.vm_processes().len(), 3, "VMs died with the manager");
+    server.restart(&[]).await;
+    let api = server.api();
+    let list = api.get("/v1/vms").await.ok().json();
+    let states: Vec<&Value> = list.as_array().expect("a list").iter().map(|vm| &vm["state"]).collect();
+    assert_eq!(states, [&json!("RUNNING"), &json!("RUNNING"), &json!("RUNNING")]);
+    for ((vm, name), boot) in vms.iter().zip(["a", "b", "c"]).zip(&boots) {
+        assert_eq!(api.sh(vm, "cat name").await, name);
+        assert_eq!(&api.sh(vm, "cat /proc/sys/kernel/random/boot_id").await, boot, "it was booted again");
+    }
+    // A second time, and the VMs obey the new manager.
+    server.kill();
+    server.restart(&[]).await;
+    let api = server.api();
+    api.poke(&format!("/v1/vms/{}/stop", vms[0])).await.status(204);
+    api.poke(&format!("/v1/vms/{}/start", vms[0])).await.status(204);
+    assert_eq!(api.sh(&vms[0], "cat name").await, "a");
+    for vm in &vms {
+        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    }
+    server.assert_no_trace().await;
+}
+
+async fn a_vm_that_died_meanwhile_is_not_running(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
+    server.api().sh(&vm, "echo kept > f; sync").await;
+    server.kill();
+    for pid in server.vm_processes() {
+        processes::kill(pid);
+    }
+    server.restart(&[]).await;
+    let api = server.api();
+    let state = api.get(&format!("/v1/vms/{vm}")).await.ok().json()["state"].clone();
+    assert!(state == "STOPPED" || state == "ERROR", "{state}");
+    api.post(&format!("/v1/vms/{vm}/exec"), &json!({"cmd": "true"})).await.status(409);
+    if state == "STOPPED" {
+        api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
+        assert_eq!(api.sh(&vm, "cat f").await, "kept");
+    }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    server.assert_no_trace().await;
+}
+
+async fn a_stopped_vm_stays_stopped(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
+    server.api().sh(&vm, "echo kept > f").await;
+    server.api().poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
+    server.kill();
+    server.restart(&[]).await;
+    let api = server.api();
+    assert_eq!(api.get(&format!("/v1/vms/{vm}")).await.ok().json()["state"], "STOPPED");
+    api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
+    assert_eq!(api.sh(&vm, "cat f").await, "kept");
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn what_belongs_to_no_vm_is_removed(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    server.stop().await;
+    let stray = server.root().join("vms/0d6bd3a4-6f0c-4a54-8f42-9a1fbe1f2d3e");
+    std::fs::create_dir_all(&stray).expect("a directory");
+    std::fs::write(stray.join("disk.ext4"), "x").expect("a file");
+    std::fs::write(server.root().join("tmp/half"), "x").expect("a file");
+    server.restart(&[]).await;
+    server.assert_no_trace().await;
+}
+
+async fn one_storage_root_has_one_manager(world: &World) {
+    let server = world.own_server(&[]).await;
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_rds"))
+        .args(["serve", "--port", "0", "--storage-root"])
+        .arg(server.root())
+        .env("RDS_AGENT_PATH", &world.found.agent)
+        .output();
+    let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("it ends").expect("it runs");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.to_lowercase().contains("another"), "{said}");
+    server.api().get("/v1/vms").await.ok();
+}
