@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::error::ErrorBody;
 use super::json::Json;
 use super::path::Query;
+use super::replies::CallerErrors;
 use super::time::Time;
 use crate::activity::Event;
 use crate::app::App;
@@ -119,8 +120,7 @@ struct ActivityQuery {
 /// What there is, and how much of the machine is in use
 #[utoipa::path(get, path = "/admin/overview", tag = "admin", responses(
     (status = 200, body = Overview),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
     let resources = crate::overview::measure(&app.config.storage.storage_root).await?;
@@ -145,8 +145,7 @@ async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
 #[utoipa::path(get, path = "/admin/activity", tag = "admin", params(ActivityQuery), responses(
     (status = 200, body = Vec<ActivityEvent>),
     (status = 400, description = "limit is not from 1 to 1000", body = ErrorBody),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery>) -> Result<Json<Vec<ActivityEvent>>> {
     let limit = query.limit.unwrap_or(100);
@@ -161,8 +160,7 @@ async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery
 /// Server-sent events named `activity`; each holds an event with `meta` parsed. A listener that is too slow misses some.
 #[utoipa::path(get, path = "/admin/events", tag = "admin", security(("session" = [])), responses(
     (status = 200, description = "A stream that does not end", content_type = "text/event-stream", body = String),
-    (status = 401, description = "Not signed in", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let events = BroadcastStream::new(app.activity.listen()).filter_map(async |event| to_sse(event.ok()?).map(Ok));

@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 use super::error::ErrorBody;
 use super::json::Json;
 use super::path::Path;
+use super::replies::{BodyErrors, CallerErrors};
 use super::time::Time;
 use crate::app::App;
 use crate::auth::ApiKey;
@@ -79,8 +80,7 @@ struct CreateApiKey {
 /// List API keys
 #[utoipa::path(get, path = "/admin/api-keys", tag = "api-keys", security(("session" = [])), responses(
     (status = 200, body = Vec<ApiKeyBody>),
-    (status = 401, description = "Not signed in", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ApiKeyBody>>> {
     Ok(Json(app.auth.api_keys().await?.into_iter().map(ApiKeyBody::from).collect()))
@@ -90,12 +90,8 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ApiKeyBody>>> {
 #[utoipa::path(post, path = "/admin/api-keys", tag = "api-keys", security(("session" = [])), request_body = CreateApiKey,
     responses(
         (status = 201, body = CreatedApiKey),
-        (status = 400, description = "Not the JSON that is expected, or a rule is broken", body = ErrorBody),
-        (status = 401, description = "Not signed in", body = ErrorBody),
-        (status = 403, description = "Another site asked", body = ErrorBody),
-        (status = 413, description = "Body over 64 KiB", body = ErrorBody),
-        (status = 415, description = "Body is not JSON", body = ErrorBody),
-        (status = 429, description = "Too many requests", body = ErrorBody),
+        CallerErrors,
+        BodyErrors,
     )
 )]
 async fn create(
@@ -114,10 +110,8 @@ async fn create(
 #[utoipa::path(post, path = "/admin/api-keys/{id}/revoke", tag = "api-keys", security(("session" = [])),
     params(("id" = String, Path)), responses(
         (status = 204, description = "The key is refused from now on"),
-        (status = 401, description = "Not signed in", body = ErrorBody),
-        (status = 403, description = "Another site asked", body = ErrorBody),
         (status = 404, description = "No such key", body = ErrorBody),
-        (status = 429, description = "Too many requests", body = ErrorBody),
+        CallerErrors,
     )
 )]
 async fn revoke(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::error::ErrorBody;
 use super::json::{Json, drain};
 use super::path::Path;
+use super::replies::{BodyErrors, CallerErrors};
 use super::time::Time;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -108,8 +109,7 @@ struct CreateImage {
 /// List images
 #[utoipa::path(get, path = "/images", tag = "images", responses(
     (status = 200, body = Vec<ImageBody>),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ImageBody>>> {
     Ok(Json(app.images.list().await?.into_iter().map(ImageBody::from).collect()))
@@ -118,12 +118,8 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ImageBody>>> {
 /// Make an image without files
 #[utoipa::path(post, path = "/images", tag = "images", request_body = CreateImage, responses(
     (status = 201, body = ImageBody),
-    (status = 400, description = "Not the JSON that is expected, or a rule is broken", body = ErrorBody),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 403, description = "Another site asked", body = ErrorBody),
-    (status = 413, description = "Body over 64 KiB", body = ErrorBody),
-    (status = 415, description = "Body is not JSON", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
+    BodyErrors,
 ))]
 async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateImage>) -> Result<(StatusCode, Json<ImageBody>)> {
     let image = app.images.create(&body.name, &body.description).await?;
@@ -133,9 +129,8 @@ async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateImage>) -> R
 /// One image
 #[utoipa::path(get, path = "/images/{id}", tag = "images", params(("id" = String, Path)), responses(
     (status = 200, body = ImageBody),
-    (status = 401, description = "No key, no session", body = ErrorBody),
     (status = 404, description = "No such image", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ImageBody>> {
     Ok(Json(app.images.get(&id).await?.into()))
@@ -144,11 +139,9 @@ async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
 /// Delete an image
 #[utoipa::path(delete, path = "/images/{id}", tag = "images", params(("id" = String, Path)), responses(
     (status = 204, description = "It is gone"),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 403, description = "Another site asked", body = ErrorBody),
     (status = 404, description = "No such image", body = ErrorBody),
     (status = 409, description = "A VM uses it, or it is given in place", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.images.delete(&id).await?;
@@ -158,10 +151,8 @@ async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 /// Make an image the default
 #[utoipa::path(post, path = "/images/{id}/set-default", tag = "images", params(("id" = String, Path)), responses(
     (status = 204, description = "VMs that name no image get this one"),
-    (status = 401, description = "No key, no session", body = ErrorBody),
-    (status = 403, description = "Another site asked", body = ErrorBody),
     (status = 404, description = "No such image", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn set_default(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.images.set_default(&id).await?;
@@ -178,13 +169,10 @@ macro_rules! upload_route {
                     request_body(content = inline(Binary), content_type = $media), responses(
                         (status = 204, description = "It is in place"),
                         (status = 400, description = "It broke off, or is not what it should be", body = ErrorBody),
-                        (status = 401, description = "No key, no session", body = ErrorBody),
-                        (status = 403, description = "Another site asked", body = ErrorBody),
                         (status = 404, description = "No such image", body = ErrorBody),
                         (status = 409, description = "The image is given in place", body = ErrorBody),
                         (status = 413, description = "Over 3 GiB", body = ErrorBody),
-                        (status = 429, description = "Too many requests", body = ErrorBody),
-                        (status = 503, description = "The server's disk is full", body = ErrorBody),
+                        CallerErrors,
                     )
                 )]
         async fn $name(State(app): State<Arc<App>>, Path($id): Path<String>, body: Body) -> Result<StatusCode> {

@@ -21,6 +21,7 @@ mod pages;
 pub mod path;
 mod pty;
 mod rate_limit;
+mod replies;
 mod request_id;
 mod serve;
 mod sessions;
@@ -114,6 +115,21 @@ async fn wrong_method() -> Error {
 }
 
 fn panicked(cause: Box<dyn Any + Send>) -> Response {
-    let words = cause.downcast_ref::<String>().map(String::as_str).or_else(|| cause.downcast_ref::<&str>().copied());
-    Error::internal("a handler panicked", words.unwrap_or("without words")).into_response()
+    let words = match cause.downcast::<String>() {
+        Ok(words) => *words,
+        Err(cause) => cause.downcast::<&str>().map_or_else(|_| "without words".into(), |words| (*words).into()),
+    };
+    Error::internal("a handler panicked", words).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_internal_error_without_its_words() {
+        let response = panicked(Box::new("the secret is sesame"));
+        assert_eq!(response.status(), 500);
+        assert!(!format!("{response:?}").contains("sesame"));
+    }
 }

@@ -1,5 +1,7 @@
 //! The name of a request: in every reply, and beside every line that is logged for it.
 
+use std::time::Instant;
+
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -19,11 +21,15 @@ pub(super) fn current() -> Option<String> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// Names a request. A name that the caller brings is not taken over: it would be in our logs as if it were ours.
+/// Names a request and logs how it was answered: its path, but neither its query, headers nor body, which may hold
+/// secrets. A name that the caller brings is not taken over: it would be in our logs as if it were ours.
 pub(super) async fn layer(request: Request, next: Next) -> Response {
     let id = Uuid::new_v4().to_string();
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
-    let mut response = CURRENT.scope(id.clone(), next.run(request).instrument(span)).await;
+    let began = Instant::now();
+    let mut response = CURRENT.scope(id.clone(), next.run(request).instrument(span.clone())).await;
+    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    span.in_scope(|| tracing::debug!(status, ms, "answered"));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HEADER, value);
     }

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 
 use super::auth::{COOKIE, refuse_cross_site, session_token};
 use super::client::Client;
-use super::error::ErrorBody;
 use super::json::{Json, LOGIN_BYTES};
+use super::replies::{BodyErrors, CallerErrors};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::error::{Error, Result};
@@ -54,12 +54,8 @@ struct LoggedOut {
 /// Sets the cookie `rds_session`.
 #[utoipa::path(post, path = "/auth/login", tag = "sessions", security(()), request_body = Login, responses(
     (status = 200, body = Account),
-    (status = 400, description = "Not the JSON that is expected", body = ErrorBody),
-    (status = 401, description = "Wrong address or password", body = ErrorBody),
-    (status = 403, description = "Another site asked", body = ErrorBody),
-    (status = 413, description = "Body over 16 KiB", body = ErrorBody),
-    (status = 415, description = "Body is not JSON", body = ErrorBody),
-    (status = 429, description = "Too many attempts", body = ErrorBody),
+    CallerErrors,
+    BodyErrors,
 ))]
 async fn login(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     use axum::extract::FromRequest as _;
@@ -74,8 +70,7 @@ async fn login(State(app): State<Arc<App>>, request: Request) -> Result<Response
 /// Sign out
 #[utoipa::path(post, path = "/auth/logout", tag = "sessions", security((), ("session" = [])), responses(
     (status = 200, body = LoggedOut),
-    (status = 403, description = "Another site asked", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn logout(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response> {
     refuse_cross_site(&headers)?;
@@ -88,8 +83,7 @@ async fn logout(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Respo
 /// Who is signed in
 #[utoipa::path(get, path = "/auth/me", tag = "sessions", security(("session" = [])), responses(
     (status = 200, body = Account),
-    (status = 401, description = "Nobody is", body = ErrorBody),
-    (status = 429, description = "Too many requests", body = ErrorBody),
+    CallerErrors,
 ))]
 async fn me(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Json<Account>> {
     let principal = match session_token(&headers) {

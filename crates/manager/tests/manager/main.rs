@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod bodies;
+mod conformance;
 mod images;
 mod limits;
 mod no_hypervisor;

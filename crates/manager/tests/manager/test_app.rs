@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::conformance;
 use crate::no_hypervisor::NoHypervisor;
 
 pub(crate) const KEY: &str = "the-configured-key";
@@ -86,9 +87,12 @@ impl TestApp {
     }
 }
 
-/// Status and JSON of a reply; `null` if it has no body.
+/// Status and JSON of a reply that is as the OpenAPI document says; `null` if it has no body.
 pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
-    let reply = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let reply = client.execute(request).await.unwrap();
     let status = reply.status();
     assert!(reply.headers().contains_key("x-request-id"), "every reply has a request id");
     let text = reply.text().await.unwrap();
@@ -96,5 +100,6 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     if status.is_client_error() || status.is_server_error() {
         assert!(body["message"].is_string() && body["code"].is_string(), "{status}: {body}");
     }
+    conformance::check(&method, &path, status, &body);
     (status, body)
 }
