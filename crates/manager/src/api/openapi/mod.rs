@@ -2,9 +2,11 @@
 
 mod downgrade;
 
+use axum::http::StatusCode;
 use serde_json::Value;
-use utoipa::openapi::PathItem;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::{PathItem, RefOr};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -56,18 +58,36 @@ pub fn document() -> Value {
         .merge(limited_routes())
         .nest("/v1", keyed_routes().merge(session_routes()))
         .into_openapi();
-    document.paths.paths.values_mut().for_each(name_operations);
+    document.paths.paths.values_mut().for_each(complete);
     let document = serde_json::to_value(document).expect("the document is plain data");
     downgrade::to_3_0(document)
 }
 
-/// A handler's name is its own only among those of its tag; generators of clients want one among all.
-fn name_operations(path: &mut PathItem) {
+fn complete(path: &mut PathItem) {
     let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.patch, &mut path.delete];
     for operation in operations.into_iter().flatten() {
-        let tag = operation.tags.iter().flatten().next().map(|tag| tag.replace('-', "_"));
-        if let (Some(tag), Some(name)) = (tag, operation.operation_id.as_mut()) {
-            name.insert_str(0, &format!("{tag}_"));
+        name(operation);
+        describe_responses(operation);
+    }
+}
+
+/// A handler's name is its own only among those of its tag; generators of clients want one among all.
+fn name(operation: &mut Operation) {
+    let tag = operation.tags.iter().flatten().next().map(|tag| tag.replace('-', "_"));
+    if let (Some(tag), Some(name)) = (tag, operation.operation_id.as_mut()) {
+        name.insert_str(0, &format!("{tag}_"));
+    }
+}
+
+/// A response must have words; one without gets those of its status.
+fn describe_responses(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let status = status.parse().ok();
+            let words = status.and_then(|status: StatusCode| status.canonical_reason()).unwrap_or("Reply");
+            response.description = words.to_owned();
         }
     }
 }
