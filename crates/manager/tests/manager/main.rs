@@ -6,6 +6,7 @@ mod bodies;
 mod conformance;
 mod images;
 mod limits;
+mod memory;
 mod no_hypervisor;
 mod store;
 mod test_app;
