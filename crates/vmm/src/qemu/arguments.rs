@@ -1,5 +1,6 @@
 //! The arguments of a QEMU process. Pure: descriptors are numbers here.
 
+use std::fmt::Write as _;
 use std::os::fd::RawFd;
 
 use serde_json::json;
@@ -40,6 +41,8 @@ pub(super) struct Arguments {
     pub(super) mem_mib: u32,
     pub(super) accelerator: Accelerator,
     pub(super) version: Version,
+    /// Rate of the host's time stamp counter.
+    pub(super) tsc_khz: u64,
     pub(super) descriptors: Descriptors,
     pub(super) memory: Memory,
     /// Whether the process waits to be given a snapshot's device state.
@@ -71,7 +74,7 @@ impl Arguments {
             add(&["-add-fd", &format!("fd={fd},set={set}")]);
         }
         add(&["-kernel", &format!("/dev/fd/{}", fds.kernel), "-initrd", &format!("/dev/fd/{}", fds.initramfs)]);
-        add(&["-append", &command_line(self.accelerator)]);
+        add(&["-append", &self.command_line()]);
         add(&["-chardev", &listener("qmp", fds.qmp), "-mon", "chardev=qmp,mode=control"]);
         add(&["-chardev", "file,id=serial,path=/dev/fdset/1,append=on", "-serial", "chardev:serial"]);
 
@@ -94,6 +97,17 @@ impl Arguments {
         }
     }
 
+    /// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
+    fn command_line(&self) -> String {
+        let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t");
+        if self.accelerator == Accelerator::Tcg {
+            // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it
+            // for disagreeing with them.
+            let _ = write!(line, " no_timer_check tsc_early_khz={} tsc=reliable", self.tsc_khz);
+        }
+        line
+    }
+
     fn memory(&self) -> String {
         let size = self.mem_mib;
         match self.memory {
@@ -104,16 +118,6 @@ impl Arguments {
             }
         }
     }
-}
-
-/// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
-fn command_line(accelerator: Accelerator) -> String {
-    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t");
-    if accelerator == Accelerator::Tcg {
-        // An emulated timer may be too late for the kernel's check of it, which is a panic.
-        line.push_str(" no_timer_check");
-    }
-    line
 }
 
 fn listener(id: &str, fd: RawFd) -> String {
@@ -159,6 +163,7 @@ mod tests {
             mem_mib: 256,
             accelerator: Accelerator::Tcg,
             version: Version { major: 7, minor: 2, patch: 22 },
+            tsc_khz: 2_500_000,
             descriptors,
             memory: Memory::Fresh,
             incoming: false,

@@ -5,6 +5,7 @@
 //! must not know what a guest does.
 
 mod arguments;
+mod clock;
 mod files;
 mod launch;
 mod log;
@@ -54,6 +55,7 @@ pub struct Qemu {
     program: PathBuf,
     version: Version,
     accelerator: Accelerator,
+    tsc_khz: u64,
     description: Description,
     templates: Arc<Templates>,
 }
@@ -84,7 +86,8 @@ impl Qemu {
         let Choice { accelerator, reason } = Choice::new(settings.accelerator, || kvm);
         let description =
             Description { name: "qemu", version: version.to_string(), accelerator: accelerator.name(), reason };
-        Ok(Self { program, version, accelerator, description, templates: Arc::default() })
+        let tsc_khz = clock::tsc_khz().await;
+        Ok(Self { program, version, accelerator, tsc_khz, description, templates: Arc::default() })
     }
 
     /// The program's version.
@@ -104,6 +107,7 @@ impl Qemu {
             mem_mib: spec.mem_mib,
             accelerator: self.accelerator,
             version: self.version,
+            tsc_khz: self.tsc_khz,
             descriptors: inheritance.descriptors(),
             memory,
             incoming,
