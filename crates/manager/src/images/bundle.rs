@@ -60,6 +60,10 @@ fn unpack(entry: ZipFile<'_, impl Read>, tmp: &Path) -> Result<Received> {
     if !entry.is_file() {
         return Err(Error::invalid("An image's file in the bundle is not a plain file"));
     }
+    let claimed = entry.size();
+    if claimed > MAX_UPLOAD_BYTES {
+        return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
+    }
     let file = write(entry.take(MAX_UPLOAD_BYTES + 1), tmp)?;
     if file.bytes > MAX_UPLOAD_BYTES {
         return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
@@ -92,5 +96,50 @@ impl Read for Metered {
 impl Seek for Metered {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write as _};
+
+    use proptest::prelude::*;
+    use zip::write::SimpleFileOptions;
+
+    use super::*;
+
+    fn bundle(content: &[u8]) -> Vec<u8> {
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        zip.start_file("vmlinux", SimpleFileOptions::default()).unwrap();
+        zip.write_all(content).unwrap();
+        zip.finish().unwrap().into_inner()
+    }
+
+    fn extracted(archive: &[u8]) -> Result<Vec<(FileKind, Received)>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bundle.zip");
+        std::fs::write(&path, archive).unwrap();
+        extract(&path, dir.path())
+    }
+
+    #[test]
+    fn a_file_that_claims_to_be_huge_is_not_unpacked() {
+        let mut archive = bundle(&[0; 10_000]);
+        let directory = archive.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+        archive[directory + 24..directory + 28].copy_from_slice(&0xffff_fff0_u32.to_le_bytes());
+        assert!(matches!(extracted(&archive), Err(Error::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_an_error_of_the_caller(at in 0_usize..200, byte: u8, cut in 0_usize..400) {
+            let mut archive = bundle(b"not a kernel");
+            let end = archive.len().saturating_sub(cut);
+            archive.truncate(end.max(1));
+            let at = at % archive.len();
+            archive[at] = byte;
+            let refused = extracted(&archive).expect_err("what is in it is no kernel");
+            prop_assert!(matches!(refused, Error::Invalid(_) | Error::TooLarge { .. }), "{refused:?}");
+        }
     }
 }

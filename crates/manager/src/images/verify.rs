@@ -156,4 +156,17 @@ mod tests {
             assert!(module_entry(name, mode).is_some());
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(magic in proptest::sample::select(vec![&b"070701"[..], b"\x7fELF", b""]), bytes: Vec<u8>) {
+            let mut data = magic.to_vec();
+            data.extend(&bytes);
+            let _ = (kernel(&data), ext_file_system(&data, 1 << 40));
+            let mut file = tempfile::tempfile().unwrap();
+            io::Write::write_all(&mut file, &data).unwrap();
+            io::Seek::rewind(&mut file).unwrap();
+            let _ = modules(file);
+        }
+    }
 }

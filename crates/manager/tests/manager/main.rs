@@ -8,5 +8,6 @@ mod images;
 mod limits;
 mod memory;
 mod no_hypervisor;
+mod serving;
 mod store;
 mod test_app;
