@@ -24,8 +24,10 @@ const PACKAGES: &str = "git,ca-certificates,curl,iproute2,libatomic1,procps";
 /// Later than no file that a package brings, so only what the build itself makes gets this time.
 const SOURCE_DATE_EPOCH: &str = "1735689600";
 
-/// Left out of every package, as it is only read by people; licences stay.
-const WITHOUT: [&str; 10] = [
+/// Options of dpkg: no syncing of every file, which is for systems that must survive a crash in between, and nothing that
+/// is only read by people. Licences stay.
+const DPKG_OPTIONS: [&str; 11] = [
+    "force-unsafe-io",
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/info/*",
@@ -62,7 +64,7 @@ fn args(root: bool) -> Vec<OsString> {
     let mut args: Vec<OsString> = [mode].map(OsString::from).into();
     args.extend(["--variant=minbase", "--architectures=amd64", "--format=tar"].map(OsString::from));
     args.push(format!("--include={PACKAGES}").into());
-    args.extend(WITHOUT.iter().map(|option| format!("--dpkgopt={option}").into()));
+    args.extend(DPKG_OPTIONS.iter().map(|option| format!("--dpkgopt={option}").into()));
     args.push(format!("--customize-hook={FETCH_KERNEL}").into());
     args.extend([SUITE, "-"].map(OsString::from));
     args

@@ -17,7 +17,7 @@ use crate::ImageError;
 use crate::debian::tree::{make_dir, write_file};
 use crate::digest;
 use crate::program::{Call, Program};
-use crate::progress::{Event, Progress};
+use crate::progress::Progress;
 
 const NPM: Program = Program { name: "npm", package: "npm", limit: Duration::from_secs(600) };
 
@@ -30,13 +30,11 @@ pub(crate) struct Package {
     pub(crate) version: &'static str,
     /// SHA-512 of the packed archive in hex digits. `npm view NAME@VERSION dist.integrity` shows it in base64.
     sha512: &'static str,
-    /// Its size in bytes, for the progress bar.
-    bytes: u64,
     /// Where each wanted part of it goes in the guest: a file, or a directory with all in it.
     files: &'static [(&'static str, &'static str)],
 }
 
-/// To use another version: change version, digest and size, and build.
+/// To use another version: change version and digest, and build.
 pub(crate) const PACKAGES: [Package; 3] = [
     Package {
         runtime: "node",
@@ -44,7 +42,6 @@ pub(crate) const PACKAGES: [Package; 3] = [
         version: "24.21.0",
         sha512: "de750bb336795f47dc898a46d2de93add029273027f3e16520d3fa3a2317ed5f\
                  07aefa404cf37ddfa5352e545e389ae22d16b87bcc84a900580a72f23cd02ced",
-        bytes: 52_504_722,
         files: &[("bin/node", "usr/local/bin/node"), ("LICENSE", "usr/share/doc/node/LICENSE")],
     },
     Package {
@@ -53,7 +50,6 @@ pub(crate) const PACKAGES: [Package; 3] = [
         version: "11.21.2",
         sha512: "ec73c0a64f807e53146af4ac78bd4f9ba0a762a3081e4e77c7e2a6ba1aa64c3a\
                  8f9233cc8312294cf713aac13dd4428dc3880504957d7e75e249d1a6d435eaf4",
-        bytes: 3_020_365,
         files: &[
             ("bin", "usr/local/lib/node_modules/npm/bin"),
             ("lib", "usr/local/lib/node_modules/npm/lib"),
@@ -69,7 +65,6 @@ pub(crate) const PACKAGES: [Package; 3] = [
         version: "2.9.6",
         sha512: "de67784ca2c2bb3b0b0e67cea02e4a37b34065ac525643209bae2f83a7e80f4d\
                  090400c2a584b6ff942a5dfce09cfe59433de22cff6f05026d120735d7a380a1",
-        bytes: 42_285_097,
         files: &[("deno", "usr/local/bin/deno")],
     },
 ];
@@ -104,24 +99,17 @@ impl Package {
 
 /// Downloads the packages into `site` and checks them.
 pub(crate) fn fetch(site: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>, ImageError> {
-    let total = PACKAGES.iter().map(|package| package.bytes).sum();
     let cancelled = || progress.cancelled();
-    let mut done = 0;
-    let mut archives = Vec::new();
-    for package in &PACKAGES {
-        let call = Call { args: pack_args(package, site), cancelled: Some(&cancelled), ..Call::default() };
-        NPM.stream(&call, |out| io::copy(out, &mut io::sink()))?;
-        archives.push(verified(package, site.join(package.file_name()))?);
-        done += package.bytes;
-        progress.event(Event::Advanced { done, total: Some(total) });
-    }
-    Ok(archives)
+    let call = Call { args: pack_args(site), cancelled: Some(&cancelled), ..Call::default() };
+    NPM.stream(&call, |out| io::copy(out, &mut io::sink()))?;
+    PACKAGES.iter().map(|package| verified(package, site.join(package.file_name()))).collect()
 }
 
-fn pack_args(package: &Package, site: &Path) -> Vec<OsString> {
+fn pack_args(site: &Path) -> Vec<OsString> {
     let fixed = ["pack", "--silent", "--ignore-scripts", "--pack-destination"];
     let mut args: Vec<OsString> = fixed.map(OsString::from).into();
-    args.extend([site.into(), package.specifier().into()]);
+    args.push(site.into());
+    args.extend(PACKAGES.iter().map(|package| package.specifier().into()));
     args
 }
 
@@ -169,13 +157,11 @@ mod tests {
 
     #[test]
     fn renders_names_and_arguments() {
-        let deno = &PACKAGES[2];
-        assert_eq!(deno.file_name(), "deno-linux-x64-glibc-2.9.6.tgz");
-        let args = pack_args(deno, Path::new("/a b"));
-        assert_eq!(
-            args,
-            ["pack", "--silent", "--ignore-scripts", "--pack-destination", "/a b", "@deno/linux-x64-glibc@2.9.6"]
-        );
+        assert_eq!(PACKAGES[2].file_name(), "deno-linux-x64-glibc-2.9.6.tgz");
+        let args = pack_args(Path::new("/a b"));
+        let fixed = ["pack", "--silent", "--ignore-scripts", "--pack-destination", "/a b"];
+        assert_eq!(args[..5], fixed.map(OsString::from));
+        assert_eq!(args[7], "@deno/linux-x64-glibc@2.9.6");
     }
 
     #[test]
