@@ -1,7 +1,7 @@
 //! Takes an upload to the disk: a few chunks in memory at a time, its checksum on the way, removed if it breaks off.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 /// Chunks between the network and the disk.
 const CHUNKS: usize = 8;
 const BUFFER_BYTES: usize = 256 * 1024;
+const HOLE_BYTES: usize = 64 * 1024;
 
 /// A whole file in the directory for unfinished things; it goes when this is dropped.
 #[derive(Debug)]
@@ -66,9 +67,11 @@ pub(super) async fn receive<E>(stream: impl Stream<Item = Result<Bytes, E>>, tmp
 pub(super) fn write(mut from: impl Read, tmp: &Path) -> Result<Received> {
     let mut write = || -> io::Result<Received> {
         let file = NamedTempFile::new_in(tmp)?;
-        let mut out = Hashing { to: BufWriter::with_capacity(BUFFER_BYTES, file), hash: Sha256::new() };
+        let sparse = BufWriter::with_capacity(BUFFER_BYTES, Sparse(file));
+        let mut out = Hashing { to: sparse, hash: Sha256::new() };
         let bytes = io::copy(&mut from, &mut out)?;
-        let file = out.to.into_inner().map_err(|error| error.into_error())?;
+        let Sparse(file) = out.to.into_inner().map_err(|error| error.into_error())?;
+        file.as_file().set_len(bytes)?;
         file.as_file().sync_all()?;
         Ok(Received { file, bytes, sha256: hex(&out.hash.finalize()) })
     };
@@ -100,6 +103,26 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
+/// Leaves holes where there are only zeros, as in most of a root filesystem's image. Its end may be a hole too, so the
+/// file's length must be set afterwards.
+struct Sparse(NamedTempFile);
+
+impl Write for Sparse {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let block = data.get(..HOLE_BYTES).unwrap_or(data);
+        if block.iter().all(|byte| *byte == 0) {
+            self.0.seek_relative(block.len() as i64)?;
+        } else {
+            self.0.write_all(block)?;
+        }
+        Ok(block.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// The network's chunks as a file to read.
 struct Chunks {
     receiver: mpsc::Receiver<Bytes>,
@@ -117,5 +140,26 @@ impl Read for Chunks {
         let taken = self.rest.split_to(self.rest.len().min(into.len()));
         into[..taken.len()].copy_from_slice(&taken);
         Ok(taken.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn zeros_take_no_room_and_nothing_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = vec![0; 3_000_001];
+        data[1_000_003] = 1;
+        let received = write(data.as_slice(), dir.path()).unwrap();
+        assert_eq!(received.bytes, 3_000_001);
+        assert_eq!(received.sha256, hex(&Sha256::digest(&data)));
+        assert!(received.file.as_file().metadata().unwrap().blocks() * 512 < 300_000);
+        let to = dir.path().join("there");
+        received.move_to(&to).unwrap();
+        assert!(std::fs::read(&to).unwrap() == data);
     }
 }

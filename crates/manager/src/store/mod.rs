@@ -12,6 +12,8 @@ pub mod images;
 pub mod sessions;
 pub mod vms;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
@@ -30,7 +32,11 @@ pub struct Store {
 
 impl Store {
     /// Opens a SQLite file, made if there is none, and brings its tables up to date.
+    ///
+    /// Only this process's user may read a new file: hashes of keys and sessions are in it.
     pub async fn sqlite(file: &Path) -> Result<Self> {
+        let make = File::options().create(true).append(true).mode(0o600).open(file);
+        make.map_err(|error| Error::internal(format!("cannot open the database {}", file.display()), error))?;
         let mut url = url_of_file(file)?;
         url.push_str("?mode=rwc");
         Self::open(&url, Dialect::Sqlite).await
@@ -49,7 +55,7 @@ impl Store {
         let options: AnyConnectOptions = url.parse().map_err(fail)?;
         let options = options.log_statements(tracing::log::LevelFilter::Trace);
         let pool = AnyPoolOptions::new()
-            .max_connections(8)
+            .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(10))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
@@ -81,10 +87,13 @@ impl Store {
     }
 }
 
+/// Statements take a fraction of a millisecond; more connections would only hold more memory.
+const CONNECTIONS: u32 = 4;
+
 /// Readers don't wait for the writer (WAL), a writer waits for another up to 10 s, and a commit survives a crash of the
-/// process; after a power cut the last commits may be missing, but the file is whole.
+/// process; after a power cut the last commits may be missing, but the file is whole. A connection caches 1 MiB.
 const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
-                              PRAGMA busy_timeout = 10000;";
+                              PRAGMA busy_timeout = 10000; PRAGMA cache_size = -1024;";
 
 /// The driver takes a URL, in which `?`, `#` and `%` of a file name would mean something else.
 fn url_of_file(file: &Path) -> Result<String> {
