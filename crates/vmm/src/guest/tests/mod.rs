@@ -2,6 +2,7 @@
 
 mod hostile;
 mod peer;
+mod properties;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
