@@ -1,1 +1,51 @@
-fn main() {}
+//! The agent in a guest: PID 1, started by the kernel from the initramfs.
+//!
+//! It makes the guest usable, waits for the manager, and runs what the manager asks for in a sandbox. It has one thread
+//! by construction: its children are copies of it, and a copy of a process with threads could find locks held for ever.
+
+mod agent;
+mod boot;
+mod cgroup;
+mod channel;
+mod configure;
+mod error;
+mod exec;
+mod log;
+mod random;
+mod reaper;
+mod reply;
+mod runtime;
+mod sandbox;
+mod server;
+
+use std::rc::Rc;
+
+use error::{SystemError, While};
+
+fn main() {
+    if let Err(error) = run() {
+        log::line(format_args!("fatal: {error}"));
+    }
+}
+
+/// The phases of the agent's life. It ends with an error or never; the kernel then panics, which ends the machine.
+fn run() -> Result<(), SystemError> {
+    // 1. A usable kernel.
+    boot::mount_kernel_filesystems()?;
+    boot::protect_self()?;
+    boot::load_modules()?;
+    boot::raise_loopback()?;
+    boot::mount_image()?;
+    // 2. A sandbox that nobody is in.
+    let cgroups = cgroup::Cgroups::new()?;
+    let waiting = sandbox::Waiting::start()?;
+    // 3. The manager's orders.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().while_("start the runtime")?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let keepers = sandbox::Keepers { reaper: reaper::Reaper::default(), cgroups };
+        let agent = Rc::new(agent::Agent::new(keepers, waiting));
+        let port = channel::Port::open(rds_protocol::PORT_IN)?;
+        log::line("waiting for the manager");
+        tokio::try_join!(agent.keepers.reaper.run(), server::serve(Rc::clone(&agent), port)).map(|_| ())
+    })
+}

@@ -1,0 +1,71 @@
+//! The agent's state: an anonymous guest, or one VM.
+
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use rds_protocol::guest::{Configure, Configured, Health};
+use rustix::time::ClockId;
+
+use crate::configure;
+use crate::reply::Refusal;
+use crate::sandbox::{Keepers, Sandbox, Waiting};
+
+/// Everything the agent has. It is used by one thread only.
+pub(crate) struct Agent {
+    pub(crate) keepers: Rc<Keepers>,
+    waiting: Cell<Option<Waiting>>,
+    vm: OnceCell<Rc<Vm>>,
+}
+
+/// What makes the guest one VM.
+pub(crate) struct Vm {
+    /// Where programs run.
+    pub(crate) sandbox: Sandbox,
+    /// Who waits for them and limits them.
+    pub(crate) keepers: Rc<Keepers>,
+    /// Environment of the VM's secrets, for the programs that are run.
+    pub(crate) secrets: BTreeMap<String, String>,
+}
+
+impl Agent {
+    /// An anonymous guest.
+    pub(crate) fn new(keepers: Keepers, waiting: Waiting) -> Self {
+        Self { keepers: Rc::new(keepers), waiting: Cell::new(Some(waiting)), vm: OnceCell::new() }
+    }
+
+    /// How the agent is.
+    pub(crate) fn health(&self) -> Health {
+        let uptime = rustix::time::clock_gettime(ClockId::Boottime);
+        let millis = uptime.tv_sec.cast_unsigned() * 1000 + uptime.tv_nsec.cast_unsigned() / 1_000_000;
+        Health {
+            generation: rds_protocol::GENERATION,
+            configured: self.vm.get().is_some(),
+            uptime_ms: millis,
+            resident_bytes: resident_bytes(),
+        }
+    }
+
+    /// Makes the guest one VM. A second time is refused; so is every time after one that failed half-way.
+    pub(crate) fn configure(&self, order: Configure) -> Result<Configured, Refusal> {
+        configure::check(&order)?;
+        let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
+        let waiting = self.waiting.take().ok_or_else(refused)?;
+        let (vm, times) = configure::carry_out(order, waiting, &self.keepers).map_err(Refusal::internal)?;
+        let _ = self.vm.set(Rc::new(vm));
+        Ok(times)
+    }
+
+    /// The VM that the guest was made.
+    pub(crate) fn vm(&self) -> Result<Rc<Vm>, Refusal> {
+        let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest is not configured");
+        self.vm.get().cloned().ok_or_else(refused)
+    }
+}
+
+/// Second number of /proc/self/statm, proc(5): pages that are in memory.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}

@@ -1,0 +1,86 @@
+//! Making an anonymous guest into one VM.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rds_protocol::guest::{Configure, Configured};
+use rustix::time::{ClockId, Timespec};
+
+use crate::agent::Vm;
+use crate::error::{SystemError, While};
+use crate::reply::Refusal;
+use crate::sandbox::{Keepers, Waiting, fork, tree};
+
+/// Bytes of entropy that are taken in at once.
+const ENTROPY_BYTES: usize = 256;
+
+/// `RNDADDENTROPY` and `RNDRESEEDCRNG`, linux/random.h.
+const ADD_ENTROPY: libc::Ioctl = 0x4008_5203;
+const RESEED: libc::Ioctl = 0x5207;
+
+/// `struct rand_pool_info`, linux/random.h.
+#[repr(C)]
+struct PoolInfo {
+    entropy_bits: libc::c_int,
+    size: libc::c_int,
+    bytes: [u8; ENTROPY_BYTES],
+}
+
+/// Refuses an order whose parts would not be what they are called.
+pub(crate) fn check(order: &Configure) -> Result<(), Refusal> {
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if order.machine_id.len() != 32 || !order.machine_id.bytes().all(hex) {
+        return Err(Refusal::bad("the machine id is not 32 lower-case hex digits"));
+    }
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if !(1..=64).contains(&order.hostname.len()) || !order.hostname.bytes().all(name) {
+        return Err(Refusal::bad("the host name is not one"));
+    }
+    Ok(())
+}
+
+/// Carries out an order that was checked.
+pub(crate) fn carry_out(
+    order: Configure,
+    waiting: Waiting,
+    keepers: &Rc<Keepers>,
+) -> Result<(Vm, Configured), SystemError> {
+    let start = Instant::now();
+    set_clock(order.clock_us)?;
+    add_entropy(&order.entropy)?;
+    rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
+    let (before, mut mounted) = (Instant::now(), None);
+    let tree = tree::build(&order.hostname, &order.machine_id, || mounted = Some(before.elapsed()))?;
+    let sandbox = waiting.enclose(tree)?;
+    // Old temporary files may be many; nobody waits for them to be gone.
+    let _ = fork(None, tree::empty_trash);
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let times = Configured { mount_us: micros(mounted.unwrap_or_default()), total_us: micros(start.elapsed()) };
+    Ok((Vm { sandbox, keepers: Rc::clone(keepers), secrets: order.secret_env }, times))
+}
+
+fn set_clock(micros: u64) -> Result<(), SystemError> {
+    let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
+    let time = Timespec { tv_sec: seconds.cast_signed(), tv_nsec: (rest * 1000).cast_signed() };
+    rustix::time::clock_settime(ClockId::Realtime, time).while_("set the clock")
+}
+
+/// Gives the kernel's random source what no other VM has, and has it used at once.
+fn add_entropy(text: &str) -> Result<(), SystemError> {
+    let bytes = STANDARD.decode(text).map_err(io::Error::other).while_("read the entropy")?;
+    let size = bytes.len().min(ENTROPY_BYTES);
+    let mut pool = PoolInfo { entropy_bits: 0, size: 0, bytes: [0; ENTROPY_BYTES] };
+    pool.bytes.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+    pool.size = libc::c_int::try_from(size).expect("a few hundred fit");
+    pool.entropy_bits = pool.size * 8;
+    let random = std::fs::File::open("/dev/urandom").while_("open /dev/urandom")?;
+    // SAFETY: the kernel reads `size` bytes of a structure that outlives the calls.
+    let outcome = unsafe {
+        libc::ioctl(random.as_raw_fd(), ADD_ENTROPY, &raw const pool) | libc::ioctl(random.as_raw_fd(), RESEED)
+    };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()).while_("add entropy") }
+}

@@ -1,0 +1,175 @@
+//! One program, from its start to the report of its end.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rds_protocol::exec::{AgentFrame, Exit, Program, Start};
+use rustix::fs::AtFlags;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::command::{self, Setting};
+use super::input::Input;
+use super::outcome::{Outcome, OutcomeFile};
+use super::streams::{self, Connected};
+use crate::agent::Vm;
+use crate::random;
+use crate::reaper::Ended;
+use crate::reply::{ClientFrames, FrameSender, Refusal};
+use crate::sandbox::launch::{Child, Executable, Launch, LaunchError, Script, Step};
+
+/// A program that runs.
+pub(super) struct Run {
+    child: Child,
+    agent_side: AgentSide,
+    deadline: Option<Instant>,
+    outcome: Option<OutcomeFile>,
+    script: Option<ScriptFile>,
+    vm: Rc<Vm>,
+}
+
+/// The agent's ends of a program's streams.
+type AgentSide = Connected<()>;
+
+/// How a program came to its end.
+enum End {
+    /// By itself or by a signal.
+    Natural(Ended),
+    /// It was killed at its time limit.
+    TimedOut(Ended),
+    /// It was killed because its client had gone.
+    Abandoned,
+}
+
+/// An inline script, which is removed whatever becomes of its program.
+struct ScriptFile {
+    vm: Rc<Vm>,
+    name: String,
+}
+
+impl Drop for ScriptFile {
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(&self.vm.sandbox.tree.workspace, &self.name, AtFlags::empty());
+    }
+}
+
+impl Run {
+    /// Starts a program as a client asked.
+    pub(super) async fn start(vm: Rc<Vm>, start: &Start) -> Result<Self, Refusal> {
+        let (result_name, script_name) = (random::name(), format!(".rds-{}", random::name()));
+        let setting = Setting {
+            has_bash: vm.sandbox.tree.has_bash,
+            secrets: &vm.secrets,
+            result_file: &OutcomeFile::path(&result_name),
+            script_name: &script_name,
+        };
+        let command = command::render(start, &setting).map_err(Refusal::bad)?;
+        let outcome = match start.program {
+            Program::Shell { .. } => None,
+            _ => Some(OutcomeFile::make(Rc::clone(&vm), result_name).map_err(Refusal::internal)?),
+        };
+        let connected = streams::connect(start, &vm.sandbox.tree.terminals).map_err(Refusal::internal)?;
+        let (streams, agent_side) = connected.split();
+        let script_file = |script: &Script| ScriptFile { vm: Rc::clone(&vm), name: script.name().to_owned() };
+        let script = command.script.as_ref().map(script_file);
+        let launch = Launch {
+            executable: Executable::Named(command.executable),
+            arguments: command.arguments,
+            environment: command.environment,
+            directory: command.directory,
+            streams,
+            script: command.script,
+        };
+        let launched = vm.sandbox.launch(&vm.keepers, launch).await;
+        let child = launched.map_err(|error| refusal(&error, command.executable))?;
+        let deadline = start.timeout_ms.map(|limit| child.started + Duration::from_millis(limit));
+        Ok(Self { child, agent_side, deadline, outcome, script, vm })
+    }
+
+    /// Carries its streams and waits for its end, then reports it.
+    pub(super) async fn carry_out(mut self, frames: ClientFrames, client: FrameSender) {
+        let AgentSide { streams: (), stdin, terminal, outputs } = self.agent_side;
+        let input = Input { group: self.child.pid, stdin, terminal };
+        let input = tokio::task::spawn_local(input.carry(frames));
+        let (announce, program_ended) = watch::channel(false);
+        let outputs = futures_util::future::join_all(
+            outputs.into_iter().map(|output| output.carry(&client, program_ended.clone())),
+        );
+        let end = async {
+            let end = wait(&mut self.child, self.deadline, &client).await;
+            input.abort();
+            let _ = announce.send(true);
+            end
+        };
+        let (end, truncated) = tokio::join!(end, outputs);
+        let outcome = self.outcome.take().map(|mut file| file.read()).unwrap_or_default();
+        drop(self.script.take());
+        if let Some(exit) = report(&end, &self.child, outcome, truncated.contains(&true)) {
+            let frame = AgentFrame::Exit(Box::new(exit)).encode().to_bytes();
+            if client.send(Ok(frame)).await.is_err() {
+                let _ = self.child.cgroup.kill();
+            }
+        }
+        drop(client);
+        self.vm.keepers.cgroups.give_back(self.child.cgroup);
+    }
+}
+
+/// Waits until the program has ended, and sees to it that it does at its time limit and when its client goes.
+async fn wait(child: &mut Child, deadline: Option<Instant>, client: &FrameSender) -> End {
+    let time_limit = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let timed_out = tokio::select! {
+        biased;
+        ended = &mut child.ended => return End::Natural(ended.unwrap_or(Ended::unknown())),
+        () = time_limit => true,
+        () = client.closed() => false,
+    };
+    let _ = child.cgroup.kill();
+    let ended = (&mut child.ended).await.unwrap_or(Ended::unknown());
+    if timed_out { End::TimedOut(ended) } else { End::Abandoned }
+}
+
+fn report(end: &End, child: &Child, outcome: Outcome, truncated: bool) -> Option<Exit> {
+    let (ended, timed_out) = match end {
+        End::Natural(ended) => (ended, false),
+        End::TimedOut(ended) => (ended, true),
+        End::Abandoned => return None,
+    };
+    let exit_code = match ended.code {
+        _ if timed_out => -1,
+        // `result.error` says that the program failed, whatever it says itself.
+        0 if outcome.error.is_some() => 1,
+        code => code,
+    };
+    let duration = ended.at.duration_since(child.started.into_std());
+    Some(Exit {
+        exit_code,
+        timed_out,
+        truncated,
+        duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+        result: outcome.result,
+        error: outcome.error,
+    })
+}
+
+/// What a client is told about a program that could not be started.
+fn refusal(failed: &LaunchError, program: &str) -> Refusal {
+    let error = &failed.error;
+    let code = error.raw_os_error();
+    match failed.step {
+        Step::Directory => Refusal::bad(format!("the working directory can't be entered: {error}")),
+        Step::Script if code == Some(libc::ENOSPC) => Refusal::full("the VM's disk is full"),
+        Step::Script => Refusal::internal(format!("cannot write the script: {error}")),
+        Step::Execute if code == Some(libc::ENOENT) => Refusal::bad(format!("the image has no {program}")),
+        Step::Execute if code == Some(libc::E2BIG) => {
+            Refusal::bad("the arguments and environment variables together are longer than the kernel takes")
+        }
+        Step::Execute => Refusal::internal(format!("cannot run {program}: {error}")),
+        Step::Enter | Step::Terminal => Refusal::internal(format!("cannot start {program}: {error}")),
+    }
+}

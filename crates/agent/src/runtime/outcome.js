@@ -1,0 +1,53 @@
+// The global `result`, for either runtime; the part behind this one says how it is written down and what is uncaught.
+"use strict";
+
+/** Largest outcome in bytes of JSON; the agent reads no more. */
+const OUTCOME_BYTES = 4 * 1024 * 1024;
+
+/** What the program leaves: `result` and `error`, each a JSON value, each only if it was given. */
+const outcome = {};
+
+/** The JSON value of anything: bigints become strings, cycles "[Circular]", what JSON has no word for null. */
+function jsonValue(value) {
+  const above = [];
+  const text = JSON.stringify(value, function (_key, member) {
+    if (typeof member === "bigint") return member.toString();
+    if (typeof member !== "object" || member === null) return member;
+    // `this` is what holds the member: everything that was entered after it has been left.
+    while (above.length > 0 && above.at(-1) !== this) above.pop();
+    if (above.includes(member)) return "[Circular]";
+    above.push(member);
+    return member;
+  });
+  return text === undefined ? null : JSON.parse(text);
+}
+
+/** What is kept of something that was thrown. */
+function errorValue(error) {
+  if (error instanceof Error) {
+    const { name, message, stack } = error;
+    return jsonValue({ name: String(name), message: String(message), stack: stack && String(stack) });
+  }
+  if (typeof error === "object" && error !== null && !Array.isArray(error)) return jsonValue(error);
+  return { name: "Error", message: typeof error === "string" ? error : String(JSON.stringify(jsonValue(error))) };
+}
+
+/** Defines the global. `write` puts a text in place of the last one, before it returns. */
+function defineResult(write) {
+  const keep = (part, value) => {
+    const text = JSON.stringify({ ...outcome, [part]: value });
+    const bytes = new TextEncoder().encode(text).length;
+    if (bytes > OUTCOME_BYTES) {
+      throw new RangeError(`result: ${bytes} bytes of JSON are more than the ${OUTCOME_BYTES} that are kept`);
+    }
+    outcome[part] = value;
+    write(text);
+  };
+  const result = Object.freeze({
+    set: (value) => keep("result", jsonValue(value)),
+    error: (error) => keep("error", errorValue(error)),
+  });
+  Object.defineProperty(globalThis, "result", { value: result, writable: true, configurable: true });
+  return result;
+}
+

@@ -1,0 +1,67 @@
+//! How a copy of the agent becomes a program's process: the steps from root in the agent's namespaces to uid 1000 in the
+//! sandbox, in the order in which each is still allowed.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use rds_protocol::limits::USER_ID;
+
+use super::seccomp;
+use crate::cgroup::MAX_PIDS;
+
+/// Open files of one process: enough for a server, and bounded by the sandbox's memory long before.
+const MAX_FILES: u64 = 131_072;
+
+/// Enters the sandbox's namespaces, in a session of its own. Still root, still able to undo the next step only.
+pub(super) fn enter(init: &OwnedFd) -> io::Result<()> {
+    rustix::process::setsid()?;
+    // SAFETY: setns with a process file descriptor touches no memory of ours.
+    check(unsafe { libc::setns(init.as_raw_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWIPC) }.into())?;
+    // The agent's protection must not be inherited. The filesystem is the sandbox's by now, and so is /proc.
+    std::fs::write("/proc/self/oom_score_adj", "0")?;
+    rustix::process::setpriority_process(None, 0)?;
+    Ok(())
+}
+
+/// Becomes the user, for good.
+pub(super) fn become_user() -> io::Result<()> {
+    for (resource, limit) in [(Resource::Nofile, MAX_FILES), (Resource::Nproc, MAX_PIDS), (Resource::Core, 0)] {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
+    }
+    let id = libc::c_long::from(USER_ID);
+    // SAFETY: raw calls with integers and an empty list; the process has one thread, so all of it changes. With the
+    // user id, every capability is lost (capabilities(7)); the bounding set has been empty since boot.
+    unsafe {
+        check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        check(libc::syscall(libc::SYS_setresgid, id, id, id))?;
+        check(libc::syscall(libc::SYS_setresuid, id, id, id))?;
+    }
+    rustix::thread::set_no_new_privs(true)?;
+    seccomp::install()?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    reset_signals()
+}
+
+/// Gives the signals their default meaning: Rust ignores SIGPIPE, and ignoring is inherited.
+fn reset_signals() -> io::Result<()> {
+    // SAFETY: sets a default action and an empty mask, both by value.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into())
+    }
+}
+
+/// Lets no file but the standard streams into the next program.
+pub(super) fn close_the_rest() -> io::Result<()> {
+    // SAFETY: only marks descriptors.
+    check(unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) }.into())
+}
+
+fn check(outcome: libc::c_long) -> io::Result<()> {
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

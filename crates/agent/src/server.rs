@@ -1,0 +1,88 @@
+//! Serving the manager: HTTP/2 over the channel, and the table of what is served.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rds_protocol::limits::JSON_FRAME_BYTES;
+use rds_protocol::{link, routes};
+
+use crate::agent::Agent;
+use crate::channel::Port;
+use crate::error::SystemError;
+use crate::exec;
+use crate::log;
+use crate::reply::{Body, Refusal, json, read_json};
+
+/// Calls at once. The manager bounds them too; this one protects the agent's memory.
+const STREAMS: u32 = 256;
+
+/// Bytes under way to the agent, of one call and of all together.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of one reply that wait to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Largest HTTP/2 frame; [`link`] relies on it.
+const HTTP2_FRAME: u32 = 16_384;
+
+/// Runs hyper's tasks on the agent's one thread.
+#[derive(Clone)]
+struct Local;
+
+impl<F: Future + 'static> Executor<F> for Local
+where
+    F::Output: 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+/// Serves one manager after the other, for ever.
+pub(crate) async fn serve(agent: Rc<Agent>, mut port: Port) -> Result<(), SystemError> {
+    loop {
+        if let Err(error) = serve_one(&agent, &mut port).await {
+            log::line(format_args!("connection ended: {error}"));
+            // A port that fails at once must not keep the processor busy.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn serve_one(agent: &Rc<Agent>, port: &mut Port) -> Result<(), Box<dyn std::error::Error>> {
+    port.connected().await?;
+    link::accept(port).await?;
+    let service = service_fn(|request| {
+        let agent = Rc::clone(agent);
+        async move { Ok::<_, Infallible>(route(&agent, request).await.unwrap_or_else(Refusal::into_response)) }
+    });
+    http2::Builder::new(Local)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(port), service)
+        .await?;
+    Ok(())
+}
+
+async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let (head, body) = request.into_parts();
+    match (&head.method, head.uri.path()) {
+        (&Method::GET, routes::HEALTH) => Ok(json(StatusCode::OK, &agent.health())),
+        (&Method::POST, routes::CONFIGURE) => {
+            Ok(json(StatusCode::OK, &agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?))
+        }
+        (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, "no such call")),
+    }
+}
