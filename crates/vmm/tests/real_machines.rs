@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rds_protocol::link::{History, greet};
 use rds_vmm::hypervisor::{ByteStream, Log, Port, SnapshotDir};
 use rds_vmm::qemu::{Qemu, Settings};
-use rds_vmm::{Hypervisor, HypervisorError, MachineSpec, VmId};
+use rds_vmm::{GuestClient, Hypervisor, HypervisorError, MachineSpec, VmId};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -129,6 +129,27 @@ async fn a_machine_boots_pauses_and_is_found_again() {
     assert!(hypervisor.find(bench.parent.path()).await.is_empty());
     assert!(matches!(hypervisor.pause(&spec.dir).await, Err(HypervisorError::NotRunning)));
     assert!(matches!(hypervisor.connect(&spec.dir, Port::In).await, Err(HypervisorError::NotRunning)));
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel, an initramfs and a root filesystem"]
+async fn an_agent_answers_and_is_adopted() {
+    let bench = bench().await;
+    let (hypervisor, dir) = (&bench.hypervisor, &bench.spec.dir);
+    hypervisor.boot(&bench.spec).await.unwrap();
+    let client = GuestClient::connect(hypervisor, dir, History::Fresh, LIMIT).await.unwrap();
+    let health = client.health(LIMIT).await.unwrap();
+    assert_eq!((health.generation, health.configured), (rds_protocol::GENERATION, false));
+    // As when a manager is killed: the connection ends, and another manager makes one.
+    drop(client);
+    let client = GuestClient::connect(hypervisor, dir, History::Used, LIMIT).await.unwrap();
+    let begun = Instant::now();
+    for _ in 0..20 {
+        client.health(LIMIT).await.unwrap();
+    }
+    eprintln!("measured: call {:?}; agent {} KiB resident", begun.elapsed() / 20, health.resident_bytes / 1024);
+    hypervisor.kill(dir).await.unwrap();
+    client.closed().await;
 }
 
 #[tokio::test]
