@@ -10,6 +10,7 @@ mod channel;
 mod configure;
 mod error;
 mod exec;
+mod files;
 mod log;
 mod random;
 mod reaper;
@@ -23,6 +24,10 @@ use std::rc::Rc;
 use error::{SystemError, While};
 
 fn main() {
+    if std::process::id() != 1 {
+        // The agent started itself again, in the sandbox. There it is never the first process.
+        std::process::exit(files::jailed::main());
+    }
     if let Err(error) = run() {
         log::line(format_args!("fatal: {error}"));
     }

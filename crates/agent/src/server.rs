@@ -17,6 +17,7 @@ use crate::agent::Agent;
 use crate::channel::Port;
 use crate::error::SystemError;
 use crate::exec;
+use crate::files::{self, jailed::Order};
 use crate::log;
 use crate::reply::{Body, Refusal, json, read_json};
 
@@ -77,12 +78,25 @@ async fn serve_one(agent: &Rc<Agent>, port: &mut Port) -> Result<(), Box<dyn std
 
 async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let (head, body) = request.into_parts();
+    let field = |name: &str| files::field(head.uri.query(), name);
     match (&head.method, head.uri.path()) {
         (&Method::GET, routes::HEALTH) => Ok(json(StatusCode::OK, &agent.health())),
         (&Method::POST, routes::CONFIGURE) => {
             Ok(json(StatusCode::OK, &agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?))
         }
         (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
+        (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,
+        (&Method::PUT, routes::ARCHIVE) => {
+            files::put(agent.vm()?, Order::PutArchive { dest: field("dest")? }, body).await
+        }
+        (&Method::GET, routes::ARCHIVE) => files::get(agent.vm()?, Order::GetArchive { path: field("path")? }).await,
+        (&Method::PUT, routes::CONTENT) => {
+            let executable = field("executable")? == "true";
+            files::put(agent.vm()?, Order::PutContent { path: field("path")?, executable }, body).await
+        }
+        (&Method::GET, routes::CONTENT) => files::get(agent.vm()?, Order::GetContent { path: field("path")? }).await,
+        (&Method::GET, routes::STAT) => files::get(agent.vm()?, Order::Stat { path: field("path")? }).await,
+        (&Method::GET, routes::LIST) => files::get(agent.vm()?, Order::List { path: field("path")? }).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, "no such call")),
     }
 }

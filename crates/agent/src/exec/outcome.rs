@@ -31,7 +31,8 @@ impl OutcomeFile {
     /// Makes one, in a directory of root's, for the user to write to.
     pub(super) fn make(vm: Rc<Vm>, name: String) -> Result<Self, SystemError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&vm.sandbox.tree.results, &name, flags, Mode::from_raw_mode(0o600)).while_("make a file")?;
+        let file = rustix::fs::openat(&vm.sandbox.tree.results, &name, flags, Mode::from_raw_mode(0o600))
+            .while_("make a file")?;
         rustix::fs::fchown(&file, Some(Uid::from_raw(USER_ID)), Some(Gid::from_raw(USER_ID))).while_("give a file")?;
         Ok(Self { vm, name, file: file.into() })
     }
@@ -66,9 +67,7 @@ fn parse(text: &[u8]) -> Outcome {
         return unreadable(&format!("more than {RESULT_BYTES} bytes"));
     }
     match serde_json::from_slice(text) {
-        Ok(Value::Object(mut members)) => {
-            Outcome { result: members.remove("result"), error: members.remove("error") }
-        }
+        Ok(Value::Object(mut members)) => Outcome { result: members.remove("result"), error: members.remove("error") },
         Ok(_) => unreadable(&"not an object"),
         Err(error) => unreadable(&error),
     }

@@ -65,7 +65,8 @@ impl Root {
         let parent = self.directory(parent)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
-        let file = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode)).while_(format!("make {path}"))?;
+        let file =
+            rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode)).while_(format!("make {path}"))?;
         File::from(file).write_all(text.as_bytes()).while_(format!("write {path}"))
     }
 }

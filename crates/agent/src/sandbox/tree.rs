@@ -128,7 +128,8 @@ fn make_devices(root: &Root) -> Result<OwnedFd, SystemError> {
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
     {
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor)).while_(format!("make /dev/{name}"))?;
+        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .while_(format!("make /dev/{name}"))?;
         // mknod is subject to the umask.
         rustix::fs::chmodat(&dev, name, mode, rustix::fs::AtFlags::empty()).while_(format!("open up /dev/{name}"))?;
     }
