@@ -20,11 +20,12 @@ fuzz_target!(|wire: &[u8]| {
         let talk = async {
             accept(&mut guest).await.expect("the greeting comes");
             let _ = guest.write_all(wire).await;
-            drop(guest);
+            let _ = guest.shutdown().await;
+            let _ = tokio::io::copy(&mut guest, &mut tokio::io::sink()).await;
         };
         let call = async {
-            // The guest may be gone before the connection is made.
-            let Ok(client) = GuestClient::over(Box::new(host), History::Fresh, LIMIT).await else { return };
+            let client =
+                GuestClient::over(Box::new(host), History::Fresh, LIMIT).await.expect("the greeting is answered");
             let start = Start {
                 program: Program::Shell { cmd: String::new() },
                 cwd: None,
