@@ -1,6 +1,6 @@
 //! A VM's files. Paths are checked here by their spelling and by the agent where they lead.
 
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use rds_protocol::files::{Listing, Stat};
 use rds_protocol::limits::{ARCHIVE_BYTES, UNPACKED_BYTES};
 use rds_vmm::VmId;
 use rds_vmm::guest::Download;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
@@ -45,7 +45,7 @@ impl Vms {
         });
         let mut file =
             checked.await.map_err(|error| Error::internal("the task that checks an archive ended", error))??;
-        file.seek(SeekFrom::Start(0)).map_err(|error| Error::internal("cannot read an archive again", error))?;
+        file.rewind().map_err(|error| Error::internal("cannot read an archive again", error))?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024);
         Ok(guest.put_archive(&dest, content, TRANSFER_LIMIT).await?)
     }
@@ -66,8 +66,7 @@ impl Vms {
     ) -> Result<()> {
         let path = workspace_path("path", path)?;
         let guest = self.guest(id).await?;
-        let mut file = self.spool(body, ARCHIVE_BYTES).await?;
-        file.seek(SeekFrom::Start(0)).map_err(|error| Error::internal("cannot read an upload again", error))?;
+        let file = self.spool(body, ARCHIVE_BYTES).await?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024);
         Ok(guest.put_content(&path, executable, content, TRANSFER_LIMIT).await?)
     }
@@ -90,7 +89,7 @@ impl Vms {
         Ok(self.guest(id).await?.list(&path, LOOK_LIMIT).await?)
     }
 
-    /// Keeps a body in a file without a name, so that memory stays flat and nothing is left behind.
+    /// Keeps a body in a file without a name, at its beginning, so that memory stays flat and nothing is left behind.
     async fn spool(
         &self,
         mut body: impl Stream<Item = io::Result<Bytes>> + Unpin,
@@ -116,6 +115,7 @@ impl Vms {
             return Err(Error::TooLarge { limit });
         }
         file.flush().await.map_err(failed)?;
+        file.rewind().await.map_err(failed)?;
         Ok(file.into_std().await)
     }
 }
