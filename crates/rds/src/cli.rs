@@ -5,7 +5,7 @@ use rds_manager::config;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::commands::{api_key, cp, demo, exec, image, run, serve, up, vm};
+use crate::commands::{api_key, bench, cp, demo, doctor, exec, image, run, serve, up, vm};
 use crate::error::CliError;
 use crate::settings;
 
@@ -59,8 +59,12 @@ enum Command {
     Image(image::Image),
     /// Make, list and revoke API keys (signs in as the administrator)
     ApiKey(api_key::ApiKey),
+    /// Check what this machine needs, and say how to get it
+    Doctor(Box<doctor::Doctor>),
     /// Make a VM, run a small TypeScript and JavaScript program in it, remove it
     Demo(demo::Demo),
+    /// Measure, each figure beside its floor
+    Bench(bench::Bench),
     /// Print completions for a shell
     Completions {
         /// Which shell
@@ -90,6 +94,8 @@ impl Cli {
             Command::Image(image) => image.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
             Command::Demo(demo) => demo.run(shared).await,
+            Command::Doctor(doctor) => doctor.run(shared).await,
+            Command::Bench(bench) => bench.run(shared).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "rds", &mut std::io::stdout());
                 Ok(0)
@@ -109,11 +115,15 @@ impl Shared {
 /// The command with the configuration file's values as defaults of the server's flags.
 fn command() -> Result<clap::Command, CliError> {
     let root = settings::default_storage_root().into_os_string();
-    let mut command =
-        Cli::command().mut_subcommand("up", |up| up.mut_arg("storage_root", |arg| arg.default_value(root)));
-    let serves = std::env::args_os().skip(1).any(|arg| arg == "up" || arg == "serve");
+    let mut command = Cli::command();
+    for name in ["up", "doctor"] {
+        let root = root.clone();
+        command = command.mut_subcommand(name, |own| own.mut_arg("storage_root", |arg| arg.default_value(root)));
+    }
+    let servers = ["up", "serve", "doctor"];
+    let serves = std::env::args_os().skip(1).any(|arg| servers.iter().any(|name| arg == *name));
     if let Some(file) = config::path_from(std::env::args_os().skip(1)).filter(|_| serves) {
-        for name in ["up", "serve"] {
+        for name in servers {
             let server = command.find_subcommand(name).expect("declared above").clone();
             let server = config::with_file(server, &file).map_err(|error| CliError::Usage(error.to_string()))?;
             command = command.mut_subcommand(name, |_| server);

@@ -1,8 +1,10 @@
 //! One file per group of commands.
 
 pub(crate) mod api_key;
+pub(crate) mod bench;
 pub(crate) mod cp;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod run;

@@ -6,8 +6,12 @@ use serde_json::json;
 
 use crate::harness::{Api, TestServer, World, cases};
 
-cases![a_create_that_fails_at_any_step_leaves_nothing, a_manager_that_dies_at_any_step_leaves_nothing_half_made,
-    a_start_that_fails_keeps_the_disk, an_unknown_step_stops_the_server];
+cases![
+    a_create_that_fails_at_any_step_leaves_nothing,
+    a_manager_that_dies_at_any_step_leaves_nothing_half_made,
+    a_start_that_fails_keeps_the_disk,
+    an_unknown_step_stops_the_server
+];
 
 const STEPS: [&str; 6] = ["directory", "disk", "boot", "connect", "configure", "ready"];
 

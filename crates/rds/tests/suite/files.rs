@@ -44,7 +44,8 @@ async fn a_file_goes_in_and_comes_out(world: &World) {
 
 async fn a_directory_is_listed_and_looked_at(world: &World) {
     let (api, vm) = world.vm().await;
-    api.sh(vm, "rm -rf l && mkdir -p l/dir && printf abc > l/a && ln -s a l/link && mkfifo l/pipe && chmod 700 l/a").await;
+    api.sh(vm, "rm -rf l && mkdir -p l/dir && printf abc > l/a && ln -s a l/link && mkfifo l/pipe && chmod 700 l/a")
+        .await;
     let list = get(&api, vm, "list", "/workspace/l").await.ok().json();
     let seen: Vec<(&str, &str)> = list["entries"]
         .as_array()
@@ -72,8 +73,19 @@ async fn a_directory_is_downloaded_with_its_contents(world: &World) {
 async fn paths_outside_the_workspace_are_refused(world: &World) {
     let (api, vm) = world.vm().await;
     for path in [
-        "/home/user/x", "/home/user", "/etc/passwd", "/", "", "/workspace/../etc/passwd", "/workspace/a/../../etc",
-        "/workspacex", "/workspace\0", "/workspace/a\0b", "/proc/self/environ", "//etc/passwd", "/tmp/x",
+        "/home/user/x",
+        "/home/user",
+        "/etc/passwd",
+        "/",
+        "",
+        "/workspace/../etc/passwd",
+        "/workspace/a/../../etc",
+        "/workspacex",
+        "/workspace\0",
+        "/workspace/a\0b",
+        "/proc/self/environ",
+        "//etc/passwd",
+        "/tmp/x",
     ] {
         for call in ["download", "content", "list", "stat"] {
             let reply = get(&api, vm, call, path).await;

@@ -41,13 +41,16 @@ async fn a_memory_hog_leaves_the_vm_answering(world: &World) {
 }
 
 async fn a_full_disk_leaves_the_vm_answering(world: &World) {
-    let reply = survives(world, "head -c 500000000 /dev/zero > full; head -c 500000000 /dev/zero > /tmp/full; ls -s full").await;
+    let reply =
+        survives(world, "head -c 500000000 /dev/zero > full; head -c 500000000 /dev/zero > /tmp/full; ls -s full")
+            .await;
     assert!(reply["stderr"].as_str().expect("text").contains("No space left"), "{reply}");
 }
 
 async fn many_open_files_leave_the_vm_answering(world: &World) {
     let node = "const fs = require('fs'); let n = 0; try { for (; n < 100000; n++) fs.openSync('/dev/null') } catch {} console.log(n)";
-    survives(world, &format!("ulimit -n unlimited 2>/dev/null; for i in 1 2 3 4; do node -e \"{node}\" & done; wait")).await;
+    survives(world, &format!("ulimit -n unlimited 2>/dev/null; for i in 1 2 3 4; do node -e \"{node}\" & done; wait"))
+        .await;
 }
 
 async fn a_flood_of_output_leaves_the_vm_answering(world: &World) {
@@ -91,6 +94,7 @@ async fn what_a_user_may_not_do(world: &World) {
     let seen = api.sh(vm, "ls /proc | grep -c '^[0-9]'").await;
     assert!(seen.parse::<u32>().is_ok_and(|count| count < 20), "{seen} processes are visible");
     assert_eq!(api.sh(vm, "find / -xdev -perm -4000 -type f 2>/dev/null | while read f; do \"$f\" --version >/dev/null 2>&1; done; id -u").await, "1000");
-    let no_new = api.sh(vm, "grep NoNewPrivs /proc/self/status | tr -dc 0-9; grep CapEff /proc/self/status | tr -dc 0-9").await;
+    let no_new =
+        api.sh(vm, "grep NoNewPrivs /proc/self/status | tr -dc 0-9; grep CapEff /proc/self/status | tr -dc 0-9").await;
     assert_eq!(no_new, "10000000000000000");
 }

@@ -6,7 +6,7 @@ use reqwest::{Body, Method};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
-use crate::harness::{Api, Reply, TestServer, World, archives, cases, processes};
+use crate::harness::{Api, Prerequisites, Reply, TestServer, World, archives, cases, processes};
 
 cases![
     an_image_is_made_filled_used_and_removed,
@@ -34,7 +34,10 @@ async fn put_bytes(api: &Api, id: &str, kind: &str, content: Vec<u8>) -> Reply {
 
 async fn new_image(api: &Api, name: &str) -> String {
     let image = api.post("/v1/images", &json!({"name": name, "description": "d"})).await.status(201).json();
-    assert_eq!((&image["name"], &image["description"], &image["isDefault"]), (&json!(name), &json!("d"), &json!(false)));
+    assert_eq!(
+        (&image["name"], &image["description"], &image["isDefault"]),
+        (&json!(name), &json!("d"), &json!(false))
+    );
     let id = image["id"].as_str().expect("an id").to_owned();
     assert!(id.starts_with("img-"), "{id}");
     id
@@ -47,17 +50,14 @@ async fn an_image_is_made_filled_used_and_removed(world: &World) {
     let path = format!("/v1/images/{id}");
     // Not complete yet.
     api.post("/v1/vms", &json!({"cpu": 1, "memMb": 256, "allowIps": [], "imageId": id})).await.status(400);
-    for kind in ["kernel", "rootfs", "modules"] {
-        let file = world.found.image.join(kind);
-        if file.is_file() {
-            put_file(&api, &id, kind, &file).await.status(204);
-        }
+    for (kind, file) in world.found.image_files() {
+        put_file(&api, &id, kind, file).await.status(204);
     }
     api.poke(&format!("{path}/set-default")).await.status(204);
     let image = api.get(&path).await.ok().json();
     assert_eq!(image["isDefault"], true);
     assert!(image["kernelUploadedAt"].is_string() && image["rootfsUploadedAt"].is_string(), "{image}");
-    let bytes = std::fs::metadata(world.found.image.join("rootfs")).expect("the file").len();
+    let bytes = std::fs::metadata(&world.found.rootfs).expect("the file").len();
     assert_eq!(image["baseRootfsBytes"], json!(bytes));
 
     let vm = crate::harness::create(&api, json!({})).await;
@@ -97,7 +97,6 @@ async fn what_is_no_kernel_or_file_system_is_refused(world: &World) {
             assert_eq!(reply.status, 400, "{kind}: {reply:?}");
         }
     }
-    api.poke(&format!("/v1/images/{id}/set-default")).await.status(400);
     let image = api.get(&format!("/v1/images/{id}")).await.ok().json();
     assert!(image.get("kernelUploadedAt").is_none() && image.get("rootfsUploadedAt").is_none(), "{image}");
     api.delete(&format!("/v1/images/{id}")).await.status(204);
@@ -107,7 +106,7 @@ async fn an_upload_that_breaks_off_changes_nothing(world: &World) {
     let server = world.server().await;
     let api = server.api();
     let id = new_image(&api, "broken-off").await;
-    put_file(&api, &id, "kernel", &world.found.image.join("kernel")).await.status(204);
+    put_file(&api, &id, "kernel", &world.found.kernel).await.status(204);
     let before = api.get(&format!("/v1/images/{id}")).await.ok().json();
     let head = format!(
         "PUT /v1/images/{id}/kernel HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\n\
@@ -125,20 +124,20 @@ async fn a_bundle_brings_both(world: &World) {
     let id = new_image(&api, "bundle").await;
     let dir = tempfile::tempdir().expect("a directory");
     let zip = dir.path().join("bundle.zip");
-    let (image, to) = (world.found.image.clone(), zip.clone());
-    tokio::task::spawn_blocking(move || pack(&image, &to)).await.expect("it is packed");
+    let (found, to) = (world.found.clone(), zip.clone());
+    tokio::task::spawn_blocking(move || pack(&found, &to)).await.expect("it is packed");
     put_file(&api, &id, "bundle", &zip).await.status(204);
     let image = api.get(&format!("/v1/images/{id}")).await.ok().json();
     assert!(image["kernelUploadedAt"].is_string() && image["rootfsUploadedAt"].is_string(), "{image}");
     api.delete(&format!("/v1/images/{id}")).await.status(204);
 }
 
-fn pack(image: &Path, to: &Path) {
+fn pack(found: &Prerequisites, to: &Path) {
     let options = zip::write::SimpleFileOptions::default().compression_level(Some(1));
     let mut zip = zip::ZipWriter::new(std::fs::File::create(to).expect("a file"));
-    for (file, name) in [("kernel", "some/where/vmlinux"), ("rootfs", "some/where/rootfs.ext4")] {
+    for (file, name) in [(&found.kernel, "some/where/vmlinux"), (&found.rootfs, "some/where/rootfs.ext4")] {
         zip.start_file(name, options).expect("an entry");
-        let mut content = std::fs::File::open(image.join(file)).expect("the image");
+        let mut content = std::fs::File::open(file).expect("the image");
         std::io::copy(&mut content, &mut zip).expect("it is packed");
     }
     zip.finish().expect("it is packed");
@@ -148,8 +147,7 @@ async fn a_large_upload_takes_little_memory(world: &World) {
     let server = TestServer::without_image(&world.found, &[]).await;
     let api = server.api();
     let id = new_image(&api, "large").await;
-    let rootfs = world.found.image.join("rootfs");
-    let upload = put_file(&api, &id, "rootfs", &rootfs);
+    let upload = put_file(&api, &id, "rootfs", &world.found.rootfs);
     let mut most = 0;
     let watch = async {
         loop {

@@ -103,7 +103,8 @@ async fn many_stops_at_once_make_one(world: &World) {
 
 async fn ten_vms_at_once(world: &World) {
     let api = world.api().await;
-    let vms = futures_util::future::join_all((0..10).map(|_| crate::harness::create(&api, json!({"memMb": 128})))).await;
+    let vms =
+        futures_util::future::join_all((0..10).map(|_| crate::harness::create(&api, json!({"memMb": 128})))).await;
     let said = futures_util::future::join_all(vms.iter().map(|vm| api.sh(vm, "hostname"))).await;
     assert_eq!(said.len(), 10);
     let mut different = vms.clone();

@@ -5,8 +5,14 @@ use serde_json::json;
 
 use crate::harness::{World, cases};
 
-cases![a_caller_who_asks_too_often_is_told_when_to_come_back, signing_in_is_limited, the_proxy_tells_who_is_asking,
-    bodies_over_their_size_are_read_and_refused, more_vms_than_the_quota_are_refused, broken_json_is_a_400];
+cases![
+    a_caller_who_asks_too_often_is_told_when_to_come_back,
+    signing_in_is_limited,
+    the_proxy_tells_who_is_asking,
+    bodies_over_their_size_are_read_and_refused,
+    more_vms_than_the_quota_are_refused,
+    broken_json_is_a_400
+];
 
 async fn a_caller_who_asks_too_often_is_told_when_to_come_back(world: &World) {
     let server = world.own_server(&[("RATE_LIMIT_DEFAULT", "3"), ("RATE_LIMIT_EXEC", "2")]).await;
@@ -91,7 +97,9 @@ async fn broken_json_is_a_400(world: &World) {
     let deep = format!("{{\"cmd\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let wide = format!("{{{}\"cmd\":1}}", "\"a\":1,".repeat(50_000));
     for path in [format!("/v1/vms/{vm}/exec"), format!("/v1/vms/{vm}/exec/stream")] {
-        for body in ["", "{", "[]", "null", "\"x\"", "{\"cmd\":1}", "{\"cmd\":\"x\"", "{\"cmd\":\"\\ud800\"}", &deep, &wide] {
+        for body in
+            ["", "{", "[]", "null", "\"x\"", "{\"cmd\":1}", "{\"cmd\":\"x\"", "{\"cmd\":\"\\ud800\"}", &deep, &wide]
+        {
             api.post_raw(&path, body.to_owned()).await.status(400);
         }
         api.post_raw(&path, vec![b'{', 0xff, 0xfe, b'}']).await.status(400);

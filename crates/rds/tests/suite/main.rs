@@ -1,8 +1,8 @@
 //! The integration suite: real servers, real VMs, and the public API as the only door. The files mirror the URLs.
 //!
 //! It needs QEMU, the guest agent and an image; without them every test is skipped, loudly, and none is passed.
-//! `RDS_TEST_IMAGE_DIR` names a directory with `kernel`, `rootfs` and `modules` (as `rds image build debian --output`
-//! makes it), `RDS_TEST_AGENT` the static agent. Both have their default places under `target`.
+//! `KERNEL_PATH`, `BASE_ROOTFS_PATH`, `MODULES_PATH` and `RDS_AGENT_PATH` name them, as for the server; without these,
+//! they are looked for where `make image` and `make agent` put them.
 
 mod admin;
 mod api_keys;
@@ -55,7 +55,8 @@ fn main() -> ExitCode {
         vms::cases(),
     ]
     .concat();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the system can start threads");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("the system can start threads");
     let world = match Prerequisites::find() {
         Ok(found) => Some(Arc::new(World::new(found))),
         Err(missing) => {
@@ -66,13 +67,17 @@ fn main() -> ExitCode {
     let trials = cases.into_iter().map(|case| trial(&case, world.clone(), runtime.handle().clone())).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if let Some(world) = world {
-        runtime.block_on(world.close());
+        runtime.block_on(world.close(conclusion.has_failed()));
     }
     conclusion.exit_code()
 }
 
 fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle) -> Trial {
-    let (name, run, skipped) = (case.name(), case.run, world.is_none());
+    let missing = case.needs.is_some_and(|setting| std::env::var_os(setting).is_none());
+    if missing {
+        eprintln!("*** {} is skipped: {} is not set ***", case.name(), case.needs.unwrap_or_default());
+    }
+    let (name, run, skipped) = (case.name(), case.run, missing || world.is_none());
     let body = move || {
         if let Some(world) = world {
             runtime.block_on(run(world));

@@ -107,7 +107,8 @@ async fn a_terminal_needs_a_key_and_a_vm(world: &World) {
 
 async fn leaving_ends_what_runs(world: &World) {
     let (api, vm) = world.vm().await;
-    let mut socket = open(world.server().await, vm, "?cmd=echo%20on%3B%20sleep%203333", Some(API_KEY)).await.expect("one");
+    let mut socket =
+        open(world.server().await, vm, "?cmd=echo%20on%3B%20sleep%203333", Some(API_KEY)).await.expect("one");
     read_until(&mut socket, "on").await;
     drop(socket);
     let begun = std::time::Instant::now();

@@ -24,12 +24,25 @@ async fn code(api: &Api, vm: &str, code: &str) -> Value {
 
 async fn both_kinds_of_modules_run_inline(world: &World) {
     let (api, vm) = world.vm().await;
-    api.sh(vm, "mkdir -p js && echo 'module.exports = { n: 40 }' > js/c.cjs && echo 'export const n = 2' > js/e.mjs").await;
-    let reply = code(&api, vm, "const { n } = require('./js/c.cjs'); const p = require('path'); result.set([n, p.basename('/a/b')])").await;
+    api.sh(vm, "mkdir -p js && echo 'module.exports = { n: 40 }' > js/c.cjs && echo 'export const n = 2' > js/e.mjs")
+        .await;
+    let reply = code(
+        &api,
+        vm,
+        "const { n } = require('./js/c.cjs'); const p = require('path'); result.set([n, p.basename('/a/b')])",
+    )
+    .await;
     assert_eq!(reply["result"], json!([40, "b"]), "{reply}");
-    let reply = code(&api, vm, "console.log(process.cwd());\nimport { n } from './js/e.mjs';\nresult.set(await Promise.resolve(n));").await;
+    let reply = code(
+        &api,
+        vm,
+        "console.log(process.cwd());\nimport { n } from './js/e.mjs';\nresult.set(await Promise.resolve(n));",
+    )
+    .await;
     assert_eq!((&reply["result"], &reply["stdout"]), (&json!(2), &json!("/workspace\n")), "{reply}");
-    let reply = code(&api, vm, "import fs from 'node:fs'; const result = fs.existsSync('/workspace'); console.log(result)").await;
+    let reply =
+        code(&api, vm, "import fs from 'node:fs'; const result = fs.existsSync('/workspace'); console.log(result)")
+            .await;
     assert_eq!((&reply["exitCode"], &reply["stdout"]), (&json!(0), &json!("true\n")), "{reply}");
     let reply = code(&api, vm, "const result = 5; console.log(result)").await;
     assert_eq!((&reply["exitCode"], &reply["stdout"]), (&json!(0), &json!("5\n")), "{reply}");
@@ -64,7 +77,8 @@ async fn what_was_set_before_an_exit_is_kept(world: &World) {
 
 async fn a_file_runs_where_it_lies(world: &World) {
     let (api, vm) = world.vm().await;
-    api.sh(vm, "mkdir -p js/app && echo 'result.set(process.cwd())' | tee js/app/m.mjs js/app/m.cjs > js/app/m.js").await;
+    api.sh(vm, "mkdir -p js/app && echo 'result.set(process.cwd())' | tee js/app/m.mjs js/app/m.cjs > js/app/m.js")
+        .await;
     for file in ["m.js", "m.cjs", "m.mjs"] {
         let reply = run(&api, vm, json!({"path": format!("js/app/{file}")})).await;
         assert_eq!(reply["result"], "/workspace/js/app", "{file}: {reply}");

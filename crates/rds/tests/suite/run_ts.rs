@@ -107,8 +107,17 @@ async fn paths_outside_the_workspace_are_refused(world: &World) {
     let (api, vm) = world.vm().await;
     for call in ["run-ts", "run-js"] {
         for path in [
-            "/home/user/a.ts", "/etc/passwd", "../etc/passwd", "/workspace/../etc/passwd", "/workspacex/a.ts", "/", "",
-            "/workspace/a\0.ts", "~/a.ts/../../x", "file:///workspace/a.ts", "https://example.org/a.ts",
+            "/home/user/a.ts",
+            "/etc/passwd",
+            "../etc/passwd",
+            "/workspace/../etc/passwd",
+            "/workspacex/a.ts",
+            "/",
+            "",
+            "/workspace/a\0.ts",
+            "~/a.ts/../../x",
+            "file:///workspace/a.ts",
+            "https://example.org/a.ts",
         ] {
             let reply = api.post(&format!("/v1/vms/{vm}/{call}"), &json!({ "path": path })).await;
             let harmless = path.contains("://") || path.starts_with('~');
@@ -161,7 +170,8 @@ async fn deno_reads_and_writes_what_it_may(world: &World) {
 
 async fn output_has_no_colours(world: &World) {
     let (api, vm) = world.vm().await;
-    let reply = code(&api, vm, "console.log('\\x1b[31mred\\x1b[0m', Deno.noColor); console.error('%cx', 'color: red')").await;
+    let reply =
+        code(&api, vm, "console.log('\\x1b[31mred\\x1b[0m', Deno.noColor); console.error('%cx', 'color: red')").await;
     assert_eq!(reply["stdout"], "red true\n", "{reply}");
     assert!(!reply["stderr"].as_str().expect("text").contains('\u{1b}'));
 }
@@ -179,11 +189,20 @@ async fn senseless_requests_are_refused(world: &World) {
     for (call, flags) in [("run-ts", "denoFlags"), ("run-js", "nodeFlags")] {
         let path = format!("/v1/vms/{vm}/{call}");
         for body in [
-            json!({}), json!({"code": null}), json!({"code": 1}), json!({"code": "1", "timeoutMs": 120_001}),
-            json!({"code": "1", "timeoutMs": 0}), json!({"code": "1", "env": {"A": "1"}}),
-            json!({"code": "1", "env": ["A"]}), json!({"code": "1", "env": ["=x"]}), json!({"code": "1", "env": ["A\0=x"]}),
-            json!({"code": "1", "args": "x"}), json!({"code": "1", "args": ["a\0b"]}), json!({"code": "1", "args": [1]}),
-            json!({"code": "1", flags: "x"}), json!({"path": 1}),
+            json!({}),
+            json!({"code": null}),
+            json!({"code": 1}),
+            json!({"code": "1", "timeoutMs": 120_001}),
+            json!({"code": "1", "timeoutMs": 0}),
+            json!({"code": "1", "env": {"A": "1"}}),
+            json!({"code": "1", "env": ["A"]}),
+            json!({"code": "1", "env": ["=x"]}),
+            json!({"code": "1", "env": ["A\0=x"]}),
+            json!({"code": "1", "args": "x"}),
+            json!({"code": "1", "args": ["a\0b"]}),
+            json!({"code": "1", "args": [1]}),
+            json!({"code": "1", flags: "x"}),
+            json!({"path": 1}),
         ] {
             let reply = api.post(&path, &body).await;
             assert_eq!(reply.status, 400, "{call} {body}: {reply:?}");

@@ -19,7 +19,8 @@ cases![
 async fn an_archive_is_unpacked_for_the_user(world: &World) {
     let (api, vm) = world.vm().await;
     let run = Entry { mode: 0o6777, ..file("bin/run", b"#!/bin/sh\necho ran\n") };
-    let archive = targz(&[special("./dir/", EntryType::Directory, None), file("./dir/a.txt", b"a"), run, file("é", b"u")]);
+    let archive =
+        targz(&[special("./dir/", EntryType::Directory, None), file("./dir/a.txt", b"a"), run, file("é", b"u")]);
     api.upload(vm, "/workspace/up/new/place", archive).await.status(204);
     let cmd = "cd up/new/place; cat dir/a.txt é; bin/run; stat -c '%u:%g %a' bin/run dir/a.txt dir";
     let seen = api.sh(vm, cmd).await;
@@ -78,7 +79,11 @@ async fn hostile_entries_are_refused_before_anything_is_written(world: &World) {
         let archive = targz(&[file("good", b"x"), entry]);
         let reply = api.upload(vm, "/workspace/hostile/sub", archive).await;
         assert_eq!(reply.status, 400, "{what}: {reply:?}");
-        assert_eq!(api.sh(vm, "find hostile | wc -l; ls /workspace/escape /tmp/escape 2>/dev/null | wc -l").await, "1\n0", "{what}");
+        assert_eq!(
+            api.sh(vm, "find hostile | wc -l; ls /workspace/escape /tmp/escape 2>/dev/null | wc -l").await,
+            "1\n0",
+            "{what}"
+        );
     }
 }
 

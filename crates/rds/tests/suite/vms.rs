@@ -48,15 +48,39 @@ async fn senseless_wishes_are_refused(world: &World) {
     let api = world.api().await;
     let many: Vec<String> = (0..65).map(|n| format!("10.0.0.{n}")).collect();
     for change in [
-        json!({"cpu": 0}), json!({"cpu": 5}), json!({"cpu": 1.5}), json!({"cpu": -1}), json!({"cpu": "1"}),
-        json!({"cpu": null}), json!({"cpu": 1e300}), json!({"memMb": 127}), json!({"memMb": 2049}),
-        json!({"memMb": 128.5}), json!({"allowIps": null}), json!({"allowIps": "1.2.3.4"}), json!({"allowIps": [1]}),
-        json!({"allowIps": ["example.com"]}), json!({"allowIps": ["1.2.3.4/33"]}), json!({"allowIps": ["::1"]}),
-        json!({"allowIps": ["1.2.3"]}), json!({"allowIps": ["1.2.3.4/"]}), json!({"allowIps": ["1.2.3.4\n"]}),
-        json!({"allowIps": many}), json!({"diskSizeMb": 0}), json!({"diskSizeMb": -1}), json!({"diskSizeMb": 1e12}),
-        json!({"diskSizeMb": "64"}), json!({"outboundInternet": "yes"}), json!({"imageId": 1}),
-        json!({"name": "a/b"}), json!({"name": "a\nb"}), json!({"name": ""}), json!({"labels": []}),
-        json!({"ttlSeconds": 0}), json!({"imageId": "img-none"}), json!({"imageId": "../../etc"}),
+        json!({"cpu": 0}),
+        json!({"cpu": 5}),
+        json!({"cpu": 1.5}),
+        json!({"cpu": -1}),
+        json!({"cpu": "1"}),
+        json!({"cpu": null}),
+        json!({"cpu": 1e300}),
+        json!({"memMb": 127}),
+        json!({"memMb": 2049}),
+        json!({"memMb": 128.5}),
+        json!({"allowIps": null}),
+        json!({"allowIps": "1.2.3.4"}),
+        json!({"allowIps": [1]}),
+        json!({"allowIps": ["example.com"]}),
+        json!({"allowIps": ["1.2.3.4/33"]}),
+        json!({"allowIps": ["::1"]}),
+        json!({"allowIps": ["1.2.3"]}),
+        json!({"allowIps": ["1.2.3.4/"]}),
+        json!({"allowIps": ["1.2.3.4\n"]}),
+        json!({"allowIps": many}),
+        json!({"diskSizeMb": 0}),
+        json!({"diskSizeMb": -1}),
+        json!({"diskSizeMb": 1e12}),
+        json!({"diskSizeMb": "64"}),
+        json!({"outboundInternet": "yes"}),
+        json!({"imageId": 1}),
+        json!({"name": "a/b"}),
+        json!({"name": "a\nb"}),
+        json!({"name": ""}),
+        json!({"labels": []}),
+        json!({"ttlSeconds": 0}),
+        json!({"imageId": "img-none"}),
+        json!({"imageId": "../../etc"}),
     ] {
         let mut body = json!({"cpu": 1, "memMb": 256, "allowIps": []});
         body.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
@@ -81,7 +105,9 @@ async fn ids_that_are_none_find_nothing(world: &World) {
     }
     let unicode = "%C3%A9%F0%9F%98%80";
     let upper = "0D6BD3A4-6F0C-4A54-8F42-9A1FBE1F2D3E";
-    for id in ["x", "%00", "a%00b", "a%0Ab", "%2e%2e", "..%2f..", "%2Fetc%2Fpasswd", unicode, upper, "%FF", "{id}", "%25"] {
+    for id in
+        ["x", "%00", "a%00b", "a%0Ab", "%2e%2e", "..%2f..", "%2Fetc%2Fpasswd", unicode, upper, "%FF", "{id}", "%25"]
+    {
         for (method, tail) in [("GET", ""), ("DELETE", ""), ("POST", "/stop"), ("POST", "/start"), ("GET", "/logs")] {
             let request = format!(
                 "{method} /v1/vms/{id}{tail} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {}\r\nconnection: close\r\n\r\n",
@@ -119,7 +145,8 @@ async fn the_same_key_never_makes_a_second_vm(world: &World) {
 
 async fn a_name_belongs_to_one_vm(world: &World) {
     let (api, id) = world.own_vm(json!({"name": "taken", "memMb": 128})).await;
-    let reply = api.post("/v1/vms", &json!({"cpu": 1, "memMb": 128, "allowIps": [], "name": "taken"})).await.status(409);
+    let reply =
+        api.post("/v1/vms", &json!({"cpu": 1, "memMb": 128, "allowIps": [], "name": "taken"})).await.status(409);
     assert!(reply.message().contains("taken"), "{}", reply.message());
     api.delete(&format!("/v1/vms/{id}")).await.status(204);
     let (_, id) = world.own_vm(json!({"name": "taken", "memMb": 128})).await;

@@ -27,6 +27,8 @@ pub(crate) struct Case {
     pub(crate) module: &'static str,
     /// Name of its function.
     pub(crate) function: &'static str,
+    /// A variable without which it is skipped.
+    pub(crate) needs: Option<&'static str>,
     /// Runs it.
     pub(crate) run: fn(Arc<World>) -> Run,
 }
@@ -39,13 +41,14 @@ impl Case {
     }
 }
 
-/// Lists a module's tests as its `cases()`. One that is forgotten is an unused function, which the lints refuse.
+/// Lists a module's tests as its `cases()`; `needs "VARIABLE"` behind a test's name skips it without that. One that is forgotten is an unused function, which the lints refuse.
 macro_rules! cases {
-    ($($function:ident),* $(,)?) => {
+    ($($function:ident $(needs $needs:literal)?),* $(,)?) => {
         pub(crate) fn cases() -> Vec<$crate::harness::Case> {
             vec![$($crate::harness::Case {
                 module: module_path!(),
                 function: stringify!($function),
+                needs: None$(.or(Some($needs)))?,
                 run: |world| Box::pin(async move { $function(&world).await }),
             }),*]
         }

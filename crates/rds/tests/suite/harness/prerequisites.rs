@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 /// The files that a server is given.
 #[derive(Debug, Clone)]
 pub(crate) struct Prerequisites {
-    /// Directory with `kernel`, `rootfs` and `modules`.
-    pub(crate) image: PathBuf,
+    /// The image's kernel.
+    pub(crate) kernel: PathBuf,
+    /// The image's root filesystem.
+    pub(crate) rootfs: PathBuf,
+    /// The kernel's modules; absent if everything is built in.
+    pub(crate) modules: Option<PathBuf>,
     /// The static guest agent.
     pub(crate) agent: PathBuf,
 }
@@ -15,21 +19,35 @@ impl Prerequisites {
     /// Finds them, or says in one line what is missing and how to get it.
     pub(crate) fn find() -> Result<Self, String> {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-        let from_env = |name: &str, default: PathBuf| std::env::var_os(name).map_or(default, PathBuf::from);
-        let image = from_env("RDS_TEST_IMAGE_DIR", target.join("test-image"));
-        let agent = from_env("RDS_TEST_AGENT", target.join("x86_64-unknown-linux-gnu/agent/rds-agent"));
+        let named = |setting: &str, default: &str| {
+            let path = std::env::var_os(setting).map_or_else(|| target.join(default), PathBuf::from);
+            path.canonicalize().map_err(|error| format!("{}: {error}; {setting} names another", path.display()))
+        };
         if !on_path("qemu-system-x86_64") {
             return Err("qemu-system-x86_64 is not installed (package qemu-system-x86)".into());
         }
-        if let Some(missing) = ["kernel", "rootfs"].iter().find(|file| !image.join(file).is_file()) {
-            let image = image.display();
-            return Err(format!("{image}/{missing} is missing (make it with `rds image build debian --output {image}`)"));
-        }
-        if !agent.is_file() {
-            return Err(format!("the agent {} is missing (make it with `make agent`)", agent.display()));
-        }
-        let whole = |path: PathBuf| path.canonicalize().map_err(|error| format!("{}: {error}", path.display()));
-        Ok(Self { image: whole(image)?, agent: whole(agent)? })
+        Ok(Self {
+            kernel: named("KERNEL_PATH", "image/kernel")?,
+            rootfs: named("BASE_ROOTFS_PATH", "image/rootfs")?,
+            modules: named("MODULES_PATH", "image/modules").ok(),
+            agent: named("RDS_AGENT_PATH", "x86_64-unknown-linux-gnu/agent/rds-agent")?,
+        })
+    }
+
+    /// The files of the image by their names in the API.
+    pub(crate) fn image_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let both = [("kernel", self.kernel.as_path()), ("rootfs", self.rootfs.as_path())];
+        both.into_iter().chain(self.modules.as_deref().map(|modules| ("modules", modules)))
+    }
+
+    /// The settings that make a server use the image in place.
+    pub(crate) fn image_settings(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let setting = |kind| match kind {
+            "kernel" => "KERNEL_PATH",
+            "rootfs" => "BASE_ROOTFS_PATH",
+            _ => "MODULES_PATH",
+        };
+        self.image_files().map(move |(kind, path)| (setting(kind), path))
     }
 }
 

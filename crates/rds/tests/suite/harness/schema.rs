@@ -109,7 +109,23 @@ fn matches(template: &str, path: &str) -> bool {
 fn strict_components(components: &Value) -> Value {
     let schemas = components["schemas"].as_object().cloned().unwrap_or_default();
     let schemas: Map<String, Value> = schemas.iter().map(|(name, schema)| (name.clone(), strict(schema))).collect();
-    json!({ "schemas": schemas })
+    let open: Map<String, Value> = schemas.iter().map(|(name, schema)| (name.clone(), open(schema))).collect();
+    json!({ "schemas": schemas, "open": open })
+}
+
+/// A part of an `allOf`: what it does not list, another part may.
+fn open(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        if fields.get("additionalProperties") == Some(&json!(false)) {
+            fields.remove("additionalProperties");
+        }
+        if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+            let reference = reference.replace("#/components/schemas/", "#/components/open/");
+            fields.insert("$ref".into(), json!(reference));
+        }
+    }
+    schema
 }
 
 /// An OpenAPI 3.0 schema as a JSON Schema that allows nothing unlisted.
@@ -122,7 +138,7 @@ fn strict(schema: &Value) -> Value {
             ("properties", Value::Object(members)) => {
                 Value::Object(members.iter().map(|(name, schema)| (name.clone(), strict(schema))).collect())
             }
-            ("allOf", Value::Array(parts)) => Value::Array(parts.clone()),
+            ("allOf", Value::Array(parts)) => Value::Array(parts.iter().map(open).collect()),
             ("oneOf" | "anyOf", Value::Array(parts)) => Value::Array(parts.iter().map(strict).collect()),
             ("items" | "additionalProperties" | "not", schema) => strict(schema),
             (_, other) => other.clone(),
@@ -131,6 +147,9 @@ fn strict(schema: &Value) -> Value {
     }
     if out.contains_key("properties") && !out.contains_key("additionalProperties") {
         out.insert("additionalProperties".into(), json!(false));
+    }
+    if out.contains_key("allOf") {
+        out.insert("unevaluatedProperties".into(), json!(false));
     }
     let schema = Value::Object(out);
     if fields.get("nullable") == Some(&json!(true)) { json!({"anyOf": [{"type": "null"}, schema]}) } else { schema }

@@ -49,11 +49,7 @@ impl TestServer {
     /// Starts a server with the image in place and these settings besides.
     pub(crate) async fn start(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
         let mut env = base_env();
-        let file = |name: &str| found.image.join(name).display().to_string();
-        env.extend([("KERNEL_PATH", file("kernel")), ("BASE_ROOTFS_PATH", file("rootfs"))].map(owned));
-        if found.image.join("modules").is_file() {
-            env.push(owned(("MODULES_PATH", file("modules"))));
-        }
+        env.extend(found.image_settings().map(|(name, path)| owned((name, path.display().to_string()))));
         env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
         Self::with_env(env, settings).await
     }
@@ -213,6 +209,7 @@ fn base_env() -> Vec<(String, String)> {
             ("ADMIN_EMAIL", ADMIN_EMAIL),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD),
             ("MAX_VMS", "40"),
+            ("NO_COLOR", "1"),
         ]
         .map(|(name, value)| owned((name, value.to_owned()))),
     );

@@ -48,10 +48,15 @@ impl World {
         TestServer::start(&self.found, settings).await
     }
 
-    /// Ends what is shared.
-    pub(crate) async fn close(&self) {
-        let (Some(server), Some(vm)) = (self.server.get(), self.vm.get()) else { return };
-        server.api().delete(&format!("/v1/vms/{vm}")).await;
+    /// Ends what is shared; after a failure the server's log is shown.
+    pub(crate) async fn close(&self, failed: bool) {
+        let Some(server) = self.server.get() else { return };
+        if failed {
+            eprintln!("--- end of the shared server's log ---\n{}\n---", server.log_tail());
+        }
+        if let Some(vm) = self.vm.get() {
+            server.api().delete(&format!("/v1/vms/{vm}")).await;
+        }
     }
 }
 

@@ -1,0 +1,120 @@
+//! A measured figure, its floor and its limit. Pure.
+
+use serde::Serialize;
+
+use crate::output;
+
+/// What a figure may be at most.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Limit {
+    /// So many times its floor.
+    Times(f64),
+    /// So much more than its floor.
+    Plus(f64),
+    /// This itself.
+    AtMost(f64),
+}
+
+/// A measured figure.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Figure {
+    /// What was measured.
+    pub(crate) name: String,
+    /// In what.
+    pub(crate) unit: &'static str,
+    /// The figure.
+    pub(crate) measured: f64,
+    /// The same work without the server.
+    pub(crate) floor: Option<f64>,
+    /// What the floor is.
+    pub(crate) floor_is: &'static str,
+    /// What it may be at most.
+    pub(crate) limit: Limit,
+}
+
+impl Figure {
+    /// The largest value that passes.
+    fn allowed(&self) -> f64 {
+        let floor = self.floor.unwrap_or_default();
+        match self.limit {
+            Limit::Times(factor) => floor * factor,
+            Limit::Plus(more) => floor + more,
+            Limit::AtMost(most) => most,
+        }
+    }
+
+    /// Whether it keeps to its limit.
+    pub(crate) fn passes(&self) -> bool {
+        self.measured <= self.allowed()
+    }
+
+    fn row(&self) -> Vec<String> {
+        let unit = self.unit;
+        let shown = |value: f64| format!("{value:.1} {unit}");
+        let compared = match (self.limit, self.floor) {
+            (Limit::Plus(_), Some(floor)) => format!("{:+.1} {unit}", self.measured - floor),
+            (_, Some(floor)) => format!("{:.2} ×", self.measured / floor),
+            _ => String::from("-"),
+        };
+        let limit = match self.limit {
+            Limit::Times(factor) => format!("{factor} ×"),
+            Limit::Plus(more) => format!("+{more} {unit}"),
+            Limit::AtMost(most) => format!("{most} {unit}"),
+        };
+        let floor = self.floor.map_or_else(|| "-".into(), shown);
+        let verdict = if self.passes() { "pass" } else { "FAIL" };
+        vec![self.name.clone(), shown(self.measured), floor, compared, limit, verdict.into(), self.floor_is.into()]
+    }
+}
+
+/// The figures for people.
+pub(crate) fn table(figures: &[Figure]) -> String {
+    let rows: Vec<Vec<String>> = figures.iter().map(Figure::row).collect();
+    output::table(&["FIGURE", "MEASURED", "FLOOR", "RATIO", "LIMIT", "", "THE FLOOR IS"], &rows)
+}
+
+/// The value below which `share` (0 to 1) of the samples lie.
+pub(crate) fn percentile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a small count is a small count"
+    )]
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// The middle sample.
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    percentile(samples, 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(measured: f64, floor: Option<f64>, limit: Limit) -> Figure {
+        Figure { name: "f".into(), unit: "ms", measured, floor, floor_is: "", limit }
+    }
+
+    #[test]
+    fn a_figure_passes_up_to_its_limit() {
+        assert!(figure(115.0, Some(100.0), Limit::Times(1.15)).passes());
+        assert!(!figure(116.0, Some(100.0), Limit::Times(1.15)).passes());
+        assert!(figure(9.0, Some(5.0), Limit::Plus(4.0)).passes());
+        assert!(!figure(9.1, Some(5.0), Limit::Plus(4.0)).passes());
+        assert!(!figure(41.0, None, Limit::AtMost(40.0)).passes());
+        assert!(!figure(f64::NAN, None, Limit::AtMost(40.0)).passes(), "nothing measured is no pass");
+    }
+
+    #[test]
+    fn percentiles_are_samples() {
+        let samples: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!((median(&samples), percentile(&samples, 0.99), percentile(&samples, 1.0)), (50.0, 99.0, 100.0));
+    }
+}

@@ -1,0 +1,123 @@
+//! `rds bench`: what the server costs, each figure beside its floor from the same run.
+//!
+//! A floor is the same work without the server: a machine started by hand, a program timed inside the guest.
+
+mod channel;
+mod cold;
+mod figure;
+mod files;
+mod load;
+mod run;
+mod server;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use self::figure::{Figure, table};
+use self::server::BenchServer;
+use crate::api::CreateVm;
+use crate::cli::Shared;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output;
+
+/// What to measure, and how often.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Measure these only
+    #[arg(long, value_delimiter = ',', value_name = "GROUP")]
+    only: Vec<Group>,
+    /// Rounds of what takes seconds; commands are run fifty times as often
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Measure the running server that --url names, without what can only be seen from beside it
+    #[arg(long)]
+    running: bool,
+}
+
+/// Figures that are measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Creating a VM
+    Create,
+    /// A shell command
+    Exec,
+    /// A TypeScript program
+    RunTs,
+    /// Uploading and downloading
+    Files,
+    /// Many at once, and memory
+    Load,
+}
+
+impl Bench {
+    /// Measures; the exit code is 1 if a figure is over its limit.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        let mut server = None;
+        let client = if self.running {
+            shared.client()?
+        } else {
+            let own = BenchServer::start().await?;
+            let client = own.client()?;
+            server = Some(own);
+            client
+        };
+        let measured = tokio::select! {
+            measured = self.measure(&client, server.as_ref()) => measured,
+            _ = tokio::signal::ctrl_c() => Err(CliError::Failed("interrupted".into())),
+        };
+        if let Some(server) = server {
+            server.end().await;
+        }
+        let figures = measured?;
+        if shared.json {
+            output::json(&json!({"figures": figures}));
+        } else {
+            output::line(&table(&figures));
+        }
+        Ok(u8::from(!figures.iter().all(Figure::passes)))
+    }
+
+    fn wants(&self, group: Group) -> bool {
+        self.only.is_empty() || self.only.contains(&group)
+    }
+
+    async fn measure(&self, client: &Client, server: Option<&BenchServer>) -> Result<Vec<Figure>, CliError> {
+        let rounds = self.rounds as usize;
+        let mut figures = Vec::new();
+        if self.wants(Group::Create)
+            && let Some(server) = server
+        {
+            figures.push(cold::measure(client, server, rounds).await?);
+        }
+        if [Group::Exec, Group::RunTs, Group::Files].into_iter().any(|group| self.wants(group)) {
+            let vm = client.create_vm(&vm(512)).await?.id;
+            let measured = self.measure_in(client, &vm, rounds).await;
+            client.delete_vm(&vm).await?;
+            figures.extend(measured?);
+        }
+        if self.wants(Group::Load) {
+            figures.extend(load::measure(client, server.map(BenchServer::pid)).await?);
+        }
+        Ok(figures)
+    }
+
+    async fn measure_in(&self, client: &Client, vm: &str, rounds: usize) -> Result<Vec<Figure>, CliError> {
+        let mut figures = Vec::new();
+        if self.wants(Group::Exec) {
+            figures.extend(run::exec(client, vm, rounds * 50).await?);
+        }
+        if self.wants(Group::RunTs) {
+            figures.push(run::run_ts(client, vm, rounds * 2).await?);
+        }
+        if self.wants(Group::Files) {
+            figures.extend(files::measure(client, vm, rounds).await?);
+        }
+        Ok(figures)
+    }
+}
+
+/// A VM of one processor.
+fn vm(mem_mb: u32) -> CreateVm {
+    CreateVm { cpu: 1, mem_mb, ..CreateVm::default() }
+}
