@@ -13,6 +13,7 @@ pub mod frame;
 pub mod guest;
 pub mod limits;
 pub mod link;
+pub mod peer;
 pub mod routes;
 
 /// Generation of this protocol. The manager refuses an agent that answers another one.

@@ -24,3 +24,20 @@ pub const STAT: &str = "/v1/files/stat";
 
 /// `GET ?path=PATH` → [`crate::files::Listing`].
 pub const LIST: &str = "/v1/files/list";
+
+/// `PUT` a JSON object of strings: the environment of the VM's secrets from now on → 204. Programs that run keep the old
+/// values; workers are replaced, and calls that begin after the reply see the new ones.
+pub const SECRETS: &str = "/v1/secrets";
+
+/// `POST` [`crate::peer::OpenBridge`] → [`crate::peer::Bridge`].
+pub const BRIDGE: &str = "/v1/peers/bridge";
+
+/// `PUT` an uncompressed tar with the directories `peers` and `rds` → 204. They take the place of `/workspace/peers` and
+/// `/workspace/.rds` at once, owned by root and read-only.
+pub const TREES: &str = "/v1/peers/trees";
+
+/// `POST` [`crate::peer::Offer`] → [`crate::peer::Offered`]. The modules are loaded.
+pub const OFFER: &str = "/v1/peers/offer";
+
+/// `POST` [`crate::peer::Call`] → [`crate::peer::Outcome`]. Dropping the request cancels the call.
+pub const CALL: &str = "/v1/peers/call";
