@@ -19,6 +19,9 @@ pub const RUN_BYTES: usize = 1024 * 1024;
 /// Size of a body that signs in.
 pub const LOGIN_BYTES: usize = 16 * 1024;
 
+/// What a client may take to send a body.
+const READ_TIME: Duration = Duration::from_secs(30);
+
 /// What is read of a body that is refused for its size, so that simple clients see the answer.
 const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -63,6 +66,11 @@ fn explain(error: &serde_json::Error, empty: bool) -> String {
 }
 
 async fn read(body: Body, cap: usize) -> Result<Bytes> {
+    let late = |_| Error::invalid("The request body did not arrive in time");
+    tokio::time::timeout(READ_TIME, read_all(body, cap)).await.map_err(late)?
+}
+
+async fn read_all(body: Body, cap: usize) -> Result<Bytes> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {

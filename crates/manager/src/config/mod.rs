@@ -53,7 +53,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks what one setting alone cannot show, and takes an empty secret for none.
+    /// Checks what one setting alone cannot show, and takes an empty secret or path for none.
     pub fn validated(mut self) -> Result<Self, ConfigError> {
         let refuse = |text: &str| Err(ConfigError(text.into()));
         for secret in [&mut self.auth.api_key, &mut self.auth.admin_password, &mut self.database.database_url] {
@@ -64,6 +64,8 @@ impl Config {
         if self.auth.admin_email.as_ref().is_some_and(|email| email.trim().is_empty()) {
             self.auth.admin_email = None;
         }
+        self.storage.drop_empty_paths();
+        self.database.sqlite_path.take_if(|path| path.as_os_str().is_empty());
         match (&self.auth.admin_email, &self.auth.admin_password) {
             (Some(_), None) => return refuse("ADMIN_EMAIL is set but ADMIN_PASSWORD is not: set both or neither"),
             (None, Some(_)) => return refuse("ADMIN_PASSWORD is set but ADMIN_EMAIL is not: set both or neither"),

@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
+}
+
+/// Unlike the usual parser of paths this takes an empty one, which [`super::Config::validated`] takes for none.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// An address stands for the network of itself alone.
@@ -68,19 +74,19 @@ pub struct StorageConfig {
     #[arg(long, env = "STORAGE_ROOT", default_value = "/var/lib/run-dat-sheesh", value_name = "DIR")]
     pub storage_root: PathBuf,
     /// Directory of the images [default: images in STORAGE_ROOT]
-    #[arg(long, env = "IMAGES_DIR", value_name = "DIR")]
+    #[arg(long, env = "IMAGES_DIR", value_parser = path(), value_name = "DIR")]
     pub images_dir: Option<PathBuf>,
     /// Kernel of an image that is used in place
-    #[arg(long, env = "KERNEL_PATH", value_name = "FILE")]
+    #[arg(long, env = "KERNEL_PATH", value_parser = path(), value_name = "FILE")]
     pub kernel_path: Option<PathBuf>,
     /// Root filesystem of an image that is used in place
-    #[arg(long, env = "BASE_ROOTFS_PATH", value_name = "FILE")]
+    #[arg(long, env = "BASE_ROOTFS_PATH", value_parser = path(), value_name = "FILE")]
     pub base_rootfs_path: Option<PathBuf>,
     /// cpio archive of the kernel modules of an image that is used in place
-    #[arg(long, env = "MODULES_PATH", value_name = "FILE")]
+    #[arg(long, env = "MODULES_PATH", value_parser = path(), value_name = "FILE")]
     pub modules_path: Option<PathBuf>,
     /// The guest agent [default: rds-agent beside this program]
-    #[arg(long, env = "RDS_AGENT_PATH", value_name = "FILE")]
+    #[arg(long, env = "RDS_AGENT_PATH", value_parser = path(), value_name = "FILE")]
     pub rds_agent_path: Option<PathBuf>,
     /// How a VM's disk is cloned
     #[arg(long, env = "ROOTFS_CLONE_MODE", default_value = "auto")]
@@ -113,6 +119,20 @@ impl StorageConfig {
         self.rds_agent_path.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("rds-agent"))
     }
 
+    /// A variable that is set to nothing is as good as not set.
+    pub(super) fn drop_empty_paths(&mut self) {
+        let paths = [
+            &mut self.images_dir,
+            &mut self.kernel_path,
+            &mut self.base_rootfs_path,
+            &mut self.modules_path,
+            &mut self.rds_agent_path,
+        ];
+        for path in paths {
+            path.take_if(|path| path.as_os_str().is_empty());
+        }
+    }
+
     /// The files that were given in place, by the name of their setting.
     pub(super) fn given_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         [
@@ -141,7 +161,7 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DB_DIALECT", default_value = "sqlite")]
     pub db_dialect: Dialect,
     /// The SQLite file [default: manager.db in STORAGE_ROOT]
-    #[arg(long, env = "SQLITE_PATH", value_name = "FILE")]
+    #[arg(long, env = "SQLITE_PATH", value_parser = path(), value_name = "FILE")]
     pub sqlite_path: Option<PathBuf>,
     /// URL of the Postgres database; may hold a password
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]

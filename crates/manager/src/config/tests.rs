@@ -46,6 +46,16 @@ fn the_file_is_refused_by_the_name_of_the_setting() {
 }
 
 #[test]
+fn what_is_set_to_nothing_is_not_set() {
+    let flags =
+        ["--kernel-path=", "--base-rootfs-path=", "--modules-path=", "--sqlite-path=", "--api-key=", "--admin-email="];
+    let config = parse(command(), &flags).unwrap();
+    assert!(
+        config.storage.kernel_path.is_none() && config.database.sqlite_path.is_none() && config.auth.api_key.is_none()
+    );
+}
+
+#[test]
 fn senseless_values_are_refused_in_one_line() {
     for (args, part) in [
         (&["--port", "70000"][..], "--port"),
@@ -72,4 +82,36 @@ fn secrets_are_not_in_any_text() {
     let file = dir.path().join("rds.toml");
     std::fs::write(&file, "api_key = \"sesame\"\n").unwrap();
     assert!(!with_file(command(), &file).unwrap().render_long_help().to_string().contains("sesame"));
+}
+
+/// The committed page. `UPDATE_DOCS=1 cargo test` writes it anew.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+
+#[test]
+fn the_page_of_settings_is_current() {
+    let page = page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(PAGE, &page).unwrap();
+    }
+    let written = std::fs::read_to_string(PAGE).unwrap_or_default();
+    assert!(written == page, "docs/configuration.md is stale: run UPDATE_DOCS=1 cargo test -p rds-manager config");
+}
+
+fn page() -> String {
+    let mut page = String::from(
+        "# Settings of the server\n\n\
+         Each is a flag, an environment variable and a key of the TOML file that `--config` or `RDS_CONFIG` names; a flag \
+         wins over the environment, the environment over the file. The key is the variable's name in lower case. A value \
+         that makes no sense stops the start with one line that says which and why.\n\n\
+         | variable | flag | default | what |\n|---|---|---|---|\n",
+    );
+    for arg in command().get_arguments() {
+        let variable = arg.get_env().unwrap().to_str().unwrap();
+        assert!(variable.to_lowercase() == arg.get_id().as_str() || arg.get_id() == "config", "{variable}");
+        let values = arg.get_default_values().iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
+        let default = if values.is_empty() { String::new() } else { format!("`{}`", values.join(",")) };
+        let help = arg.get_help().unwrap().to_string().replace('|', "\\|");
+        page += &format!("| `{variable}` | `--{}` | {default} | {help} |\n", arg.get_long().unwrap());
+    }
+    page
 }

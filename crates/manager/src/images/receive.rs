@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::MAX_UPLOAD_BYTES;
 use crate::auth::hex;
@@ -17,6 +19,8 @@ use crate::error::{Error, Result};
 
 /// Chunks between the network and the disk.
 const CHUNKS: usize = 8;
+/// How long an upload may bring nothing at all.
+const STANDSTILL: Duration = Duration::from_secs(60);
 const BUFFER_BYTES: usize = 256 * 1024;
 const HOLE_BYTES: usize = 64 * 1024;
 
@@ -48,7 +52,8 @@ pub(super) async fn receive<E>(stream: impl Stream<Item = Result<Bytes, E>>, tmp
     let writer = tokio::task::spawn_blocking(move || write(Chunks { receiver, rest: Bytes::new() }, &tmp));
     let mut stream = std::pin::pin!(stream);
     let mut total = 0;
-    while let Some(chunk) = stream.next().await {
+    let late = |_| Error::invalid("The upload came to a standstill");
+    while let Some(chunk) = timeout(STANDSTILL, stream.next()).await.map_err(late)? {
         let chunk = chunk.map_err(|_| Error::invalid("The upload broke off"))?;
         total += chunk.len() as u64;
         if total > MAX_UPLOAD_BYTES {
