@@ -32,7 +32,7 @@ async fn every_documented_path_needs_a_key(world: &World) {
     let under_v1: Vec<_> = operations.iter().filter(|(path, _)| path.starts_with("/v1")).collect();
     assert!(under_v1.len() > 20, "too few: {under_v1:?}");
     for (template, method) in under_v1 {
-        let path = template.replace('{', "").replace('}', "");
+        let path = template.replace(['{', '}'], "");
         let method: Method = method.to_uppercase().parse().expect("a method");
         let reply = api.send(api.request(method, &path)).await.status(401);
         assert_eq!(reply.json()["code"], "unauthorized", "{template}");
