@@ -13,9 +13,14 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="--cfg fuzzing -C debug-a
 -C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares"
 cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$target"
 
-for source in fuzz/targets/*.rs; do
+fuzz() {
+    local name=$1 found=target/fuzz/$1
+    mkdir -p "$found"
+    "target/fuzz/$target/release/$name" "$found" -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 \
+        -artifact_prefix="$found/found-" >"$found.log" 2>&1 || { tail -n 40 "$found.log" >&2; return 1; }
+    tail -n 1 "$found.log" >&2
+}
+for source in fuzz/fuzz_targets/*.rs; do
     name=$(basename "$source" .rs)
-    mkdir -p "target/fuzz/$name"
-    step "Fuzz $name for $seconds s" "target/fuzz/$target/release/$name" "target/fuzz/$name" \
-        -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 -verbosity=0 -artifact_prefix="target/fuzz/$name/found-"
+    step "Fuzz $name for $seconds s" fuzz "$name"
 done
