@@ -88,8 +88,8 @@ async fn carry(socket: WebSocket, input: ExecSender, mut output: ExecStream) {
         while let Some(frame) = output.next().await {
             let message = match frame {
                 Ok(AgentFrame::Stdout(data) | AgentFrame::Stderr(data)) => Message::Binary(data),
-                Ok(AgentFrame::Exit(exit)) => last(json!({"type": "exit", "exitCode": exit.exit_code})),
-                Err(error) => last(json!({"type": "error", "message": Error::from(error).to_string()})),
+                Ok(AgentFrame::Exit(exit)) => last(&json!({"type": "exit", "exitCode": exit.exit_code})),
+                Err(error) => last(&json!({"type": "error", "message": Error::from(error).to_string()})),
             };
             if to_client.send(message).await.is_err() {
                 break;
@@ -104,7 +104,7 @@ async fn carry(socket: WebSocket, input: ExecSender, mut output: ExecStream) {
     }
 }
 
-fn last(control: serde_json::Value) -> Message {
+fn last(control: &serde_json::Value) -> Message {
     Message::Text(control.to_string().into())
 }
 

@@ -68,6 +68,7 @@ fn too_large<T>() -> Result<T> {
     invalid(format!("the archive unpacks to more than {} MiB", UNPACKED_BYTES >> 20))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 fn refused(source: io::Error) -> Error {
     Error::Invalid(format!("not a sound tar.gz: {source}"))
 }

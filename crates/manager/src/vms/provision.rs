@@ -80,7 +80,7 @@ impl Host {
         let agent_ms = lap.take();
 
         self.faults.at(Step::Configure)?;
-        guest.configure(&identity(vm.id), CONFIGURE_LIMIT).await.map_err(|error| self.failed_guest(vm.id, error))?;
+        guest.configure(&identity(vm.id), CONFIGURE_LIMIT).await.map_err(|error| self.failed_guest(vm.id, &error))?;
         let configure_ms = lap.take();
         self.faults.at(Step::Ready)?;
         Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, total_ms: milliseconds(begun) }))
@@ -125,13 +125,13 @@ impl Host {
         let dir = self.dir(id);
         let connect = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, BOOT_LIMIT);
         tokio::select! {
-            guest = connect => guest.map_err(|error| self.failed_guest(id, error)),
-            () = self.hypervisor.wait(&dir) => Err(self.failed_guest(id, "its machine ended before its agent answered")),
+            guest = connect => guest.map_err(|error| self.failed_guest(id, &error)),
+            () = self.hypervisor.wait(&dir) => Err(self.failed_guest(id, &"its machine ended before its agent answered")),
         }
     }
 
     /// An error of a guest that did not come up, with the end of its console for the log.
-    fn failed_guest(&self, id: VmId, why: impl ToString) -> Error {
+    fn failed_guest(&self, id: VmId, why: &dyn std::fmt::Display) -> Error {
         let console = self.hypervisor.log_file(&self.dir(id), Log::Serial);
         let end = super::logs::tail(&console, 20).map(|tail| tail.lines.join("\n")).unwrap_or_default();
         Error::internal(format!("VM {id} did not come up; the end of its console:\n{end}"), why.to_string())

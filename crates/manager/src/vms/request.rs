@@ -160,7 +160,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn validate(change: Value) -> Result<NewVm> {
+    fn validate(change: &Value) -> Result<NewVm> {
         let mut body = json!({"cpu": 1, "memMb": 256, "allowIps": []});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let limits = LimitsConfig {
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_least_request_gets_the_defaults() {
-        let vm = validate(json!({"unknown": 1})).unwrap();
+        let vm = validate(&json!({"unknown": 1})).unwrap();
         assert_eq!((vm.vcpus, vm.mem_mib, vm.disk_bytes), (1, 256, 536_870_912));
         assert!(!vm.outbound_internet);
     }
@@ -203,12 +203,12 @@ mod tests {
             json!({"labels": {"": "x"}}),
             json!({"ttlSeconds": 0}),
         ] {
-            assert!(matches!(validate(bad.clone()), Err(Error::Invalid(_))), "{bad}");
+            assert!(matches!(validate(&bad), Err(Error::Invalid(_))), "{bad}");
         }
     }
 
     #[test]
     fn addresses_and_ranges_are_accepted() {
-        assert!(validate(json!({"allowIps": ["1.2.3.4", "10.0.0.0/8", "0.0.0.0/0"]})).is_ok());
+        assert!(validate(&json!({"allowIps": ["1.2.3.4", "10.0.0.0/8", "0.0.0.0/0"]})).is_ok());
     }
 }

@@ -194,7 +194,12 @@ impl Vms {
 /// Passes a program's output on until it ends; what is kept of it for the log, if it ended.
 async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Option<RunReply> {
     let (mut stdout, mut stderr) = (Text::default(), Text::default());
-    while let Some(frame) = frames.next().await {
+    loop {
+        let frame = tokio::select! {
+            frame = frames.next() => frame?,
+            // Nobody listens any more: what is dropped here kills the program.
+            () = events.closed() => return None,
+        };
         let event = match frame {
             Ok(AgentFrame::Stdout(data)) => RunEvent::Stdout(stdout.push(&data)),
             Ok(AgentFrame::Stderr(data)) => RunEvent::Stderr(stderr.push(&data)),
@@ -218,7 +223,6 @@ async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Opt
         };
         events.send(event).await.ok()?;
     }
-    None
 }
 
 /// Bytes on their way to being text: a character that is cut in two waits for its rest.
