@@ -13,18 +13,25 @@ use rustix::fs::{Mode, OFlags};
 use crate::boot::CGROUPS;
 use crate::error::{SystemError, While};
 
-/// Memory that is kept from programs: the kernel's own needs that are charged to nobody, and the agent.
-const RESERVE_BYTES: u64 = 20 * 1024 * 1024;
+/// Part of the memory that is free at boot which is kept from programs: for what the kernel charges to nobody while they
+/// run, and for the agent. Without it the whole machine runs out of memory before the sandbox does, and every page of
+/// every program is fought for until something is killed.
+const RESERVE_PART: u64 = 12;
 
-/// Processes and threads in the sandbox.
+/// The least that is kept.
+const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Most processes and threads in the sandbox, however much memory there is.
 pub(crate) const MAX_PIDS: u64 = 4096;
 
-/// Processes and threads of one program, so that one that forks without end leaves room to start others.
-const MAX_PIDS_EACH: u64 = 2048;
+/// Memory for each process: a process without work has 60 KiB of page tables, stack and bookkeeping in the kernel.
+const BYTES_PER_PID: u64 = 160 * 1024;
 
 /// The group of everything in the sandbox.
 pub(crate) struct Cgroups {
     parent: PathBuf,
+    /// Processes and threads of one program.
+    pids_each: u64,
     next: Cell<u64>,
     /// Made ahead, so that making one costs a program's start nothing.
     spare: RefCell<Option<Cgroup>>,
@@ -43,14 +50,22 @@ impl Cgroups {
     pub(crate) fn new() -> Result<Self, SystemError> {
         let root = Path::new(CGROUPS);
         let parent = root.join("sandbox");
-        fs::write(root.join("cgroup.subtree_control"), "+memory +pids +cpu").while_("enable cgroup controllers")?;
+        enable(root)?;
         fs::create_dir(&parent).while_("make the sandbox's cgroup")?;
         let memory = rustix::system::sysinfo();
-        let total = memory.totalram * u64::from(memory.mem_unit);
-        set(&parent, "memory.max", total.saturating_sub(RESERVE_BYTES))?;
-        set(&parent, "pids.max", MAX_PIDS)?;
-        set(&parent, "cgroup.subtree_control", "+memory +pids +cpu")?;
-        let made = Self { parent, next: Cell::new(0), spare: RefCell::default(), lingering: RefCell::default() };
+        let free = (memory.freeram + memory.bufferram) * u64::from(memory.mem_unit);
+        set(&parent, "memory.max", free.saturating_sub(RESERVE_BYTES.max(free / RESERVE_PART)))?;
+        let pids = MAX_PIDS.min(free / BYTES_PER_PID);
+        set(&parent, "pids.max", pids)?;
+        enable(&parent)?;
+        let made = Self {
+            parent,
+            // One that forks without end leaves room to start others.
+            pids_each: pids / 2,
+            next: Cell::new(0),
+            spare: RefCell::default(),
+            lingering: RefCell::default(),
+        };
         made.prepare();
         Ok(made)
     }
@@ -81,7 +96,7 @@ impl Cgroups {
         let number = self.next.replace(self.next.get() + 1);
         let path = self.parent.join(format!("exec-{number}"));
         fs::create_dir(&path).while_("make a program's cgroup")?;
-        set(&path, "pids.max", MAX_PIDS_EACH)?;
+        set(&path, "pids.max", self.pids_each)?;
         // Half of a program that ran out of memory is worse than none of it.
         set(&path, "memory.oom.group", 1)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -102,6 +117,11 @@ impl Cgroup {
     }
 }
 
-fn set(group: &Path, name: &str, value: impl ToString) -> Result<(), SystemError> {
+fn set(group: &Path, name: &str, value: u64) -> Result<(), SystemError> {
     fs::write(group.join(name), value.to_string()).while_(format!("set {name}"))
+}
+
+/// Lets the groups below this one be limited.
+fn enable(group: &Path) -> Result<(), SystemError> {
+    fs::write(group.join("cgroup.subtree_control"), "+memory +pids +cpu").while_("enable cgroup controllers")
 }

@@ -83,7 +83,6 @@ fn base_environment(has_bash: bool) -> BTreeMap<String, String> {
     [
         ("HOME", "/home/user"),
         ("USER", "user"),
-        ("LOGNAME", "user"),
         ("PATH", PATH),
         ("LANG", "C.UTF-8"),
         ("TMPDIR", "/tmp"),
@@ -153,4 +152,103 @@ fn node_arguments(file: &str, args: &[String], flags: &[String]) -> Vec<String> 
     arguments.push(file.to_owned());
     arguments.extend_from_slice(args);
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rds_protocol::exec::Stdin;
+
+    fn start(program: Program) -> Start {
+        Start { program, cwd: None, env: BTreeMap::new(), timeout_ms: None, stdin: Stdin::Closed, output_limit: None }
+    }
+
+    fn deno(source: Source) -> Program {
+        Program::Deno { source, args: vec!["-x".into()], flags: vec!["--v8-flags=--y".into()], allow_net: false }
+    }
+
+    fn rendered(start: &Start, secrets: &BTreeMap<String, String>) -> Result<Command, String> {
+        let setting = Setting { has_bash: true, secrets, result_file: "/run/rds/results/r", script_name: ".rds-s" };
+        render(start, &setting)
+    }
+
+    fn text(strings: &[CString]) -> Vec<&str> {
+        strings.iter().map(|string| string.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_command_line_goes_to_the_shell_as_it_is() {
+        let command = rendered(&start(Program::Shell { cmd: "echo '$x'; -c".into() }), &BTreeMap::new()).unwrap();
+        assert_eq!(command.executable, "bash");
+        assert_eq!(text(&command.arguments), ["bash", "-c", "echo '$x'; -c"]);
+        assert_eq!(command.directory.to_str(), Ok("/workspace"));
+        assert!(command.script.is_none());
+        assert_eq!(
+            text(&command.environment),
+            [
+                "HOME=/home/user",
+                "LANG=C.UTF-8",
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "SHELL=/bin/bash",
+                "TMPDIR=/tmp",
+                "USER=user",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_wins_over_a_call_and_a_call_over_the_rest() {
+        let mut order = start(Program::Shell { cmd: "env".into() });
+        order.env = [("KEY", "call"), ("USER", "somebody")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+        let secrets = [("KEY".to_owned(), "secret".to_owned())].into();
+        let command = rendered(&order, &secrets).unwrap();
+        let environment = text(&command.environment);
+        assert!(environment.contains(&"KEY=secret") && environment.contains(&"USER=somebody"));
+        assert!(!environment.contains(&"KEY=call") && !environment.contains(&"USER=user"));
+    }
+
+    #[test]
+    fn deno_is_given_what_the_contract_says() {
+        let command = rendered(&start(deno(Source::Inline { code: "1".into() })), &BTreeMap::new()).unwrap();
+        assert_eq!(
+            text(&command.arguments),
+            [
+                "deno",
+                "run",
+                "--quiet",
+                "--no-prompt",
+                "--allow-env",
+                "--allow-read=/workspace,/tmp,/var/tmp,/etc/resolv.conf,/etc/hosts,/etc/ssl/certs,/usr/share/ca-certificates",
+                "--allow-write=/workspace,/tmp,/var/tmp,/run/rds/results/r",
+                "--preload=/run/rds/deno.mjs",
+                "--v8-flags=--y",
+                "/workspace/.rds-s.ts",
+                "-x",
+            ]
+        );
+        let script = command.script.unwrap();
+        assert_eq!((script.name(), script.text.as_str()), (".rds-s.ts", "1"));
+        assert!(text(&command.environment).contains(&"RDS_RESULT=/run/rds/results/r"));
+    }
+
+    #[test]
+    fn a_file_is_run_in_its_directory_unless_the_call_says_otherwise() {
+        let mut order = start(deno(Source::Path { path: "/workspace/a/b.ts".into() }));
+        let command = rendered(&order, &BTreeMap::new()).unwrap();
+        assert_eq!(command.directory.to_str(), Ok("/workspace/a"));
+        assert!(command.script.is_none());
+        order.cwd = Some("/tmp".into());
+        assert_eq!(rendered(&order, &BTreeMap::new()).unwrap().directory.to_str(), Ok("/tmp"));
+    }
+
+    #[test]
+    fn what_can_not_be_handed_to_a_program_is_refused() {
+        let shell = |cmd: String| start(Program::Shell { cmd });
+        let mut named = shell("true".into());
+        named.env.insert("A=B".into(), "c".into());
+        let relative = start(deno(Source::Path { path: "--allow-all".into() }));
+        for order in [shell("a\0b".into()), shell("a".repeat(200_000)), named, relative] {
+            assert!(rendered(&order, &BTreeMap::new()).is_err());
+        }
+    }
 }

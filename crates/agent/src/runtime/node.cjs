@@ -7,9 +7,12 @@
   delete process.env.RDS_SCRIPT;
 
   const writeFileSync = fs.writeFileSync;
-  const { error } = defineResult((text) => writeFileSync(file, text));
+  const { keepUncaught } = defineResult((text) => writeFileSync(file, text));
   // Node.js prints it and exits with 1, as it would without a listener. It calls this for rejections too.
-  process.on("uncaughtExceptionMonitor", error);
+  process.on("uncaughtExceptionMonitor", (error) => {
+    const caught = process.listenerCount("uncaughtException") > 0 || process.hasUncaughtExceptionCaptureCallback();
+    if (!caught) keepUncaught(error);
+  });
 
   if (script !== undefined) {
     // An inline program may `require` even where its `await` made it a module.
@@ -27,13 +30,16 @@
     const { pathToFileURL } = require("node:url");
     const { Script } = require("node:vm");
     const url = pathToFileURL(path).href;
+    const source = fs.readFileSync(path, "utf8");
+    const commonJs = isCommonJs(source, Script);
+    // Without a source, CommonJS is loaded by what is registered for the extension.
+    const loaded = { format: commonJs ? "commonjs" : "module", source: commonJs ? null : source, shortCircuit: true };
     Module.registerHooks({
-      load(target, context, nextLoad) {
-        if (target !== url) return nextLoad(target, context);
-        const source = fs.readFileSync(path, "utf8");
-        return { format: isCommonJs(source, Script) ? "commonjs" : "module", source, shortCircuit: true };
-      },
+      load: (target, context, nextLoad) => (target === url ? loaded : nextLoad(target, context)),
     });
+    const load = Module._extensions[".js"];
+    Module._extensions[".js"] = (module, filename) =>
+      commonJs && filename === path ? module._compile(source, filename, "commonjs") : load(module, filename);
   }
 
   function isCommonJs(source, Script) {

@@ -12,6 +12,8 @@ function jsonValue(value) {
   const above = [];
   const text = JSON.stringify(value, function (_key, member) {
     if (typeof member === "bigint") return member.toString();
+    // Half a surrogate pair is no text.
+    if (typeof member === "string") return member.toWellFormed();
     if (typeof member !== "object" || member === null) return member;
     // `this` is what holds the member: everything that was entered after it has been left.
     while (above.length > 0 && above.at(-1) !== this) above.pop();
@@ -48,6 +50,18 @@ function defineResult(write) {
     error: (error) => keep("error", errorValue(error)),
   });
   Object.defineProperty(globalThis, "result", { value: result, writable: true, configurable: true });
-  return result;
+  return { keepUncaught };
+
+  /** Keeps what the program did not catch. Returns what takes it back, should it turn out to be caught after all. */
+  function keepUncaught(error) {
+    const before = outcome.error;
+    try {
+      result.error(error);
+    } catch {
+      // Whatever it is, it can't be written down; the runtime prints it as well as it can.
+      keep("error", { name: "Error", message: "an uncaught error that has no JSON" });
+    }
+    return () => keep("error", before);
+  }
 }
 

@@ -36,6 +36,7 @@ fn forget_the_agent(order: &OwnedFd) -> io::Result<()> {
     rustix::stdio::dup2_stderr(&null)?;
     drop(null);
     rustix::thread::set_name(c"sandbox-init")?;
+    rustix::process::setpriority_process(None, 0)?;
     let keep = order.as_raw_fd().unsigned_abs();
     for (first, last) in [(3, keep - 1), (keep + 1, u32::MAX)] {
         // SAFETY: closes numbers that nothing in this copy of the agent uses again.
