@@ -1,6 +1,6 @@
 //! The agent's state: an anonymous guest, or one VM.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -26,6 +26,8 @@ pub(crate) struct Vm {
     pub(crate) keepers: Rc<Keepers>,
     /// Environment of the VM's secrets, for the programs that are run.
     pub(crate) secrets: BTreeMap<String, String>,
+    /// Names of inline scripts that are free.
+    pub(crate) script_names: RefCell<Vec<String>>,
 }
 
 impl Agent {

@@ -1,5 +1,6 @@
 //! Making an anonymous guest into one VM.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -60,7 +61,10 @@ pub(crate) fn carry_out(
     let _ = fork(None, tree::empty_trash);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let times = Configured { mount_us: micros(mounted.unwrap_or_default()), total_us: micros(start.elapsed()) };
-    Ok((Vm { sandbox, keepers: Rc::clone(keepers), secrets: order.secret_env }, times))
+    Ok((
+        Vm { sandbox, keepers: Rc::clone(keepers), secrets: order.secret_env, script_names: RefCell::default() },
+        times,
+    ))
 }
 
 fn set_clock(micros: u64) -> Result<(), SystemError> {

@@ -28,8 +28,9 @@ fn main() {
         // The agent started itself again, in the sandbox. There it is never the first process.
         std::process::exit(files::jailed::main());
     }
+    std::panic::set_hook(Box::new(|panic| log::failure(panic)));
     if let Err(error) = run() {
-        log::line(format_args!("fatal: {error}"));
+        log::failure(format_args!("fatal: {error}"));
     }
 }
 
@@ -50,7 +51,7 @@ fn run() -> Result<(), SystemError> {
         let keepers = sandbox::Keepers { reaper: reaper::Reaper::default(), cgroups };
         let agent = Rc::new(agent::Agent::new(keepers, waiting));
         let port = channel::Port::open(rds_protocol::PORT_IN)?;
-        log::line("waiting for the manager");
+        log::information("waiting for the manager");
         tokio::try_join!(agent.keepers.reaper.run(), server::serve(Rc::clone(&agent), port)).map(|_| ())
     })
 }

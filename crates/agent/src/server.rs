@@ -51,7 +51,7 @@ where
 pub(crate) async fn serve(agent: Rc<Agent>, mut port: Port) -> Result<(), SystemError> {
     loop {
         if let Err(error) = serve_one(&agent, &mut port).await {
-            log::line(format_args!("connection ended: {error}"));
+            log::information(format_args!("connection ended: {error}"));
             // A port that fails at once must not keep the processor busy.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rds_protocol::exec::{AgentFrame, Exit, Program, Start};
+use rds_protocol::exec::{AgentFrame, Exit, Program, Source, Start};
 use rustix::fs::AtFlags;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,21 +42,37 @@ enum End {
 }
 
 /// An inline script, which is removed whatever becomes of its program.
+///
+/// Its name is used again for a later one: the runtimes keep what they compiled by a program's name, for ever.
 struct ScriptFile {
     vm: Rc<Vm>,
     name: String,
 }
 
+impl ScriptFile {
+    /// A name, without extension, that nobody could have guessed before it was first used.
+    fn name(vm: &Vm) -> String {
+        vm.script_names.borrow_mut().pop().unwrap_or_else(|| format!(".rds-{}", random::name()))
+    }
+}
+
 impl Drop for ScriptFile {
     fn drop(&mut self) {
-        let _ = rustix::fs::unlinkat(&self.vm.sandbox.tree.workspace, &self.name, AtFlags::empty());
+        let removed = rustix::fs::unlinkat(&self.vm.sandbox.tree.workspace, &self.name, AtFlags::empty());
+        // A name that something else has taken is given up.
+        if removed.is_ok()
+            && let Some((name, _extension)) = self.name.rsplit_once('.')
+        {
+            self.vm.script_names.borrow_mut().push(name.to_owned());
+        }
     }
 }
 
 impl Run {
     /// Starts a program as a client asked.
     pub(super) async fn start(vm: Rc<Vm>, start: &Start) -> Result<Self, Refusal> {
-        let (result_name, script_name) = (random::name(), format!(".rds-{}", random::name()));
+        let result_name = random::name();
+        let script_name = if is_inline(&start.program) { ScriptFile::name(&vm) } else { String::new() };
         let setting = Setting {
             has_bash: vm.sandbox.tree.has_bash,
             secrets: &vm.secrets,
@@ -112,6 +128,13 @@ impl Run {
         }
         drop(client);
         self.vm.keepers.cgroups.give_back(self.child.cgroup);
+    }
+}
+
+fn is_inline(program: &Program) -> bool {
+    match program {
+        Program::Shell { .. } => false,
+        Program::Deno { source, .. } | Program::Node { source, .. } => matches!(source, Source::Inline { .. }),
     }
 }
 
