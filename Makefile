@@ -13,7 +13,7 @@ run: ## Install what is missing, build, and start the server with a default imag
 	@exec target/release/rds up
 
 .PHONY: demo
-demo: ## The same, and run a small program in a VM of its own
+demo: ## Run a small program in a VM of the server that runs
 	@scripts/prerequisites.sh run
 	@scripts/build.sh release
 	@exec target/release/rds demo

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -113,6 +114,8 @@ impl Program {
         command.args(["--pdeathsig", "TERM"]).arg(program).args(&call.args);
         command.env("PATH", path).env("LC_ALL", "C.UTF-8");
         command.envs(call.env.iter().map(|(name, value)| (name, value)));
+        // A Ctrl-C at the terminal is for this process, which decides what to end and says so.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
