@@ -1,19 +1,23 @@
 //! The agent's state: an anonymous guest, or one VM.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rds_protocol::guest::{Configure, Configured, Health};
 use rustix::time::ClockId;
 
 use crate::configure;
+use crate::peers::bridge::Bridge;
+use crate::peers::outbound::Outbound;
 use crate::reply::Refusal;
 use crate::sandbox::{Keepers, Sandbox, Waiting};
+use crate::secrets::Secrets;
 
 /// Everything the agent has. It is used by one thread only.
 pub(crate) struct Agent {
     pub(crate) keepers: Rc<Keepers>,
+    /// Where code in the sandbox calls its peers.
+    pub(crate) bridge: Rc<Bridge>,
     waiting: Cell<Option<Waiting>>,
     vm: OnceCell<Rc<Vm>>,
 }
@@ -24,16 +28,21 @@ pub(crate) struct Vm {
     pub(crate) sandbox: Sandbox,
     /// Who waits for them and limits them.
     pub(crate) keepers: Rc<Keepers>,
-    /// Environment of the VM's secrets, for the programs that are run.
-    pub(crate) secrets: BTreeMap<String, String>,
+    /// Environment of the VM's secrets, for the programs that are run from now on.
+    pub(crate) secrets: RefCell<Secrets>,
     /// Names of inline scripts that are free.
     pub(crate) script_names: RefCell<Vec<String>>,
 }
 
 impl Agent {
     /// An anonymous guest.
-    pub(crate) fn new(keepers: Keepers, waiting: Waiting) -> Self {
-        Self { keepers: Rc::new(keepers), waiting: Cell::new(Some(waiting)), vm: OnceCell::new() }
+    pub(crate) fn new(keepers: Keepers, waiting: Waiting, manager: Rc<Outbound>) -> Self {
+        Self {
+            keepers: Rc::new(keepers),
+            bridge: Rc::new(Bridge::new(manager)),
+            waiting: Cell::new(Some(waiting)),
+            vm: OnceCell::new(),
+        }
     }
 
     /// How the agent is.

@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,10 @@ use crate::error::{SystemError, While};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One port. Reading and writing must happen in one task: both are woken by the same edge.
-pub(crate) struct Port {
+#[derive(Clone)]
+pub(crate) struct Port(Rc<Shared>);
+
+struct Shared {
     file: OwnedFd,
     edges: AsyncFd<OwnedFd>,
 }
@@ -38,19 +42,22 @@ impl Port {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(&device, flags, Mode::empty()).while_(format!("open port {name}"))?;
         let edges = watch(&file).while_(format!("watch port {name}"))?;
-        Ok(Self { file, edges })
+        Ok(Self(Rc::new(Shared { file, edges })))
     }
 
     /// Returns once the host has its side open.
     pub(crate) async fn connected(&self) -> io::Result<()> {
-        while self.hung_up()? {
-            let mut edge = self.edges.readable().await?;
-            self.drain()?;
+        let port = &self.0;
+        while port.hung_up()? {
+            let mut edge = port.edges.readable().await?;
+            port.drain()?;
             edge.clear_ready();
         }
         Ok(())
     }
+}
 
+impl Shared {
     fn hung_up(&self) -> io::Result<bool> {
         let mut ports = [PollFd::new(&self.file, PollFlags::IN)];
         poll(&mut ports, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
@@ -78,8 +85,8 @@ impl Port {
 impl AsyncRead for Port {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            match rustix::io::read(&self.file, buffer.initialize_unfilled()) {
-                Err(rustix::io::Errno::AGAIN) => std::task::ready!(self.poll_edge(cx))?,
+            match rustix::io::read(&self.0.file, buffer.initialize_unfilled()) {
+                Err(rustix::io::Errno::AGAIN) => std::task::ready!(self.0.poll_edge(cx))?,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
                 Ok(count) => {
@@ -94,12 +101,12 @@ impl AsyncRead for Port {
 impl AsyncWrite for Port {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            match rustix::io::write(&self.file, data) {
+            match rustix::io::write(&self.0.file, data) {
                 // A closed host side looks like a full one; nobody will ever make room.
-                Err(rustix::io::Errno::AGAIN) if self.hung_up()? => {
+                Err(rustix::io::Errno::AGAIN) if self.0.hung_up()? => {
                     return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
                 }
-                Err(rustix::io::Errno::AGAIN) => std::task::ready!(self.poll_edge(cx))?,
+                Err(rustix::io::Errno::AGAIN) => std::task::ready!(self.0.poll_edge(cx))?,
                 Err(rustix::io::Errno::INTR) => {}
                 other => return Poll::Ready(other.map_err(io::Error::from)),
             }

@@ -62,7 +62,12 @@ pub(crate) fn carry_out(
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let times = Configured { mount_us: micros(mounted.unwrap_or_default()), total_us: micros(start.elapsed()) };
     Ok((
-        Vm { sandbox, keepers: Rc::clone(keepers), secrets: order.secret_env, script_names: RefCell::default() },
+        Vm {
+            sandbox,
+            keepers: Rc::clone(keepers),
+            secrets: RefCell::new(order.secret_env.into()),
+            script_names: RefCell::default(),
+        },
         times,
     ))
 }

@@ -12,11 +12,13 @@ mod error;
 mod exec;
 mod files;
 mod log;
+mod peers;
 mod random;
 mod reaper;
 mod reply;
 mod runtime;
 mod sandbox;
+mod secrets;
 mod server;
 
 use std::rc::Rc;
@@ -49,9 +51,12 @@ fn run() -> Result<(), SystemError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().while_("start the runtime")?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let keepers = sandbox::Keepers { reaper: reaper::Reaper::default(), cgroups };
-        let agent = Rc::new(agent::Agent::new(keepers, waiting));
+        let manager = Rc::new(peers::outbound::Outbound::default());
+        let agent = Rc::new(agent::Agent::new(keepers, waiting, Rc::clone(&manager)));
         let port = channel::Port::open(rds_protocol::PORT_IN)?;
+        let port_out = channel::Port::open(rds_protocol::PORT_OUT)?;
         log::information("waiting for the manager");
-        tokio::try_join!(agent.keepers.reaper.run(), server::serve(Rc::clone(&agent), port)).map(|_| ())
+        let serving = server::serve(Rc::clone(&agent), port);
+        tokio::try_join!(agent.keepers.reaper.run(), serving, manager.run(port_out)).map(|_| ())
     })
 }

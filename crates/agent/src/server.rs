@@ -1,5 +1,6 @@
 //! Serving the manager: HTTP/2 over the channel, and the table of what is served.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,24 +20,24 @@ use crate::error::SystemError;
 use crate::exec;
 use crate::files::{self, jailed::Order};
 use crate::log;
-use crate::reply::{Body, Refusal, json, read_json};
+use crate::reply::{Body, Refusal, empty, json, read_json};
 
 /// Calls at once. The manager bounds them too; this one protects the agent's memory.
 const STREAMS: u32 = 256;
 
 /// Bytes under way to the agent, of one call and of all together.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Bytes of one reply that wait to be sent.
-const SEND_BUFFER: usize = 64 * 1024;
+pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
 /// Largest HTTP/2 frame; [`link`] relies on it.
-const HTTP2_FRAME: u32 = 16_384;
+pub(crate) const HTTP2_FRAME: u32 = 16_384;
 
 /// Runs hyper's tasks on the agent's one thread.
 #[derive(Clone)]
-struct Local;
+pub(crate) struct Local;
 
 impl<F: Future + 'static> Executor<F> for Local
 where
@@ -48,9 +49,9 @@ where
 }
 
 /// Serves one manager after the other, for ever.
-pub(crate) async fn serve(agent: Rc<Agent>, mut port: Port) -> Result<(), SystemError> {
+pub(crate) async fn serve(agent: Rc<Agent>, port: Port) -> Result<(), SystemError> {
     loop {
-        if let Err(error) = serve_one(&agent, &mut port).await {
+        if let Err(error) = serve_one(&agent, port.clone()).await {
             log::information(format_args!("connection ended: {error}"));
             // A port that fails at once must not keep the processor busy.
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -58,9 +59,9 @@ pub(crate) async fn serve(agent: Rc<Agent>, mut port: Port) -> Result<(), System
     }
 }
 
-async fn serve_one(agent: &Rc<Agent>, port: &mut Port) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve_one(agent: &Rc<Agent>, mut port: Port) -> Result<(), Box<dyn std::error::Error>> {
     port.connected().await?;
-    link::accept(port).await?;
+    link::accept(&mut port).await?;
     let service = service_fn(|request| {
         let agent = Rc::clone(agent);
         async move { Ok::<_, Infallible>(route(&agent, request).await.unwrap_or_else(Refusal::into_response)) }
@@ -85,6 +86,17 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             Ok(json(StatusCode::OK, &agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?))
         }
         (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
+        (&Method::PUT, routes::SECRETS) => {
+            let variables: BTreeMap<String, String> = read_json(body, JSON_FRAME_BYTES).await?;
+            agent.vm()?.secrets.replace(variables.into());
+            Ok(empty())
+        }
+        (&Method::POST, routes::BRIDGE) => {
+            // A guest that is nobody has no peers.
+            agent.vm()?;
+            let opened = agent.bridge.open(read_json(body, JSON_FRAME_BYTES).await?).await;
+            Ok(json(StatusCode::OK, &opened.map_err(Refusal::internal)?))
+        }
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,
         (&Method::PUT, routes::ARCHIVE) => {
             files::put(agent.vm()?, Order::PutArchive { dest: field("dest")? }, body).await

@@ -73,13 +73,16 @@ impl Run {
     pub(super) async fn start(vm: Rc<Vm>, start: &Start) -> Result<Self, Refusal> {
         let result_name = random::name();
         let script_name = if is_inline(&start.program) { ScriptFile::name(&vm) } else { String::new() };
-        let setting = Setting {
-            has_bash: vm.sandbox.tree.has_bash,
-            secrets: &vm.secrets,
-            result_file: &OutcomeFile::path(&result_name),
-            script_name: &script_name,
+        let command = {
+            let secrets = vm.secrets.borrow();
+            let setting = Setting {
+                has_bash: vm.sandbox.tree.has_bash,
+                secrets: secrets.variables(),
+                result_file: &OutcomeFile::path(&result_name),
+                script_name: &script_name,
+            };
+            command::render(start, &setting).map_err(Refusal::bad)?
         };
-        let command = command::render(start, &setting).map_err(Refusal::bad)?;
         let outcome = match start.program {
             Program::Shell { .. } => None,
             _ => Some(OutcomeFile::make(Rc::clone(&vm), result_name).map_err(Refusal::internal)?),

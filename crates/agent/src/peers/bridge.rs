@@ -1,0 +1,178 @@
+//! Where a consumer's code calls its peers: a small HTTP/1 server on loopback.
+//!
+//! It looks at nothing but the path, the bearer token and the length of a call.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rds_protocol::guest::AgentError;
+use rds_protocol::peer::{Bridge as Opened, CALL_BYTES, INVOKE, OpenBridge};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::outbound::Outbound;
+use crate::error::{SystemError, While};
+
+/// Calls at once. Each holds its body until the manager has taken it.
+const CALLS: usize = 64;
+
+/// Connections at once. Further ones wait to be accepted.
+const CONNECTIONS: usize = 128;
+
+/// How long a connection may be silent between calls.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A reply: the manager's, or the agent's own.
+type Reply = Response<Either<Incoming, Full<Bytes>>>;
+
+/// The server. It listens once it is opened, on one port for as long as the VM lives.
+pub(crate) struct Bridge {
+    manager: Rc<Outbound>,
+    token: RefCell<Option<Zeroizing<String>>>,
+    port: Cell<Option<u16>>,
+    calls: Semaphore,
+    connections: Semaphore,
+}
+
+impl Bridge {
+    /// A closed one.
+    pub(crate) fn new(manager: Rc<Outbound>) -> Self {
+        Self {
+            manager,
+            token: RefCell::default(),
+            port: Cell::default(),
+            calls: Semaphore::new(CALLS),
+            connections: Semaphore::new(CONNECTIONS),
+        }
+    }
+
+    /// Takes calls with this token from now on, and with no other.
+    pub(crate) async fn open(self: &Rc<Self>, order: OpenBridge) -> Result<Opened, SystemError> {
+        let port = match self.port.get() {
+            Some(port) => port,
+            None => self.listen().await?,
+        };
+        self.token.replace(Some(Zeroizing::new(order.token)));
+        Ok(Opened { port })
+    }
+
+    async fn listen(self: &Rc<Self>) -> Result<u16, SystemError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.while_("listen on loopback")?;
+        let port = listener.local_addr().while_("learn the port")?.port();
+        self.port.set(Some(port));
+        tokio::task::spawn_local(Rc::clone(self).accept(listener));
+        Ok(port)
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            let room = self.connections.acquire().await;
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    if let Ok(room) = room {
+                        room.forget();
+                    }
+                    tokio::task::spawn_local(Rc::clone(&self).serve(stream));
+                }
+                // Out of memory or files for the moment.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn serve(self: Rc<Self>, stream: TcpStream) {
+        let service = service_fn(|request| {
+            let bridge = Rc::clone(&self);
+            async move { Ok::<_, Infallible>(bridge.answer(request).await.unwrap_or_else(|refusal| refusal)) }
+        });
+        // Whatever goes wrong is the caller's to notice.
+        let _ = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        self.connections.add_permits(1);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Reply, Reply> {
+        if request.uri().path() != INVOKE {
+            return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here"));
+        }
+        if request.method() != Method::POST {
+            let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "calls are made with POST");
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return Err(reply);
+        }
+        if !self.knows(request.headers().get(AUTHORIZATION)) {
+            return Err(refuse(StatusCode::UNAUTHORIZED, "the bearer token is missing or not valid"));
+        }
+        let busy = |_| refuse(StatusCode::TOO_MANY_REQUESTS, "too many calls at once");
+        let _room = self.calls.try_acquire().map_err(busy)?;
+        let body = Limited::new(request.into_body(), CALL_BYTES).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                refuse(StatusCode::PAYLOAD_TOO_LARGE, "the call is larger than 1 MiB")
+            } else {
+                refuse(StatusCode::BAD_REQUEST, "the call broke off")
+            }
+        })?;
+        let mut call = Request::new(Full::new(body.to_bytes()));
+        *call.method_mut() = Method::POST;
+        *call.uri_mut() = format!("http://manager{INVOKE}").parse().expect("a constant is a URI");
+        call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let reply = self.manager.ask(call).await;
+        let reply = reply.ok_or_else(|| refuse(StatusCode::BAD_GATEWAY, "the manager can't be reached"))?;
+        let (head, body) = reply.into_parts();
+        let mut passed_on = Response::new(Either::Left(body));
+        *passed_on.status_mut() = head.status;
+        if let Some(kind) = head.headers.get(CONTENT_TYPE) {
+            passed_on.headers_mut().insert(CONTENT_TYPE, kind.clone());
+        }
+        Ok(passed_on)
+    }
+
+    fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
+        let given = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+        match (given, &*self.token.borrow()) {
+            (Some(given), Some(token)) => equal(given.as_bytes(), token.as_bytes()),
+            _ => false,
+        }
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
+    a.len() == b.len() && difference == 0
+}
+
+fn refuse(status: StatusCode, message: &str) -> Reply {
+    let text = serde_json::to_vec(&AgentError { message: message.into() }).expect("a string is JSON");
+    let mut reply = Response::new(Either::Right(Full::new(text.into())));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_token_is_equal() {
+        assert!(equal(b"token", b"token"));
+        for other in [&b""[..], b"toke", b"tokens", b"tokem", b"Token"] {
+            assert!(!equal(b"token", other));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Calls from one VM's code to another's: what the agents of both take part in. They decide nothing; the manager does.
+//!
+//! In a consumer, [`bridge`] hands on to the manager what code in the sandbox asks for, through [`outbound`].
+
+pub(crate) mod bridge;
+pub(crate) mod outbound;

@@ -1,0 +1,58 @@
+//! The channel out of the guest: the agent is the client of an HTTP/2 connection to the manager.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use rds_protocol::link;
+
+use crate::channel::Port;
+use crate::error::SystemError;
+use crate::log;
+use crate::server::{CONNECTION_WINDOW, HTTP2_FRAME, Local, SEND_BUFFER, STREAM_WINDOW};
+
+/// The way to the manager, while there is one.
+#[derive(Default)]
+pub(crate) struct Outbound {
+    manager: RefCell<Option<http2::SendRequest<Full<Bytes>>>>,
+}
+
+impl Outbound {
+    /// Keeps a connection to whichever manager greets, for ever.
+    pub(crate) async fn run(&self, port: Port) -> Result<(), SystemError> {
+        loop {
+            if let Err(error) = self.run_one(port.clone()).await {
+                log::information(format_args!("connection out ended: {error}"));
+                // A port that fails at once must not keep the processor busy.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.manager.take();
+        }
+    }
+
+    async fn run_one(&self, mut port: Port) -> Result<(), Box<dyn std::error::Error>> {
+        port.connected().await?;
+        link::accept(&mut port).await?;
+        let (manager, connection) = http2::Builder::new(Local)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(HTTP2_FRAME)
+            .max_send_buf_size(SEND_BUFFER)
+            .handshake(TokioIo::new(port))
+            .await?;
+        self.manager.replace(Some(manager));
+        Ok(connection.await?)
+    }
+
+    /// Asks the manager. Dropping the future cancels the request. None if the manager can't be reached.
+    pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Option<Response<Incoming>> {
+        let mut manager = self.manager.borrow().clone()?;
+        manager.ready().await.ok()?;
+        manager.send_request(request).await.ok()
+    }
+}
