@@ -39,6 +39,7 @@ CREATE TABLE vms (
     provision_mode       TEXT   NOT NULL,
     started_from         TEXT,
     timings              TEXT   NOT NULL,
+    secrets              TEXT,
     error                TEXT,
     created_at           BIGINT NOT NULL
 );

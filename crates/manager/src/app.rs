@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::hypervisor;
 use crate::images::Images;
 use crate::rate_limit::RateLimits;
+use crate::secrets::Sealer;
 use crate::storage::{self, Lock};
 use crate::store::Store;
 use crate::vms::Vms;
@@ -58,8 +59,10 @@ impl App {
         let auth = Auth::new(&config.auth, store.clone())?;
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
+        let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?;
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
-        let vms = Vms::start(hypervisor, storage, limits, store.clone(), Arc::clone(&images), activity.clone()).await?;
+        let (images_too, activity_too) = (Arc::clone(&images), activity.clone());
+        let vms = Vms::start(hypervisor, storage, limits, store.clone(), images_too, activity_too, sealer).await?;
         store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
         Ok(Arc::new(Self { config, store, activity, auth, rate_limits, images, vms, shutdown, _lock: lock }))

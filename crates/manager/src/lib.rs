@@ -14,6 +14,7 @@ pub mod hypervisor;
 pub mod images;
 pub mod overview;
 pub mod rate_limit;
+pub mod secrets;
 pub mod storage;
 pub mod store;
 pub mod vms;

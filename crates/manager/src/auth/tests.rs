@@ -5,6 +5,7 @@ async fn auth() -> (tempfile::TempDir, Auth) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::sqlite(&dir.path().join("a.db")).await.unwrap();
     let config = AuthConfig {
+        vm_secret_key: None,
         api_key: Some("sesame".into()),
         admin_email: Some("admin@example.com".into()),
         admin_password: Some("correct horse".into()),

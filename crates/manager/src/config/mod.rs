@@ -56,7 +56,12 @@ impl Config {
     /// Checks what one setting alone cannot show, and takes an empty secret or path for none.
     pub fn validated(mut self) -> Result<Self, ConfigError> {
         let refuse = |text: &str| Err(ConfigError(text.into()));
-        for secret in [&mut self.auth.api_key, &mut self.auth.admin_password, &mut self.database.database_url] {
+        for secret in [
+            &mut self.auth.api_key,
+            &mut self.auth.admin_password,
+            &mut self.auth.vm_secret_key,
+            &mut self.database.database_url,
+        ] {
             if secret.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty()) {
                 *secret = None;
             }

@@ -50,6 +50,9 @@ pub struct AuthConfig {
     /// With which password
     #[arg(long, env = "ADMIN_PASSWORD", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub admin_password: Option<SecretString>,
+    /// Seals VMs' secrets at rest; without it no VM can have any
+    #[arg(long, env = "VM_SECRET_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub vm_secret_key: Option<SecretString>,
     /// Seconds until somebody who signed in has to do so again
     #[arg(long, env = "SESSION_TTL_SECONDS", default_value_t = 12 * 60 * 60,
           value_parser = value_parser!(u32).range(60..=31_536_000))]

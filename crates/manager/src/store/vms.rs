@@ -42,6 +42,8 @@ pub struct VmRow {
     pub started_from: Option<String>,
     /// JSON object: milliseconds of each step of the last start.
     pub timings: String,
+    /// Its secrets, sealed, in base64.
+    pub secrets: Option<String>,
     /// Why it is in state ERROR.
     pub error: Option<String>,
     /// Milliseconds since 1970.
@@ -51,7 +53,7 @@ pub struct VmRow {
 macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
-         ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, error, created_at"
+         ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, error, created_at"
     };
 }
 
@@ -61,7 +63,7 @@ impl Store {
         sqlx::query(concat!(
             "INSERT INTO vms (",
             columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -80,6 +82,7 @@ impl Store {
         .bind(&vm.provision_mode)
         .bind(&vm.started_from)
         .bind(&vm.timings)
+        .bind(&vm.secrets)
         .bind(&vm.error)
         .bind(vm.created_at)
         .execute(&self.pool)

@@ -32,6 +32,7 @@ use crate::clock;
 use crate::config::{LimitsConfig, StorageConfig};
 use crate::error::{Error, Result};
 use crate::images::Images;
+use crate::secrets::{Sealer, SecretEnv};
 use crate::store::Store;
 
 use actor::{Actor, Begin, Command};
@@ -76,10 +77,11 @@ impl Vms {
         store: Store,
         images: Arc<Images>,
         activity: Activity,
+        sealer: Option<Sealer>,
     ) -> Result<Self> {
         let own_users = rustix::process::geteuid().is_root();
         let faults = fault::Faults::from_env()?;
-        let host = Host { hypervisor, storage, store, images, activity, faults, own_users };
+        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, own_users };
         let vms = Self(Arc::new(Inner {
             host: Arc::new(host),
             limits,
@@ -92,14 +94,16 @@ impl Vms {
 
     /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
-        let spec = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
+        let (spec, secrets) = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
         let (reply, created) = oneshot::channel();
         let handle = {
             let _admission = self.0.admission.lock().await;
             let host_index = self.admit(spec.name.as_deref())?;
             let image_id = image.id.clone();
-            let vm = VmRecord { id: VmId::new(), spec, image_id, host_index, created_at: clock::now_ms() };
+            let id = VmId::new();
+            let sealed = self.seal(id, &secrets)?;
+            let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms(), sealed };
             self.0.host.store.insert_vm(&vm.to_row()).await?;
             self.spawn(vm, VmState::Created, Begin::Create(reply))
         };
@@ -108,6 +112,14 @@ impl Vms {
         created.await.map_err(|_| stopping())??;
         let live = handle.live.borrow().clone();
         Ok(handle.vm.view(&live))
+    }
+
+    fn seal(&self, id: VmId, secrets: &SecretEnv) -> Result<Option<Vec<u8>>> {
+        match &self.0.host.sealer {
+            _ if secrets.is_empty() => Ok(None),
+            Some(sealer) => Ok(Some(sealer.seal(id, secrets)?)),
+            None => Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
+        }
     }
 
     /// Whether one more VM may be made: its host index if so.

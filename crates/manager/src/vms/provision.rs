@@ -22,6 +22,7 @@ use crate::config::{CloneMode, StorageConfig};
 use crate::error::{Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
+use crate::secrets::{Sealer, SecretEnv};
 use crate::store::Store;
 
 /// How long a guest may take from its first instruction to its agent's first answer. Emulated, 2 s are usual; a host
@@ -40,6 +41,8 @@ pub(super) struct Host {
     pub images: Arc<Images>,
     pub activity: Activity,
     pub faults: Faults,
+    /// Seals VMs' secrets; `None` without `VM_SECRET_KEY`.
+    pub sealer: Option<Sealer>,
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
 }
@@ -80,10 +83,22 @@ impl Host {
         let agent_ms = lap.take();
 
         self.faults.at(Step::Configure)?;
-        guest.configure(&identity(vm.id), CONFIGURE_LIMIT).await.map_err(|error| self.failed_guest(vm.id, &error))?;
+        guest
+            .configure(&identity(vm.id, &self.secrets(vm)?), CONFIGURE_LIMIT)
+            .await
+            .map_err(|error| self.failed_guest(vm.id, &error))?;
         let configure_ms = lap.take();
         self.faults.at(Step::Ready)?;
         Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, total_ms: milliseconds(begun) }))
+    }
+
+    /// The VM's secrets, in clear for as long as the caller keeps them.
+    pub(super) fn secrets(&self, vm: &VmRecord) -> Result<SecretEnv> {
+        match (&vm.sealed, &self.sealer) {
+            (None, _) => Ok(SecretEnv::default()),
+            (Some(sealed), Some(sealer)) => sealer.open(vm.id, sealed),
+            (Some(_), None) => Err(Error::conflict("The VM has secrets, and the server runs without VM_SECRET_KEY")),
+        }
     }
 
     /// Makes the VM's directory, disk and initramfs.
@@ -157,7 +172,7 @@ impl Host {
 }
 
 /// Who the guest is from now on. Nothing in it was in a guest before.
-fn identity(id: VmId) -> Configure {
+fn identity(id: VmId, secrets: &SecretEnv) -> Configure {
     let machine_id: [u8; 16] = rand::random();
     let entropy: [u8; 64] = rand::random();
     let now = jiff::Timestamp::now().as_microsecond();
@@ -166,7 +181,7 @@ fn identity(id: VmId) -> Configure {
         machine_id: machine_id.iter().map(|byte| format!("{byte:02x}")).collect(),
         clock_us: u64::try_from(now).unwrap_or(0),
         entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
-        secret_env: std::collections::BTreeMap::new(),
+        secret_env: secrets.variables(),
     }
 }
 

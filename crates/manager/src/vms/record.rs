@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestClient;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,8 @@ pub struct VmRecord {
     pub host_index: u32,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
+    /// Its secrets, sealed; `None` if it has none.
+    pub sealed: Option<Vec<u8>>,
 }
 
 /// How long each part of a start took, in milliseconds.
@@ -175,6 +179,7 @@ impl VmRecord {
             provision_mode: "boot".into(),
             started_from: None,
             timings: "{}".into(),
+            secrets: self.sealed.as_ref().map(|sealed| STANDARD.encode(sealed)),
             error: None,
             created_at: self.created_at,
         }
@@ -200,6 +205,7 @@ impl VmRecord {
             image_id: row.image_id.clone(),
             host_index: u32::try_from(row.host_index).map_err(|_| broken("host index"))?,
             created_at: row.created_at,
+            sealed: row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose().map_err(|_| broken("secret"))?,
         })
     }
 }

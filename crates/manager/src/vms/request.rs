@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::config::LimitsConfig;
 use crate::error::{Error, Result};
+use crate::secrets::SecretEnv;
 
 /// Smallest memory of a VM in MiB (section 2 of the wire contract).
 const MIN_MEM_MIB: u32 = 128;
@@ -42,6 +43,16 @@ pub struct CreateVm {
     pub image_id: Option<String>,
     /// Size of the writable disk in MiB; `OVERLAY_SIZE_BYTES` if absent.
     pub disk_size_mb: Option<f64>,
+    /// Environment of the VM's secrets, each `NAME=value`. Needs `VM_SECRET_KEY`. They are sealed at rest and given only
+    /// to what runs in this VM.
+    #[serde(default, serialize_with = "count")]
+    pub secret_env: Vec<String>,
+    /// Links to provider VMs. Not in this version: only an empty list is accepted.
+    #[serde(default)]
+    pub peer_links: Vec<serde_json::Value>,
+    /// A snapshot to start from. Not in this version: must be absent.
+    #[serde(alias = "snapshotId")]
+    pub user_overlay_snapshot_id: Option<String>,
     /// A name for people: 1 to 64 letters, digits, `.`, `_`, `-`; unique among live VMs.
     pub name: Option<String>,
     /// Free labels, at most 32, keys and values of at most 256 bytes.
@@ -77,7 +88,14 @@ pub struct NewVm {
 impl CreateVm {
     /// Checks the request against the limits; the first fault is the error. A disk of no given size has
     /// `default_disk_bytes`.
-    pub fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<NewVm> {
+    pub fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<(NewVm, SecretEnv)> {
+        if !self.peer_links.is_empty() {
+            return invalid("peerLinks: this version cannot link VMs yet".into());
+        }
+        if self.user_overlay_snapshot_id.is_some() {
+            return invalid("userOverlaySnapshotId: this version has no snapshots yet".into());
+        }
+        let secrets = SecretEnv::parse(self.secret_env)?;
         let vcpus = integer("cpu", self.cpu, 1, u64::from(limits.max_cpu))?;
         let mem_mib = integer("memMb", self.mem_mb, u64::from(MIN_MEM_MIB), u64::from(limits.max_mem_mb))?;
         let disk_bytes = match self.disk_size_mb {
@@ -103,7 +121,7 @@ impl CreateVm {
             Some(seconds) => Some(Duration::from_secs(integer("ttlSeconds", seconds, 1, 366 * 24 * 3600)?)),
             None => None,
         };
-        Ok(NewVm {
+        let vm = NewVm {
             vcpus: u8::try_from(vcpus).map_err(|_| Error::Invalid("cpu is too large".into()))?,
             mem_mib: u32::try_from(mem_mib).map_err(|_| Error::Invalid("memMb is too large".into()))?,
             disk_bytes,
@@ -113,8 +131,14 @@ impl CreateVm {
             name: self.name,
             labels: self.labels,
             ttl,
-        })
+        };
+        Ok((vm, secrets))
     }
+}
+
+/// Stands for secrets where a request is written down or hashed: how many they are, and nothing of them.
+fn count<S: serde::Serializer>(secrets: &[String], to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_seq(secrets.iter().map(|_| ""))
 }
 
 fn invalid<T>(message: String) -> Result<T> {
@@ -171,7 +195,7 @@ mod tests {
             max_exec_timeout_ms: 120_000,
             max_runts_timeout_ms: 120_000,
         };
-        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912)
+        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912).map(|(vm, _)| vm)
     }
 
     #[test]
@@ -202,9 +226,19 @@ mod tests {
             json!({"name": ""}),
             json!({"labels": {"": "x"}}),
             json!({"ttlSeconds": 0}),
+            json!({"secretEnv": ["A"]}),
+            json!({"peerLinks": [{"alias": "a"}]}),
+            json!({"snapshotId": "snap-1"}),
         ] {
             assert!(matches!(validate(&bad), Err(Error::Invalid(_))), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_hashed_for_idempotency_holds_no_secret() {
+        let body = json!({"cpu": 1, "memMb": 256, "allowIps": [], "secretEnv": ["TOKEN=hunter2"]});
+        let request = serde_json::from_value::<CreateVm>(body).unwrap();
+        assert!(!serde_json::to_string(&request).unwrap().contains("hunter2"));
     }
 
     #[test]

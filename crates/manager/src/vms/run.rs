@@ -19,6 +19,7 @@ use super::Vms;
 use super::files::workspace_path;
 use super::run_log::{Kind, Log};
 use crate::error::{Error, Result};
+use crate::secrets::is_name;
 
 /// Time limit of a run if the caller names none (section 3 of the wire contract).
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -185,7 +186,11 @@ impl Vms {
     }
 
     async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
-        if let Err(error) = self.0.host.store.add_exec_log(&log.to_row(id, reply)).await {
+        let written = async {
+            let secrets = self.0.host.secrets(&self.handle(id)?.vm)?;
+            self.0.host.store.add_exec_log(&log.without(&secrets).to_row(id, reply)).await
+        };
+        if let Err(error) = written.await {
             tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");
         }
     }
@@ -374,9 +379,7 @@ fn check_env(env: &BTreeMap<String, String>) -> Result<()> {
         return Err(Error::Invalid(format!("env has more than {MAX_WORDS} entries")));
     }
     for (name, value) in env {
-        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-        let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if !name.starts_with(letter) || !name.chars().all(rest) {
+        if !is_name(name) {
             return Err(Error::Invalid(format!("env: {name:?} is no name; names match [A-Za-z_][A-Za-z0-9_]*")));
         }
         if value.contains('\0') {

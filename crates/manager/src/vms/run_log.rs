@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::Vms;
 use super::run::{ExecRequest, Language, RunReply, RunRequest};
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::secrets::SecretEnv;
 use crate::store::exec_logs::ExecLogRow;
 
 /// Bytes of each text that are kept.
@@ -79,7 +81,7 @@ pub(super) struct Log {
     begun: i64,
     input: Value,
     /// Values that must not be recorded.
-    values: Vec<String>,
+    values: Vec<Zeroizing<String>>,
 }
 
 impl Log {
@@ -87,7 +89,7 @@ impl Log {
         let env = request.env.as_ref();
         let names: Vec<_> = env.into_iter().flat_map(|env| env.keys()).collect();
         let input = json!({"cmd": request.cmd, "cwd": request.cwd, "env": names, "timeoutMs": request.timeout_ms});
-        Self::new(Kind::Exec, input, env.into_iter().flat_map(|env| env.values().cloned()).collect())
+        Self::new(Kind::Exec, input, env.into_iter().flat_map(|env| env.values().map(String::as_str)))
     }
 
     pub(super) fn of_run(language: Language, request: &RunRequest) -> Self {
@@ -101,14 +103,21 @@ impl Log {
             "code": request.code, "path": request.path, "args": request.args, "env": names, "flags": flags,
             "timeoutMs": request.timeout_ms,
         });
-        Self::new(language.into(), input, values.into_iter().map(str::to_owned).collect())
+        Self::new(language.into(), input, values.into_iter())
     }
 
-    fn new(kind: Kind, input: Value, mut values: Vec<String>) -> Self {
-        values.retain(|value| value.len() >= SHORTEST);
-        // A value that contains another one goes first, so that no part of it stays.
-        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    fn new<'a>(kind: Kind, input: Value, values: impl Iterator<Item = &'a str>) -> Self {
+        let values = values.map(|value| Zeroizing::new(value.to_owned())).collect();
         Self { kind, begun: clock::now_ms(), input, values }
+    }
+
+    /// The same without the values of a VM's secrets.
+    pub(super) fn without(mut self, secrets: &SecretEnv) -> Self {
+        self.values.extend(secrets.values().map(|value| Zeroizing::new(value.to_owned())));
+        self.values.retain(|value| value.len() >= SHORTEST);
+        // A value that contains another one goes first, so that no part of it stays.
+        self.values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        self
     }
 
     pub(super) fn to_row(&self, vm: VmId, reply: &RunReply) -> ExecLogRow {
@@ -189,13 +198,15 @@ mod tests {
         let reply = RunReply {
             exit_code: 1,
             stdout: "got hunter2hunter2!".into(),
-            stderr: String::new(),
+            stderr: "s3cr3t".into(),
             truncated: false,
             result: Some(json!({"hunter2": ["x hunter2 y"], "n": 1})),
             error: None,
             duration_us: 1500,
         };
-        let row = Log::of_run(Language::Node, &request).to_row(VmId::new(), &reply);
+        let secrets = SecretEnv::parse(vec!["KEY=s3cr3t".into()]).unwrap();
+        let row = Log::of_run(Language::Node, &request).without(&secrets).to_row(VmId::new(), &reply);
+        assert!(!format!("{row:?}").contains("s3cr3t"), "{row:?}");
         assert!(!format!("{row:?}").contains("hunter2"), "{row:?}");
         assert!(row.input.contains(r#""env":["TOKEN","LONG","ON"]"#), "{}", row.input);
         assert_eq!((row.kind.as_str(), row.duration_ms), ("run-js", 1));

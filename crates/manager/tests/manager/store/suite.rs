@@ -78,6 +78,7 @@ fn vm(id: &str, host_index: i64) -> VmRow {
         provision_mode: "boot".into(),
         started_from: None,
         timings: "{}".into(),
+        secrets: Some("c2VhbGVk".into()),
         error: None,
         created_at: 1_700_000_000_000,
     }

@@ -1,0 +1,201 @@
+//! Secrets of VMs: sealed at rest, opened only to be handed to the VM's own agent, and struck out of logs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use rds_vmm::VmId;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::{Error, Result};
+
+/// First byte of everything sealed; another layout gets another one.
+const LAYOUT: u8 = 1;
+const KEY_BYTES: usize = 32;
+const KEY_ID_BYTES: usize = 4;
+const NONCE_BYTES: usize = 24;
+
+/// Keeps the key apart from any other that is derived from the same words. Not secret, and the same everywhere, so that
+/// a database can be moved together with its `VM_SECRET_KEY` alone.
+const SALT: &[u8] = b"run-dat-sheesh vm secrets 1";
+
+/// Bytes of all names and values of one VM together.
+const MAX_BYTES: usize = 48 * 1024;
+
+/// The environment of a VM's secrets, in clear. Wiped from memory when it is dropped; never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretEnv(BTreeMap<String, String>);
+
+impl SecretEnv {
+    /// Reads `NAME=value` pairs. Of a name that is there twice the last one counts.
+    pub fn parse(pairs: Vec<String>) -> Result<Self> {
+        let mut env = Self::default();
+        for pair in pairs.into_iter().map(Zeroizing::new) {
+            // The pair itself must not be in the message.
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| Error::invalid("secretEnv: every entry must be NAME=value"))?;
+            if !is_name(name) {
+                return Err(Error::invalid("secretEnv: names match [A-Za-z_][A-Za-z0-9_]*"));
+            }
+            if value.contains('\0') {
+                return Err(Error::Invalid(format!("secretEnv: the value of {name} has a NUL character")));
+            }
+            env.0.insert(name.to_owned(), value.to_owned());
+        }
+        let bytes: usize = env.0.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > MAX_BYTES {
+            return Err(Error::Invalid(format!("secretEnv: more than {MAX_BYTES} bytes")));
+        }
+        Ok(env)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The variables, for the VM's agent.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        self.0.clone()
+    }
+
+    /// The values, to be struck out.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.values().map(String::as_str)
+    }
+}
+
+/// Whether a text can be the name of an environment variable in a POSIX shell.
+pub fn is_name(text: &str) -> bool {
+    let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    text.starts_with(letter) && text.chars().all(|c| letter(c) || c.is_ascii_digit())
+}
+
+impl fmt::Debug for SecretEnv {
+    /// Names only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Drop for SecretEnv {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(Zeroize::zeroize);
+    }
+}
+
+/// Seals and opens with a key derived from `VM_SECRET_KEY` by Argon2id.
+///
+/// Sealed bytes: layout (1), key id (4), nonce (24), XChaCha20-Poly1305 ciphertext with the VM's id as associated data.
+/// What was sealed for one VM cannot be opened for another.
+pub struct Sealer {
+    cipher: XChaCha20Poly1305,
+    key_id: [u8; KEY_ID_BYTES],
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl Sealer {
+    /// Derives the key, which takes some 50 ms and 19 MiB for a moment (the parameters that OWASP recommends).
+    pub fn new(secret: &SecretString) -> Result<Self> {
+        let failed =
+            |error: argon2::Error| Error::internal("cannot derive a key from VM_SECRET_KEY", error.to_string());
+        let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::default());
+        let mut derived = Zeroizing::new([0; KEY_BYTES + KEY_ID_BYTES]);
+        argon.hash_password_into(secret.expose_secret().as_bytes(), SALT, &mut *derived).map_err(failed)?;
+        let (key, id) = derived.split_at(KEY_BYTES);
+        let cipher =
+            XChaCha20Poly1305::new_from_slice(key).map_err(|error| Error::internal("bad key", error.to_string()))?;
+        let mut key_id = [0; KEY_ID_BYTES];
+        key_id.copy_from_slice(id);
+        Ok(Self { cipher, key_id })
+    }
+
+    /// Seals a VM's secrets. Nonces are random: XChaCha20's are long enough for that.
+    pub fn seal(&self, vm: VmId, env: &SecretEnv) -> Result<Vec<u8>> {
+        let failed = |error: &dyn fmt::Display| Error::internal("cannot seal a VM's secrets", error.to_string());
+        let plain = Zeroizing::new(serde_json::to_vec(&env.0).map_err(|error| failed(&error))?);
+        let nonce: [u8; NONCE_BYTES] = rand::random();
+        let aad = vm.to_string();
+        let payload = Payload { msg: &plain, aad: aad.as_bytes() };
+        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|error| failed(&error))?;
+        Ok([&[LAYOUT][..], &self.key_id, &nonce, &sealed].concat())
+    }
+
+    /// Opens what was sealed for this VM.
+    pub fn open(&self, vm: VmId, sealed: &[u8]) -> Result<SecretEnv> {
+        let failed = |why: &str| Error::internal(format!("cannot open the secrets of VM {vm}"), why.to_owned());
+        let (&layout, rest) = sealed.split_first().ok_or_else(|| failed("there is nothing"))?;
+        let (key_id, rest) = rest.split_at_checked(KEY_ID_BYTES).ok_or_else(|| failed("they are cut off"))?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(|| failed("they are cut off"))?;
+        if layout != LAYOUT {
+            return Err(failed("they have a layout that this version does not know"));
+        }
+        if key_id != self.key_id {
+            return Err(failed("they were sealed with another VM_SECRET_KEY"));
+        }
+        let aad = vm.to_string();
+        let payload = Payload { msg: sealed, aad: aad.as_bytes() };
+        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| failed("they were changed"))?;
+        let plain = Zeroizing::new(plain);
+        serde_json::from_slice(&plain).map(SecretEnv).map_err(|_| failed("they are not what was sealed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealer(secret: &str) -> Sealer {
+        Sealer::new(&SecretString::from(secret)).unwrap()
+    }
+
+    fn env() -> SecretEnv {
+        SecretEnv::parse(vec!["TOKEN=hunter2".into(), "PEM=a\nb=c".into()]).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_for_a_vm_is_opened_for_it_alone() {
+        let (sealer, vm) = (sealer("words"), VmId::new());
+        let sealed = sealer.seal(vm, &env()).unwrap();
+        assert!(!sealed.windows(7).any(|window| window == b"hunter2"));
+        assert_eq!(sealer.open(vm, &sealed).unwrap(), env());
+        assert!(sealer.open(VmId::new(), &sealed).is_err());
+        assert_ne!(sealed, sealer.seal(vm, &env()).unwrap(), "every nonce is new");
+    }
+
+    #[test]
+    fn what_was_changed_or_sealed_with_another_key_is_not_opened() {
+        let (first, vm) = (sealer("words"), VmId::new());
+        let sealed = first.seal(vm, &env()).unwrap();
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert!(first.open(vm, &changed).is_err(), "byte {index}");
+            assert!(first.open(vm, &sealed[..index]).is_err(), "cut at {index}");
+        }
+        let error = sealer("other words").open(vm, &sealed).unwrap_err();
+        assert!(crate::error::Chain(&error).to_string().contains("another VM_SECRET_KEY"));
+    }
+
+    #[test]
+    fn bad_pairs_are_refused_without_being_repeated() {
+        for bad in ["hunter2", "=hunter2", "A B=hunter2", "1A=hunter2", "A\n=hunter2", "A=hunter2\0"] {
+            let error = SecretEnv::parse(vec![bad.into()]).unwrap_err();
+            assert!(matches!(&error, Error::Invalid(message) if !message.contains("hunter2")), "{bad:?}");
+        }
+        assert!(SecretEnv::parse(vec![format!("A={}", "x".repeat(MAX_BYTES))]).is_err());
+    }
+
+    #[test]
+    fn values_are_never_shown() {
+        assert_eq!(format!("{:?}", env()), r#"{"PEM", "TOKEN"}"#);
+    }
+}
