@@ -30,6 +30,8 @@ pub(crate) struct Vm {
     pub(crate) keepers: Rc<Keepers>,
     /// Environment of the VM's secrets, for the programs that are run from now on.
     pub(crate) secrets: RefCell<Secrets>,
+    /// Held by whoever changes the trees that are put into the user's files.
+    pub(crate) trees: tokio::sync::Mutex<()>,
     /// Names of inline scripts that are free.
     pub(crate) script_names: RefCell<Vec<String>>,
 }

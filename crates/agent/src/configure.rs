@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rds_protocol::guest::{Configure, Configured};
 use rustix::time::{ClockId, Timespec};
+use tokio::sync::Mutex;
 
 use crate::agent::Vm;
 use crate::error::{SystemError, While};
@@ -67,6 +68,7 @@ pub(crate) fn carry_out(
             keepers: Rc::clone(keepers),
             secrets: RefCell::new(order.secret_env.into()),
             script_names: RefCell::default(),
+            trees: Mutex::default(),
         },
         times,
     ))

@@ -20,6 +20,7 @@ use crate::error::SystemError;
 use crate::exec;
 use crate::files::{self, jailed::Order};
 use crate::log;
+use crate::peers::trees;
 use crate::reply::{Body, Refusal, empty, json, read_json};
 
 /// Calls at once. The manager bounds them too; this one protects the agent's memory.
@@ -97,6 +98,7 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             let opened = agent.bridge.open(read_json(body, JSON_FRAME_BYTES).await?).await;
             Ok(json(StatusCode::OK, &opened.map_err(Refusal::internal)?))
         }
+        (&Method::PUT, routes::TREES) => trees::put(agent.vm()?, body).await,
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,
         (&Method::PUT, routes::ARCHIVE) => {
             files::put(agent.vm()?, Order::PutArchive { dest: field("dest")? }, body).await

@@ -25,7 +25,6 @@ pub(super) struct Run {
     deadline: Option<Instant>,
     outcome: Option<OutcomeFile>,
     script: Option<ScriptFile>,
-    vm: Rc<Vm>,
 }
 
 /// The agent's ends of a program's streams.
@@ -102,7 +101,7 @@ impl Run {
         let launched = vm.sandbox.launch(&vm.keepers, launch).await;
         let child = launched.map_err(|error| refusal(&error, command.executable))?;
         let deadline = start.timeout_ms.map(|limit| child.started + Duration::from_millis(limit));
-        Ok(Self { child, agent_side, deadline, outcome, script, vm })
+        Ok(Self { child, agent_side, deadline, outcome, script })
     }
 
     /// Carries its streams and waits for its end, then reports it.
@@ -125,12 +124,11 @@ impl Run {
         drop(self.script.take());
         if let Some(exit) = report(&end, &self.child, outcome, truncated.contains(&true)) {
             let frame = AgentFrame::Exit(Box::new(exit)).encode().to_bytes();
-            if client.send(Ok(frame)).await.is_err() {
-                let _ = self.child.cgroup.kill();
+            if client.send(Ok(frame)).await.is_ok() {
+                drop(client);
+                self.child.leave();
             }
         }
-        drop(client);
-        self.vm.keepers.cgroups.give_back(self.child.cgroup);
     }
 }
 
@@ -151,12 +149,12 @@ async fn wait(child: &mut Child, deadline: Option<Instant>, client: &FrameSender
     };
     let timed_out = tokio::select! {
         biased;
-        ended = &mut child.ended => return End::Natural(ended.unwrap_or(Ended::unknown())),
+        ended = child.end() => return End::Natural(ended),
         () = time_limit => true,
         () = client.closed() => false,
     };
-    let _ = child.cgroup.kill();
-    let ended = (&mut child.ended).await.unwrap_or(Ended::unknown());
+    child.kill();
+    let ended = child.end().await;
     if timed_out { End::TimedOut(ended) } else { End::Abandoned }
 }
 

@@ -8,19 +8,19 @@ use crate::reply::Refusal;
 
 /// Something that went wrong, as the manager is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     status: u16,
     message: String,
 }
 
 impl Failure {
     /// The request can't be carried out as it is.
-    pub(super) fn bad(message: impl Into<String>) -> Self {
+    pub(crate) fn bad(message: impl Into<String>) -> Self {
         Self { status: 400, message: message.into() }
     }
 
     /// A file that failed.
-    pub(super) fn at(path: &str, error: &io::Error) -> Self {
+    pub(crate) fn at(path: &str, error: &io::Error) -> Self {
         let (status, message) = match error.raw_os_error() {
             Some(libc::ENOENT) => (404, "there is no such file or directory".into()),
             Some(libc::ELOOP | libc::EXDEV) => (400, "it leads through a symbolic link".into()),
@@ -36,11 +36,11 @@ impl Failure {
     }
 
     /// The standard input, if it failed: the archive in it is at fault.
-    pub(super) fn archive(error: &io::Error) -> Self {
+    pub(crate) fn archive(error: &io::Error) -> Self {
         Self::bad(format!("not a sound tar.gz: {error}"))
     }
 
-    pub(super) fn parse(words: &str) -> Self {
+    pub(crate) fn parse(words: &str) -> Self {
         let (status, message) = words.split_once(' ').unwrap_or_default();
         match status.parse() {
             Ok(status) if (400..600).contains(&status) => Self { status, message: message.trim_end().into() },
@@ -48,7 +48,7 @@ impl Failure {
         }
     }
 
-    pub(super) fn into_refusal(self) -> Refusal {
+    pub(crate) fn into_refusal(self) -> Refusal {
         Refusal::new(StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), self.message)
     }
 }

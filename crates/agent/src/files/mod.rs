@@ -28,8 +28,9 @@ use tokio::sync::mpsc;
 use crate::agent::Vm;
 use crate::reply::{Body, FrameSender, Refusal, empty};
 use crate::sandbox::launch::{Child, Executable, Launch, Streams};
-use failure::Failure;
+pub(crate) use failure::Failure;
 use jailed::Order;
+pub(crate) use unpack::unpack_entry;
 
 /// Bytes of a reply that are read at once.
 const PIECE: usize = 16 * 1024;
@@ -38,15 +39,15 @@ const PIECE: usize = 16 * 1024;
 const BACKLOG: usize = 4;
 
 /// Bytes of a jailed process's last words.
-const WORDS: u64 = 8 * 1024;
+pub(crate) const WORDS: u64 = 8 * 1024;
 
 /// Carries an order out that takes a body and answers nothing.
 pub(crate) async fn put(vm: Rc<Vm>, order: Order, body: Incoming) -> Result<Response<Body>, Refusal> {
-    let (mut jailed, stdin) = Jailed::start(vm, &order).await?;
+    let (jailed, stdin) = Jailed::start(vm, &order).await?;
     let fed = feed(body, stdin).await;
     if fed.is_err() {
         // What is missing must not be taken for the end.
-        jailed.kill();
+        jailed.child.kill();
     }
     jailed.end().await?;
     fed.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
@@ -84,7 +85,6 @@ pub(crate) async fn sync(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, R
 
 /// A process that carries an order out.
 struct Jailed {
-    vm: Rc<Vm>,
     child: Child,
     stdout: Receiver,
     stderr: Receiver,
@@ -115,11 +115,7 @@ impl Jailed {
         let launched = vm.sandbox.launch(&vm.keepers, launch).await;
         let child =
             launched.map_err(|failed| Refusal::internal(format!("cannot reach the files: {}", failed.error)))?;
-        Ok((Self { vm, child, stdout, stderr }, stdin))
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.cgroup.kill();
+        Ok((Self { child, stdout, stderr }, stdin))
     }
 
     /// Waits for its end. A failure is what it said last.
@@ -128,9 +124,7 @@ impl Jailed {
         let _ = (&mut self.stderr).take(WORDS).read_to_end(&mut words).await;
         // One that says more than it should is not to wait for us, nor we for it.
         drop((self.stderr, self.stdout));
-        let code = (&mut self.child.ended).await.map_or(-1, |ended| ended.code);
-        self.vm.keepers.cgroups.give_back(self.child.cgroup);
-        match code {
+        match self.child.end().await.code {
             0 => Ok(()),
             _ => Err(Failure::parse(&String::from_utf8_lossy(&words)).into_refusal()),
         }
@@ -141,7 +135,7 @@ impl Jailed {
         let mut piece = first;
         while !piece.is_empty() {
             if client.send(Ok(piece)).await.is_err() {
-                self.kill();
+                self.child.kill();
                 break;
             }
             let mut next = BytesMut::with_capacity(PIECE);
@@ -157,7 +151,7 @@ impl Jailed {
 }
 
 /// Carries a body to a process. One that reads no more has failed and will say why.
-async fn feed(body: Incoming, mut stdin: Sender) -> Result<(), hyper::Error> {
+pub(crate) async fn feed(body: Incoming, mut stdin: Sender) -> Result<(), hyper::Error> {
     let mut pieces = BodyDataStream::new(body);
     let mut takes_more = true;
     while let Some(piece) = pieces.next().await {
@@ -167,7 +161,7 @@ async fn feed(body: Incoming, mut stdin: Sender) -> Result<(), hyper::Error> {
     Ok(())
 }
 
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 

@@ -31,7 +31,8 @@ pub(super) fn unpack(input: impl Read, dest: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, root: &OwnedFd) -> Result<(), Failure> {
+/// Unpacks one file or directory below a directory; nothing else, and nowhere else.
+pub(crate) fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, root: &OwnedFd) -> Result<(), Failure> {
     let path = entry.path().map_err(|error| Failure::archive(&error))?.into_owned();
     let shown = path.display().to_string();
     let failed = |error: io::Error| Failure::at(&shown, &error);

@@ -1,6 +1,8 @@
 //! Calls from one VM's code to another's: what the agents of both take part in. They decide nothing; the manager does.
 //!
-//! In a consumer, [`bridge`] hands on to the manager what code in the sandbox asks for, through [`outbound`].
+//! In a consumer, [`bridge`] hands on to the manager what code in the sandbox asks for, through [`outbound`]. [`trees`] are the
+//! files that tell that code about its peers.
 
 pub(crate) mod bridge;
 pub(crate) mod outbound;
+pub(crate) mod trees;

@@ -53,7 +53,7 @@ fn enclose() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    for other in ["/proc", "/sys", "/dev", crate::boot::IMAGE, tree::DISK] {
+    for other in ["/proc", "/sys", "/dev", crate::boot::IMAGE, tree::DISK, tree::MEMORY] {
         unmount(other, UnmountFlags::DETACH)?;
     }
     // An initramfs can't be pivoted away from; the tree is laid over it, and no path leads below.

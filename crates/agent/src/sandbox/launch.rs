@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -72,16 +73,47 @@ impl Script {
     }
 }
 
-/// A program that runs.
+/// A program that runs. Dropping it kills it with all its descendants; [`Child::leave`] doesn't.
 pub(crate) struct Child {
     /// Its process, as the agent numbers it. It leads a session and process group.
     pub(crate) pid: Pid,
-    /// Its group; killing it reaches all descendants.
-    pub(crate) cgroup: Cgroup,
-    /// How it ends.
-    pub(crate) ended: oneshot::Receiver<Ended>,
     /// Just before it was started.
     pub(crate) started: Instant,
+    ended: oneshot::Receiver<Ended>,
+    /// There until it was left or dropped.
+    cgroup: Option<Cgroup>,
+    keepers: Rc<Keepers>,
+}
+
+impl Child {
+    /// Waits for its end. To be called until it has returned, and not after that.
+    pub(crate) async fn end(&mut self) -> Ended {
+        (&mut self.ended).await.unwrap_or(Ended::unknown())
+    }
+
+    /// Kills it with all its descendants. Its end is still to be waited for.
+    pub(crate) fn kill(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            // A group that can't be killed is gone.
+            let _ = cgroup.kill();
+        }
+    }
+
+    /// Lets what it has left running live on.
+    pub(crate) fn leave(mut self) {
+        if let Some(cgroup) = self.cgroup.take() {
+            self.keepers.cgroups.give_back(cgroup);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some(cgroup) = self.cgroup.take() {
+            self.keepers.cgroups.give_back(cgroup);
+        }
+    }
 }
 
 /// The steps between the agent and the program, to say which one failed.
@@ -111,19 +143,19 @@ pub(crate) struct LaunchError {
 
 impl Sandbox {
     /// Starts a program. It has taken over its process when this returns.
-    pub(crate) async fn launch(&self, keepers: &Keepers, launch: Launch) -> Result<Child, LaunchError> {
+    pub(crate) async fn launch(&self, keepers: &Rc<Keepers>, launch: Launch) -> Result<Child, LaunchError> {
         let failed = |error: io::Error| LaunchError { step: Step::Enter, error };
         let cgroup = keepers.cgroups.take().map_err(|error| failed(io::Error::other(error)))?;
         let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
         let started = Instant::now();
         let pid = fork(Some(cgroup.directory().as_fd()), || self.become_program(&launch, &reporter)).map_err(failed)?;
-        let child = Child { pid, ended: keepers.reaper.watch(pid), cgroup, started };
+        let ended = keepers.reaper.watch(pid);
+        let mut child = Child { pid, started, ended, cgroup: Some(cgroup), keepers: Rc::clone(keepers) };
         drop((launch, reporter));
         match read_report(report).await {
             Ok(None) => Ok(child),
             Ok(Some(error)) => {
-                let _ = child.ended.await;
-                keepers.cgroups.give_back(child.cgroup);
+                child.end().await;
                 Err(error)
             }
             Err(error) => Err(failed(error)),

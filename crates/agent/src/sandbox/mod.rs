@@ -4,6 +4,7 @@
 //! snapshot captures. [`Sandbox`]: it has its filesystem, and programs can be launched in it.
 
 mod fork;
+mod graft;
 mod init;
 mod jail;
 pub(crate) mod launch;

@@ -30,6 +30,11 @@ const HOME: &str = "home";
 const TEMPORARY: [(&str, &str); 2] = [("tmp", "tmp"), ("vartmp", "var/tmp")];
 const TRASH: &str = "/disk/trash";
 
+/// Directories in the agent's namespace for what it puts into the user's files: on the disk, and in memory, from where it
+/// gets into no snapshot of the disk.
+pub(crate) const TREES: &str = "/disk/trees";
+pub(crate) const MEMORY: &str = "/memory";
+
 /// What the agent keeps open of the sandbox's filesystem. It works relative to these and never by a path.
 pub(crate) struct Tree {
     /// The VM's disk.
@@ -85,7 +90,8 @@ fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
         disk.directory(name)?;
     }
     own(&disk.directory(HOME)?, "the home directory")?;
-    for (name, _) in TEMPORARY {
+    // Every start has trees of its own.
+    for name in TEMPORARY.map(|(name, _)| name).into_iter().chain(["trees"]) {
         // Moving is instant, whatever is in it. The machine id is new for every start.
         let trash = format!("{TRASH}/{machine_id}-{name}");
         match rustix::fs::rename(format!("{DISK}/{name}"), trash) {
@@ -93,9 +99,11 @@ fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
             Err(error) => return Err(error).while_(format!("empty {name}")),
         }
         let made = disk.directory(name)?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(0o1777)).while_(format!("open up {name}"))?;
+        if name != "trees" {
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(0o1777)).while_(format!("open up {name}"))?;
+        }
     }
-    Ok(())
+    mount_at("tmpfs", "tmpfs", MEMORY, MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755,size=16m"))
 }
 
 fn mount_overlay() -> Result<(), SystemError> {

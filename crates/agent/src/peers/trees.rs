@@ -1,0 +1,121 @@
+//! The directories that tell a consumer's code about its peers: `/workspace/peers` and `/workspace/.rds`.
+//!
+//! They are root's and read-only. `peers` lies on the VM's disk, for it may hold a copy of a provider's files. `.rds`
+//! lies in memory: it holds the bridge's token, which must not get into a snapshot of the disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
+
+use http::Response;
+use hyper::body::Incoming;
+use tar::Archive;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::{Receiver, Sender};
+
+use rds_protocol::limits::UNPACKED_BYTES;
+
+use crate::agent::Vm;
+use crate::files::{Failure, WORDS, feed, pipe, unpack_entry};
+use crate::random;
+use crate::reply::{Body, Refusal, empty};
+use crate::sandbox::fork;
+use crate::sandbox::tree::{MEMORY, TREES};
+
+/// The archive's directories: the name in it, where its contents lie, the name in the user's files.
+const DIRECTORIES: [(&str, &str, &str); 2] = [("peers", TREES, "peers"), ("rds", MEMORY, ".rds")];
+
+/// Files of an archive. A provider's files may be mounted into it.
+const ENTRIES: usize = 50_000;
+
+/// Puts the trees of an archive in the place of the ones before.
+pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Refusal> {
+    // Each removes what the others left.
+    let _turn = vm.trees.lock().await;
+    let pipes = || Ok::<_, io::Error>([pipe()?, pipe()?, pipe()?]);
+    let [(archive, archive_in), (go, go_in), (words_out, words)] = pipes().map_err(Refusal::internal)?;
+    let ours = [archive_in.as_raw_fd(), go_in.as_raw_fd()];
+    let work = || {
+        for ours in ours {
+            // SAFETY: the copy's duplicate of an agent's end; while it is open, what it feeds has no end.
+            unsafe { libc::close(ours) };
+        }
+        report(place(&vm, &archive, &go), &words)
+    };
+    // It blocks on the body and the disk, which the agent must not.
+    let copy = fork(None, work).map_err(Refusal::internal)?;
+    let ended = vm.keepers.reaper.watch(copy);
+    drop((archive, go, words));
+    let fed = feed(body, Sender::from_owned_fd(archive_in).map_err(Refusal::internal)?).await;
+    if fed.is_ok() {
+        let _ = rustix::io::write(&go_in, &[1]);
+    }
+    // Without the word, a body that broke off would be an archive that ends early.
+    drop(go_in);
+    let mut said = Vec::new();
+    let words_out = Receiver::from_owned_fd(words_out).map_err(Refusal::internal)?;
+    let _ = words_out.take(WORDS).read_to_end(&mut said).await;
+    match ended.await.map_or(-1, |ended| ended.code) {
+        0 => Ok(empty()),
+        _ => Err(Failure::parse(&String::from_utf8_lossy(&said)).into_refusal()),
+    }
+}
+
+fn report(outcome: Result<(), Failure>, words: &OwnedFd) -> i32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            let _ = rustix::io::write(words, failure.to_string().as_bytes());
+            1
+        }
+    }
+}
+
+/// In a copy of the agent: unpacks, grafts, and removes what is of no use any more.
+fn place(vm: &Vm, archive: &OwnedFd, go: &OwnedFd) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::at("the trees", &error);
+    let homes = [TREES, MEMORY].map(|path| File::open(path).map_err(failed));
+    let fresh = random::name();
+    let placed = unpack(archive, &fresh).and_then(|()| {
+        if rustix::io::read(go, &mut [0; 1]) != Ok(1) {
+            return Err(Failure::bad("the archive broke off"));
+        }
+        let paths = DIRECTORIES.map(|(name, above, target)| (format!("{above}/{fresh}/{name}"), target));
+        vm.sandbox.graft(&paths.each_ref().map(|(path, target)| (path.as_str(), *target))).map_err(failed)
+    });
+    for home in homes {
+        // By descriptor: the sandbox's namespace, which this copy may be in by now, has no such paths.
+        let home = format!("/proc/self/fd/{}", home?.as_raw_fd());
+        for entry in fs::read_dir(&home).map_err(failed)?.flatten() {
+            if (entry.file_name() == *fresh) != placed.is_ok() {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+    placed
+}
+
+fn unpack(archive: &OwnedFd, fresh: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::at("the trees", &error);
+    let mut roots = Vec::new();
+    for (name, above, _) in DIRECTORIES {
+        let root = format!("{above}/{fresh}");
+        fs::create_dir_all(format!("{root}/{name}")).map_err(failed)?;
+        roots.push((name, OwnedFd::from(File::open(root).map_err(failed)?)));
+    }
+    let mut archive = Archive::new(File::from(archive.try_clone().map_err(failed)?));
+    let mut bytes = 0_u64;
+    for (number, entry) in archive.entries().map_err(|error| Failure::archive(&error))?.enumerate() {
+        let mut entry = entry.map_err(|error| Failure::archive(&error))?;
+        bytes = bytes.saturating_add(entry.size());
+        if number >= ENTRIES || bytes > UNPACKED_BYTES {
+            return Err(Failure::bad("the archive has too many entries or is too large"));
+        }
+        let path = entry.path().map_err(|error| Failure::archive(&error))?.into_owned();
+        let root = roots.iter().find(|(name, _)| path.starts_with(name));
+        let (_, root) = root.ok_or_else(|| Failure::bad(format!("{}: not one of the trees", path.display())))?;
+        unpack_entry(&mut entry, root)?;
+    }
+    Ok(())
+}

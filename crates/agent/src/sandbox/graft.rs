@@ -1,0 +1,100 @@
+//! Putting directories of the agent's into the user's files, read-only: what the user has made there is covered, and no
+//! link of the user's is followed.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+
+use super::Sandbox;
+
+/// The user's files, under both their names.
+const VIEWS: [&str; 2] = ["/workspace", "/home/user"];
+
+/// linux/mount.h.
+const MOVE_MOUNT_EMPTY_PATHS: libc::c_uint = 0x04 | 0x40;
+const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200;
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_NOSUID: u64 = 0x2;
+const MOUNT_ATTR_NODEV: u64 = 0x4;
+
+/// `struct mount_attr`, linux/mount.h.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+impl Sandbox {
+    /// Puts each directory, by its path in the agent's namespace, in the place of a name in the user's files. A reader
+    /// sees the old one or the new one.
+    ///
+    /// For a copy of the agent: it is in the sandbox's mount namespace afterwards.
+    pub(crate) fn graft(&self, directories: &[(&str, &str)]) -> io::Result<()> {
+        let mut grafts = Vec::new();
+        for view in VIEWS {
+            for (source, name) in directories {
+                grafts.push((view, *name, detached(source)?));
+            }
+        }
+        // SAFETY: setns with a process file descriptor touches no memory of ours.
+        check(unsafe { libc::setns(self.init.as_raw_fd(), libc::CLONE_NEWNS) }.into())?;
+        grafts.iter().try_for_each(|(view, name, tree)| attach(view, name, tree))
+    }
+}
+
+/// A mount of a directory that is nowhere yet.
+fn detached(source: &str) -> io::Result<OwnedFd> {
+    let tree = open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
+    let set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let (size, empty) = (size_of::<MountAttributes>(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path and the attributes outlive the call, and the size is theirs.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), empty, &raw const attributes, size)
+    };
+    check(outcome)?;
+    Ok(tree)
+}
+
+fn attach(view: &str, name: &str, tree: &OwnedFd) -> io::Result<()> {
+    let place = place(view, name)?;
+    let occupied = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?
+        .stx_attributes
+        .contains(StatxAttributes::MOUNT_ROOT);
+    // What is put beneath the mount that is there comes to light when that one goes.
+    let flags = MOVE_MOUNT_EMPTY_PATHS | if occupied { MOVE_MOUNT_BENEATH } else { 0 };
+    let (from, to, empty) = (tree.as_raw_fd(), place.as_raw_fd(), c"".as_ptr());
+    // SAFETY: the paths are constants; the descriptors are open.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) })?;
+    if occupied {
+        // A directory that something is mounted on can't be renamed away.
+        let path = CString::new(format!("{view}/{name}")).map_err(io::Error::other)?;
+        unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// The directory to mount on, made if needed. Anything else of that name is removed.
+fn place(view: &str, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let files = rustix::fs::open(view, flags, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = || openat2(&files, name, flags | OFlags::NOFOLLOW, Mode::empty(), resolve);
+    match open() {
+        Ok(place) => return Ok(place),
+        Err(Errno::NOENT) => {}
+        Err(_) => rustix::fs::unlinkat(&files, name, AtFlags::empty())?,
+    }
+    rustix::fs::mkdirat(&files, name, Mode::from_raw_mode(0o755))?;
+    Ok(open()?)
+}
+
+fn check(outcome: libc::c_long) -> io::Result<()> {
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
