@@ -13,12 +13,12 @@ unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --log-level error check licenses bans sources; }
 # The suite shares its servers between tests, so it runs as one process of its own.
 unit() {
-    if have cargo-nextest; then cargo nextest run --locked --workspace --no-fail-fast -E 'not binary(suite)'
-    else cargo test --locked --workspace --no-fail-fast --exclude rds && cargo test --locked --package rds --bins
+    if have cargo-nextest; then cargo nextest run --cargo-quiet --status-level fail --locked --workspace --no-fail-fast -E 'not binary(suite)'
+    else cargo test --quiet --locked --workspace --no-fail-fast --exclude rds && cargo test --quiet --locked --package rds --bins
     fi
 }
-heavy() { cargo test --locked --package rds-image --test debian -- --ignored --test-threads 1; }
-suite() { cargo test --locked --package rds --test suite; }
+heavy() { cargo test --quiet --locked --package rds-image --test debian -- --ignored --test-threads 1; }
+suite() { cargo test --quiet --locked --package rds --test suite; }
 
 step "Format" cargo fmt --all --check
 step "Tools" scripts/tools.sh
