@@ -17,10 +17,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use http::{Response, StatusCode};
-use http_body_util::{BodyDataStream, BodyExt};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
@@ -43,21 +42,16 @@ pub(crate) const WORDS: u64 = 8 * 1024;
 
 /// Carries an order out that takes a body and answers nothing.
 pub(crate) async fn put(vm: Rc<Vm>, order: Order, body: Incoming) -> Result<Response<Body>, Refusal> {
-    let (jailed, stdin) = Jailed::start(vm, &order).await?;
-    let fed = feed(body, stdin).await;
-    if fed.is_err() {
-        // What is missing must not be taken for the end.
-        jailed.child.kill();
-    }
+    let mut jailed = Jailed::start(vm, &order).await?;
+    // A process whose input has not come to its end is killed before it could take what it has for all.
+    feed(body, &mut jailed.stdin).await?;
     jailed.end().await?;
-    fed.map_err(|error| Refusal::bad(format!("the body broke off: {error}")))?;
     Ok(empty())
 }
 
 /// Carries an order out that takes no body and answers a stream.
 pub(crate) async fn get(vm: Rc<Vm>, order: Order) -> Result<Response<Body>, Refusal> {
-    let (mut jailed, stdin) = Jailed::start(vm, &order).await?;
-    drop(stdin);
+    let mut jailed = Jailed::start(vm, &order).await?;
     let mut first = BytesMut::with_capacity(PIECE);
     jailed.stdout.read_buf(&mut first).await.map_err(Refusal::internal)?;
     if first.is_empty() {
@@ -85,14 +79,15 @@ pub(crate) async fn sync(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, R
 
 /// A process that carries an order out.
 struct Jailed {
+    /// First, so that the process is killed before its input seems to end.
     child: Child,
+    stdin: Sender,
     stdout: Receiver,
     stderr: Receiver,
 }
 
 impl Jailed {
-    /// Starts one. Its standard input is the caller's to feed and to end.
-    async fn start(vm: Rc<Vm>, order: &Order) -> Result<(Self, Sender), Refusal> {
+    async fn start(vm: Rc<Vm>, order: &Order) -> Result<Self, Refusal> {
         let pipes = || {
             let [input, output, words] = [pipe()?, pipe()?, pipe()?];
             let ours = (
@@ -115,11 +110,12 @@ impl Jailed {
         let launched = vm.sandbox.launch(&vm.keepers, launch).await;
         let child =
             launched.map_err(|failed| Refusal::internal(format!("cannot reach the files: {}", failed.error)))?;
-        Ok((Self { child, stdout, stderr }, stdin))
+        Ok(Self { child, stdin, stdout, stderr })
     }
 
     /// Waits for its end. A failure is what it said last.
     async fn end(mut self) -> Result<(), Refusal> {
+        drop(self.stdin);
         let mut words = Vec::new();
         let _ = (&mut self.stderr).take(WORDS).read_to_end(&mut words).await;
         // One that says more than it should is not to wait for us, nor we for it.
@@ -151,14 +147,16 @@ impl Jailed {
 }
 
 /// Carries a body to a process. One that reads no more has failed and will say why.
-pub(crate) async fn feed(body: Incoming, mut stdin: Sender) -> Result<(), hyper::Error> {
-    let mut pieces = BodyDataStream::new(body);
+pub(crate) async fn feed(mut body: Incoming, stdin: &mut Sender) -> Result<(), Refusal> {
+    let broke_off = || Refusal::bad("the body broke off");
     let mut takes_more = true;
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        takes_more = takes_more && stdin.write_all(&piece).await.is_ok();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|_| broke_off())?.into_data() {
+            takes_more = takes_more && stdin.write_all(&piece).await.is_ok();
+        }
     }
-    Ok(())
+    // hyper makes no difference between the end of a body and the cancellation of its request.
+    if body.is_end_stream() { Ok(()) } else { Err(broke_off()) }
 }
 
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -47,12 +47,11 @@ pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Re
     let copy = fork(None, work).map_err(Refusal::internal)?;
     let ended = vm.keepers.reaper.watch(copy);
     drop((archive, go, words));
-    let fed = feed(body, Sender::from_owned_fd(archive_in).map_err(Refusal::internal)?).await;
-    if fed.is_ok() {
-        let _ = rustix::io::write(&go_in, &[1]);
-    }
-    // Without the word, a body that broke off would be an archive that ends early.
-    drop(go_in);
+    let mut archive_in = Sender::from_owned_fd(archive_in).map_err(Refusal::internal)?;
+    feed(body, &mut archive_in).await?;
+    // Without this word, a body that broke off would be an archive that ends early.
+    let _ = rustix::io::write(&go_in, &[1]);
+    drop((archive_in, go_in));
     let mut said = Vec::new();
     let words_out = Receiver::from_owned_fd(words_out).map_err(Refusal::internal)?;
     let _ = words_out.take(WORDS).read_to_end(&mut said).await;
@@ -86,8 +85,9 @@ fn place(vm: &Vm, archive: &OwnedFd, go: &OwnedFd) -> Result<(), Failure> {
     });
     for home in homes {
         // By descriptor: the sandbox's namespace, which this copy may be in by now, has no such paths.
-        let home = format!("/proc/self/fd/{}", home?.as_raw_fd());
-        for entry in fs::read_dir(&home).map_err(failed)?.flatten() {
+        let home = home?;
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", home.as_raw_fd())).map_err(failed)?;
+        for entry in entries.flatten() {
             if (entry.file_name() == *fresh) != placed.is_ok() {
                 let _ = fs::remove_dir_all(entry.path());
             }
