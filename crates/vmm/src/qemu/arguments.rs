@@ -74,7 +74,7 @@ impl Arguments {
             add(&["-add-fd", &format!("fd={fd},set={set}")]);
         }
         add(&["-kernel", &format!("/dev/fd/{}", fds.kernel), "-initrd", &format!("/dev/fd/{}", fds.initramfs)]);
-        add(&["-append", &self.command_line()]);
+        add(&["-append", &command_line(self.accelerator, self.tsc_khz)]);
         add(&["-chardev", &listener("qmp", fds.qmp), "-mon", "chardev=qmp,mode=control"]);
         add(&["-chardev", "file,id=serial,path=/dev/fdset/1,append=on", "-serial", "chardev:serial"]);
 
@@ -97,19 +97,6 @@ impl Arguments {
         }
     }
 
-    /// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
-    /// `cryptomgr.notests` leaves out self-tests that take a quarter of an emulated boot. Measured to matter nothing
-    /// under emulation: the console, `pci=off`, `nokaslr`, `8250.nr_uarts`, the virtio-rng device.
-    fn command_line(&self) -> String {
-        let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
-        if self.accelerator == Accelerator::Tcg {
-            // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it
-            // for disagreeing with them.
-            let _ = write!(line, " no_timer_check tsc_early_khz={} tsc=reliable", self.tsc_khz);
-        }
-        line
-    }
-
     fn memory(&self) -> String {
         let size = self.mem_mib;
         match self.memory {
@@ -120,6 +107,19 @@ impl Arguments {
             }
         }
     }
+}
+
+/// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
+/// `cryptomgr.notests` leaves out self-tests that take a quarter of an emulated boot. Measured to matter nothing
+/// under emulation: the console, `pci=off`, `nokaslr`, `8250.nr_uarts`, the virtio-rng device.
+pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64) -> String {
+    let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
+    if accelerator == Accelerator::Tcg {
+        // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it for
+        // disagreeing with them.
+        let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable");
+    }
+    line
 }
 
 fn listener(id: &str, fd: RawFd) -> String {

@@ -95,6 +95,11 @@ impl Qemu {
         self.version
     }
 
+    /// The command line that every guest's kernel gets.
+    pub fn kernel_command_line(&self) -> String {
+        arguments::command_line(self.accelerator, self.tsc_khz)
+    }
+
     /// Starts a process and records it. It has not necessarily come to life when this returns.
     fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
         process::forget(&spec.dir).map_err(|source| io_error("the old process file", source))?;

@@ -24,6 +24,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// Everything that a machine started by hand is made of.
 struct ByHand<'a> {
     accelerator: String,
+    kernel_command_line: String,
     image: &'a ImageFiles,
     initramfs: PathBuf,
     disk: PathBuf,
@@ -47,6 +48,7 @@ pub(super) async fn measure(client: &Client, server: &BenchServer, rounds: usize
         created.push(create(client).await?);
         let machine = ByHand {
             accelerator: accelerator.clone(),
+            kernel_command_line: qemu.kernel_command_line(),
             image: server.image(),
             initramfs: only_file(&server.root().join("initramfs"))?,
             disk: scratch.path().join("disk"),
@@ -107,16 +109,12 @@ impl ByHand<'_> {
     fn arguments(&self) -> Vec<String> {
         let memory = format!("memory-backend-memfd,id=ram,size={MEM_MIB}M,share=on");
         let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
-        let mut append = String::from("console=ttyS0 quiet panic=-1 reboot=t");
-        if self.accelerator.starts_with("tcg") {
-            append.push_str(" no_timer_check");
-        }
         let (kernel, initramfs) = (self.image.kernel.display().to_string(), self.initramfs.display().to_string());
         let drive = |id: &str, path: &Path, read_only: &str| {
             format!("driver=raw,node-name={id},read-only={read_only},file.driver=file,file.filename={}", path.display())
         };
         let socket = format!("socket,id=in,path={},server=on,wait=off", self.socket.display());
-        let words: [&str; 39] = [
+        let words: [&str; 43] = [
             "-nodefaults",
             "-no-user-config",
             "-display",
@@ -139,13 +137,17 @@ impl ByHand<'_> {
             "-initrd",
             &initramfs,
             "-append",
-            &append,
+            &self.kernel_command_line,
             "-device",
             "virtio-serial-device,max_ports=3",
             "-chardev",
             &socket,
             "-device",
             "virtserialport,chardev=in,name=rds.in,nr=1",
+            "-chardev",
+            "null,id=out",
+            "-device",
+            "virtserialport,chardev=out,name=rds.out,nr=2",
             "-blockdev",
             &drive("root", &self.image.rootfs, "on"),
             "-device",
