@@ -9,6 +9,7 @@ use rustix::time::ClockId;
 use crate::configure;
 use crate::peers::bridge::Bridge;
 use crate::peers::outbound::Outbound;
+use crate::peers::workers::Workers;
 use crate::reply::Refusal;
 use crate::sandbox::{Keepers, Sandbox, Waiting};
 use crate::secrets::Secrets;
@@ -30,6 +31,8 @@ pub(crate) struct Vm {
     pub(crate) keepers: Rc<Keepers>,
     /// Environment of the VM's secrets, for the programs that are run from now on.
     pub(crate) secrets: RefCell<Secrets>,
+    /// What makes the calls of its peers, if it is a provider.
+    pub(crate) workers: Workers,
     /// Held by whoever changes the trees that are put into the user's files.
     pub(crate) trees: tokio::sync::Mutex<()>,
     /// Names of inline scripts that are free.

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::agent::Vm;
 use crate::error::{SystemError, While};
+use crate::peers::workers::Workers;
 use crate::reply::Refusal;
 use crate::sandbox::{Keepers, Waiting, fork, tree};
 
@@ -69,6 +70,7 @@ pub(crate) fn carry_out(
             secrets: RefCell::new(order.secret_env.into()),
             script_names: RefCell::default(),
             trees: Mutex::default(),
+            workers: Workers::default(),
         },
         times,
     ))

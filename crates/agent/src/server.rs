@@ -89,7 +89,9 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
         (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
         (&Method::PUT, routes::SECRETS) => {
             let variables: BTreeMap<String, String> = read_json(body, JSON_FRAME_BYTES).await?;
-            agent.vm()?.secrets.replace(variables.into());
+            let vm = agent.vm()?;
+            vm.secrets.replace(variables.into());
+            vm.workers.replace_all();
             Ok(empty())
         }
         (&Method::POST, routes::BRIDGE) => {
@@ -97,6 +99,14 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             agent.vm()?;
             let opened = agent.bridge.open(read_json(body, JSON_FRAME_BYTES).await?).await;
             Ok(json(StatusCode::OK, &opened.map_err(Refusal::internal)?))
+        }
+        (&Method::POST, routes::OFFER) => {
+            let (vm, offer) = (agent.vm()?, read_json(body, JSON_FRAME_BYTES).await?);
+            Ok(json(StatusCode::OK, &vm.workers.offer(&vm, offer).await?))
+        }
+        (&Method::POST, routes::CALL) => {
+            let (vm, call) = (agent.vm()?, read_json(body, JSON_FRAME_BYTES).await?);
+            Ok(json(StatusCode::OK, &vm.workers.call(&vm, &call).await?))
         }
         (&Method::PUT, routes::TREES) => trees::put(agent.vm()?, body).await,
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,

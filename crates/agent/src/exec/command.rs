@@ -38,7 +38,8 @@ pub(super) struct Command {
 
 /// Renders a request. The error is for the client.
 pub(super) fn render(start: &Start, setting: &Setting<'_>) -> Result<Command, String> {
-    let mut environment = base_environment(setting.has_bash);
+    let is_deno = matches!(start.program, Program::Deno { .. });
+    let mut environment = environment(setting.has_bash, is_deno);
     for (name, value) in start.env.iter().chain(setting.secrets) {
         environment.insert(variable_name(name)?, value.clone());
     }
@@ -50,8 +51,6 @@ pub(super) fn render(start: &Start, setting: &Setting<'_>) -> Result<Command, St
             (shell, vec![shell.into(), "-c".into(), cmd.clone()])
         }
         Program::Deno { source, args, flags, allow_net } => {
-            environment.insert("NO_COLOR".into(), "1".into());
-            environment.insert("DENO_DIR".into(), format!("/{DENO_CACHE}"));
             let file = place(source, "ts", setting, &mut directory, &mut script)?;
             ("deno", deno_arguments(&file, setting.result_file, args, flags, *allow_net))
         }
@@ -78,9 +77,10 @@ pub(super) fn render(start: &Start, setting: &Setting<'_>) -> Result<Command, St
     })
 }
 
-fn base_environment(has_bash: bool) -> BTreeMap<String, String> {
+/// What every program finds in its environment.
+pub(crate) fn environment(has_bash: bool, is_deno: bool) -> BTreeMap<String, String> {
     let shell = if has_bash { "/bin/bash" } else { "/bin/sh" };
-    [
+    let mut variables: BTreeMap<_, _> = [
         ("HOME", "/home/user"),
         ("USER", "user"),
         ("PATH", PATH),
@@ -89,7 +89,12 @@ fn base_environment(has_bash: bool) -> BTreeMap<String, String> {
         ("SHELL", shell),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .into()
+    .into();
+    if is_deno {
+        variables.insert("NO_COLOR".into(), "1".into());
+        variables.insert("DENO_DIR".into(), format!("/{DENO_CACHE}"));
+    }
+    variables
 }
 
 fn variable_name(name: &str) -> Result<String, String> {
@@ -99,7 +104,8 @@ fn variable_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn c_string(what: &str, text: String) -> Result<CString, String> {
+/// Text that is handed to a program; `what` names it to the client.
+pub(crate) fn c_string(what: &str, text: String) -> Result<CString, String> {
     if text.len() > MAX_STRING {
         return Err(format!("{what} is longer than the {MAX_STRING} bytes that the kernel takes"));
     }
@@ -130,15 +136,23 @@ fn place(
 }
 
 /// `deno run` with what section 3 of the wire contract lets a program do.
-fn deno_arguments(file: &str, result_file: &str, args: &[String], flags: &[String], allow_net: bool) -> Vec<String> {
+pub(crate) fn deno_permissions(result_file: Option<&str>, allow_net: bool) -> Vec<String> {
     const WRITABLE: &str = "/workspace,/tmp,/var/tmp";
     const READABLE: &str = "/etc/resolv.conf,/etc/hosts,/etc/ssl/certs,/usr/share/ca-certificates";
     let mut arguments: Vec<String> = ["deno", "run", "--quiet", "--no-prompt", "--allow-env"].map(String::from).into();
     arguments.push(format!("--allow-read={WRITABLE},{READABLE}"));
-    arguments.push(format!("--allow-write={WRITABLE},{result_file}"));
+    arguments.push(match result_file {
+        Some(file) => format!("--allow-write={WRITABLE},{file}"),
+        None => format!("--allow-write={WRITABLE}"),
+    });
     if allow_net {
         arguments.push("--allow-net".into());
     }
+    arguments
+}
+
+fn deno_arguments(file: &str, result_file: &str, args: &[String], flags: &[String], allow_net: bool) -> Vec<String> {
+    let mut arguments = deno_permissions(Some(result_file), allow_net);
     arguments.push(format!("--preload={DENO_PRELUDE}"));
     arguments.extend_from_slice(flags);
     arguments.push(file.to_owned());

@@ -1,6 +1,6 @@
 //! Running a program for a client: `POST /v1/exec`.
 
-mod command;
+pub(crate) mod command;
 mod input;
 mod outcome;
 mod output;

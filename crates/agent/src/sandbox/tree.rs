@@ -17,7 +17,7 @@ use crate::error::{SystemError, While};
 pub(super) const ROOT: &str = "/sandbox";
 
 /// Where the VM's own disk is mounted.
-pub(super) const DISK: &str = "/disk";
+pub(crate) const DISK: &str = "/disk";
 
 /// Deno's cache, in the sandbox: on the disk, so that it lasts, and not in the user's home, so that it is in no archive.
 pub(crate) const DENO_CACHE: &str = "var/cache/deno";
@@ -26,7 +26,7 @@ pub(crate) const DENO_CACHE: &str = "var/cache/deno";
 pub(crate) const RUNTIME: &str = "run/rds";
 
 /// Directories of the disk.
-const HOME: &str = "home";
+pub(crate) const HOME: &str = "home";
 const TEMPORARY: [(&str, &str); 2] = [("tmp", "tmp"), ("vartmp", "var/tmp")];
 const TRASH: &str = "/disk/trash";
 
@@ -161,7 +161,7 @@ fn make_devices(root: &Root) -> Result<OwnedFd, SystemError> {
 /// `/run`, with what the runtimes load before a program.
 fn make_runtime(root: &Root) -> Result<OwnedFd, SystemError> {
     mount_memory(root, "run", c"mode=755,size=10%")?;
-    for (name, text) in crate::runtime::PRELUDES {
+    for (name, text) in crate::runtime::FILES {
         root.replace(&format!("{RUNTIME}/{name}"), text, 0o444)?;
     }
     root.directory(&format!("{RUNTIME}/results"))

@@ -1,0 +1,78 @@
+//! What the agent and a worker say to each other: four bytes of length, big-endian, and JSON.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rds_protocol::peer::{OUTCOME_BYTES, OfferedModule, Uncallable};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Largest message of a worker: a result with what is around it.
+const MESSAGE_BYTES: u32 = OUTCOME_BYTES as u32 + 64 * 1024;
+
+/// To a worker.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub(super) enum Order<'a> {
+    /// Load these modules.
+    Offer { modules: &'a [&'a OfferedModule] },
+    /// Call this export.
+    Call { id: u64, module: &'a str, export: &'a str, args: &'a [Value] },
+    /// Nobody waits for this call any more.
+    Cancel { id: u64 },
+}
+
+/// From a worker, which may say anything.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub(super) enum Report {
+    /// The modules are loaded.
+    Offered { uncallable: Vec<Uncallable> },
+    /// A call returned.
+    Result { id: u64, value: Value },
+    /// A call threw.
+    Error { id: u64, name: String, message: String },
+    /// A cancellation was seen.
+    Cancelled {},
+}
+
+impl Order<'_> {
+    /// The order as bytes.
+    pub(super) fn to_bytes(&self) -> Bytes {
+        let text = serde_json::to_vec(self).expect("orders have string keys and no failing serialisers");
+        let mut bytes = BytesMut::with_capacity(4 + text.len());
+        bytes.put_u32(u32::try_from(text.len()).expect("a call is bounded by its limit"));
+        bytes.put_slice(&text);
+        bytes.freeze()
+    }
+}
+
+/// Reads one report; none if the worker has ended or what it says is not one.
+pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Option<Report> {
+    let length = from.read_u32().await.ok().filter(|length| *length <= MESSAGE_BYTES)?;
+    let mut text = vec![0; length as usize];
+    from.read_exact(&mut text).await.ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_length_and_json() {
+        let bytes = Order::Call { id: 7, module: "/workspace/a.ts", export: "f", args: &[] }.to_bytes();
+        let (length, text) = bytes.split_at(4);
+        assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, text.len());
+        assert_eq!(text, br#"{"type":"call","id":7,"module":"/workspace/a.ts","export":"f","args":[]}"#);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_report_is_none() {
+        for bytes in [&b""[..], b"\0\0\0\x02{}", b"\0\0\0\x02{", b"\xff\xff\xff\xff{}", b"\0\0\0\x05hello"] {
+            assert!(read(&mut &*bytes).await.is_none(), "{bytes:?}");
+        }
+        let text = br#"{"type":"cancelled","id":3}"#;
+        let framed = [&[0, 0, 0, text.len() as u8][..], text].concat();
+        assert!(matches!(read(&mut &*framed).await, Some(Report::Cancelled {})));
+    }
+}

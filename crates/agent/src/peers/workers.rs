@@ -1,0 +1,150 @@
+//! A provider's workers: at most one of each runtime takes calls. It is replaced when the code changes, the offer or the
+//! secrets are replaced, or it misbehaves.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::StatusCode;
+use rds_protocol::peer::{Call, Offer, Offered, OfferedModule, Outcome, Uncallable};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::changes::Changes;
+use super::command::Runtime;
+use super::worker::{Worker, WorkerEnded};
+use crate::agent::Vm;
+use crate::reply::Refusal;
+
+/// How long loading the offered modules may take.
+const LOADING: Duration = Duration::from_secs(60);
+
+/// How long a worker without calls is kept.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// A provider's workers.
+#[derive(Default)]
+pub(crate) struct Workers {
+    offered: RefCell<Rc<[OfferedModule]>>,
+    /// Counts the reasons to replace all workers.
+    generation: Cell<u64>,
+    slots: [Slot; 2],
+    changes: RefCell<Option<Changes>>,
+}
+
+/// Where a runtime's worker is. Whoever starts one holds the lock, so that it is started once.
+#[derive(Default)]
+struct Slot {
+    starting: Mutex<()>,
+    worker: RefCell<Option<Rc<Worker>>>,
+}
+
+impl Workers {
+    /// Takes an offer in place of the last one, and has its modules loaded.
+    pub(crate) async fn offer(&self, vm: &Rc<Vm>, offer: Offer) -> Result<Offered, Refusal> {
+        self.offered.replace(offer.modules.into());
+        self.replace_all();
+        let mut uncallable = Vec::new();
+        for runtime in Runtime::ALL {
+            let (_, refused) = self.ready(vm, runtime).await?;
+            uncallable.extend(refused);
+        }
+        Ok(Offered { uncallable })
+    }
+
+    /// Makes a call that the manager has checked.
+    pub(crate) async fn call(&self, vm: &Rc<Vm>, call: &Call) -> Result<Outcome, Refusal> {
+        let offered = Rc::clone(&self.offered.borrow());
+        let module = offered.iter().find(|module| module.path == call.module);
+        if !module.is_some_and(|module| module.exports.contains(&call.export)) {
+            return Err(Refusal::new(StatusCode::CONFLICT, "the module or the export was not offered"));
+        }
+        let made = async {
+            let (worker, _) = self.ready(vm, Runtime::of(&call.module)).await?;
+            let ended = |WorkerEnded| Refusal::new(StatusCode::BAD_GATEWAY, "the provider's worker ended");
+            worker.ok_or(WorkerEnded).map_err(ended)?.call(call).await.map_err(ended)
+        };
+        let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the call took too long");
+        timeout(Duration::from_millis(call.timeout_ms), made).await.map_err(late)?
+    }
+
+    /// Has calls from now on made by new workers. The old ones finish what they have.
+    pub(crate) fn replace_all(&self) {
+        self.generation.set(self.generation.get() + 1);
+        for slot in &self.slots {
+            slot.worker.take();
+        }
+    }
+
+    /// The worker of a runtime, with the offered modules loaded; none if none is needed. If it had to be started, also
+    /// the exports that can't be called.
+    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<(Option<Rc<Worker>>, Vec<Uncallable>), Refusal> {
+        let slot = &self.slots[runtime as usize];
+        let _turn = slot.starting.lock().await;
+        self.drop_stale();
+        if let Some(worker) = slot.worker.borrow().clone() {
+            return Ok((Some(worker), Vec::new()));
+        }
+        let (generation, offered) = (self.generation.get(), Rc::clone(&self.offered.borrow()));
+        let modules: Vec<_> = offered.iter().filter(|module| Runtime::of(&module.path) == runtime).collect();
+        if modules.is_empty() {
+            return Ok((None, Vec::new()));
+        }
+        // Before the modules are read, so that no change is missed.
+        self.watch()?;
+        let worker = Rc::new(Worker::start(vm, runtime).await.map_err(Refusal::internal)?);
+        let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "loading the modules took too long");
+        let uncallable = match timeout(LOADING, worker.offer(&modules)).await.map_err(late)? {
+            Ok(uncallable) => uncallable,
+            Err(WorkerEnded) => return Ok((None, all_uncallable(&modules))),
+        };
+        // The offer or the secrets may have been replaced meanwhile: this one would be stale from the start.
+        if generation == self.generation.get() {
+            slot.worker.replace(Some(Rc::clone(&worker)));
+            tokio::task::spawn_local(retire(Rc::clone(vm), runtime));
+        }
+        Ok((Some(worker), uncallable))
+    }
+
+    fn watch(&self) -> Result<(), Refusal> {
+        let mut changes = self.changes.borrow_mut();
+        if changes.is_none() {
+            *changes = Some(Changes::watch().map_err(Refusal::internal)?);
+        }
+        Ok(())
+    }
+
+    fn drop_stale(&self) {
+        if self.changes.borrow().as_ref().is_some_and(Changes::seen) {
+            self.replace_all();
+        }
+        for slot in &self.slots {
+            slot.worker.borrow_mut().take_if(|worker| !worker.is_usable());
+        }
+    }
+}
+
+/// What is said of modules whose loading has ended the worker.
+fn all_uncallable(modules: &[&OfferedModule]) -> Vec<Uncallable> {
+    let exports = modules.iter().flat_map(|module| module.exports.iter().map(|export| (&module.path, export)));
+    let reason = || "the program ended while its modules were loaded".to_owned();
+    exports.map(|(path, export)| Uncallable { path: path.clone(), export: export.clone(), reason: reason() }).collect()
+}
+
+/// Ends a worker that has had no call for a while.
+async fn retire(vm: Rc<Vm>, runtime: Runtime) {
+    let slot = &vm.workers.slots[runtime as usize];
+    let Some(started) = slot.worker.borrow().as_ref().map(Rc::downgrade) else { return };
+    loop {
+        let Some(last) = started.upgrade().map(|worker| worker.used.get()) else { return };
+        if last + IDLE <= Instant::now() {
+            slot.worker.borrow_mut().take_if(|worker| Rc::downgrade(worker).ptr_eq(&started));
+            if vm.workers.slots.iter().all(|slot| slot.worker.borrow().is_none()) {
+                // Nobody reads what it queues.
+                vm.workers.changes.take();
+            }
+            return;
+        }
+        tokio::time::sleep_until(last + IDLE).await;
+    }
+}

@@ -1,0 +1,19 @@
+
+// Deno: what the modules print must not get among the messages.
+{
+  const { stdin, stdout, stderr } = Deno;
+  const writeSync = stdout.writeSync.bind(stdout);
+  stdout.write = stderr.write.bind(stderr);
+  stdout.writeSync = stderr.writeSync.bind(stderr);
+  for (const name of ["log", "info", "debug", "dir", "table", "group"]) console[name] = console.error;
+  globalThis.addEventListener("unhandledrejection", (event) => {
+    event.preventDefault();
+    console.error(event.reason);
+  });
+
+  const write = (bytes) => {
+    for (let start = 0; start < bytes.length; ) start += writeSync(bytes.subarray(start));
+  };
+  const load = (path) => import(new URL(`file://${path.split("/").map(encodeURIComponent).join("/")}`).href);
+  await serve(load, write, stdin.readable);
+}

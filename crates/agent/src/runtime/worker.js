@@ -1,0 +1,115 @@
+
+/** Largest message to the agent in bytes; it reads no more. */
+const MESSAGE_BYTES = 4 * 1024 * 1024;
+
+/** Characters of an error that are passed on. */
+const ERROR_LENGTH = 16 * 1024;
+
+/**
+ * Serves calls of offered exports. A message is four bytes of length, big-endian, and JSON.
+ *
+ * `load` gives a module's namespace, `write` writes bytes before it returns, `input` yields bytes.
+ */
+async function serve(load, write, input) {
+  const offered = new Map();
+  const cancelled = new Set();
+  const running = new Set();
+
+  const send = (message) => {
+    const text = new TextEncoder().encode(JSON.stringify(message));
+    const framed = new Uint8Array(4 + text.length);
+    new DataView(framed.buffer).setUint32(0, text.length);
+    framed.set(text, 4);
+    write(framed);
+  };
+
+  /** An export, as the module itself has it: nothing inherited can be called. */
+  const lookUp = (module, name) => {
+    if (Object.hasOwn(module, name)) return module[name];
+    // CommonJS whose exports can't be told from its text.
+    const exports = Object.hasOwn(module, "module.exports") ? module["module.exports"] : undefined;
+    return exports != null && Object.hasOwn(exports, name) ? exports[name] : undefined;
+  };
+
+  const offer = async ({ modules }) => {
+    const uncallable = [];
+    for (const { path, exports } of modules) {
+      offered.set(path, new Set(exports));
+      let module, failure;
+      try {
+        module = await load(path);
+      } catch (error) {
+        failure = `it can't be loaded: ${describe(error).message}`;
+      }
+      for (const name of exports) {
+        const reason = failure ?? problem(module, name);
+        if (reason !== undefined) uncallable.push({ path, export: name, reason });
+      }
+    }
+    send({ type: "offered", uncallable });
+  };
+
+  const problem = (module, name) => {
+    try {
+      const kind = typeof lookUp(module, name);
+      return kind === "function" ? undefined : kind === "undefined" ? "there is no such export" : `it is of type ${kind}`;
+    } catch (error) {
+      return describe(error).message;
+    }
+  };
+
+  const call = async ({ id, module, export: name, args }) => {
+    let reply;
+    running.add(id);
+    try {
+      if (!offered.get(module)?.has(name)) throw new TypeError("the export was not offered");
+      const callable = lookUp(await load(module), name);
+      if (typeof callable !== "function") throw new TypeError(`${name} is not callable`);
+      const value = jsonValue(await callable(...args));
+      if (new TextEncoder().encode(JSON.stringify(value)).length > MESSAGE_BYTES) {
+        throw new RangeError(`the result is larger than ${MESSAGE_BYTES} bytes`);
+      }
+      reply = { type: "result", id, value };
+    } catch (error) {
+      reply = { type: "error", id, ...describe(error) };
+    }
+    running.delete(id);
+    if (!cancelled.delete(id)) send(reply);
+  };
+
+  const receive = (message) => {
+    if (message.type === "offer") offer(message);
+    if (message.type === "call") call(message);
+    if (message.type === "cancel") {
+      if (running.has(message.id)) cancelled.add(message.id);
+      // Says that the program is not stuck.
+      send({ type: "cancelled", id: message.id });
+    }
+  };
+
+  let pending = new Uint8Array(0);
+  for await (const piece of input) {
+    const bytes = new Uint8Array(pending.length + piece.length);
+    bytes.set(pending);
+    bytes.set(piece, pending.length);
+    let start = 0;
+    while (bytes.length - start >= 4) {
+      const length = new DataView(bytes.buffer).getUint32(start);
+      if (bytes.length - start - 4 < length) break;
+      receive(JSON.parse(new TextDecoder().decode(bytes.subarray(start + 4, start + 4 + length))));
+      start += 4 + length;
+    }
+    pending = bytes.subarray(start);
+  }
+}
+
+/** Name and message of whatever was thrown. */
+function describe(error) {
+  const text = (value) => String(value).toWellFormed().slice(0, ERROR_LENGTH);
+  try {
+    if (error instanceof Error) return { name: text(error.name), message: text(error.message) };
+    return { name: "Error", message: text(typeof error === "string" ? error : JSON.stringify(jsonValue(error))) };
+  } catch {
+    return { name: "Error", message: "an error that has no text" };
+  }
+}
