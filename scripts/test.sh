@@ -10,7 +10,7 @@ source "$(dirname "$0")/common.sh"
 
 scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh .ci/run; }
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
-licences() { target/tools/bin/cargo-deny --log-level error check licenses bans sources; }
+licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
 # The suite shares its servers between tests, so it runs as one process of its own.
 unit() {
     if have cargo-nextest; then cargo nextest run --cargo-quiet --status-level fail --locked --workspace --no-fail-fast -E 'not binary(suite)'
