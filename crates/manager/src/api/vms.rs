@@ -8,17 +8,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use rds_vmm::VmId;
 use serde::Deserialize;
-use utoipa::{IntoParams, IntoResponses};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::auth::Caller;
 use super::error::ErrorBody;
+use super::exec::GuestErrors;
 use super::idempotency;
 use super::json::Json;
 use super::path::{Path, Query};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::secrets::SecretEnv;
 use crate::vms::VmView;
 use crate::vms::logs::{DEFAULT_TAIL, MAX_TAIL, VmLog};
 use crate::vms::request::CreateVm;
@@ -32,6 +34,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(stop))
         .routes(routes!(logs))
         .routes(routes!(exec_logs))
+        .routes(routes!(set_secrets))
 }
 
 /// What any call that names a VM may answer instead.
@@ -149,6 +152,30 @@ async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<St
 ))]
 async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.stop_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// New secrets of a VM.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct SetSecrets {
+    /// All of them, each `NAME=value`; an empty list takes them away.
+    secret_env: Vec<String>,
+}
+
+/// Replace a VM's secrets
+///
+/// Without a restart: programs that begin after the reply see the new ones, those that run keep the old. They are
+/// written down first; after an error they are what the next start uses. Needs `VM_SECRET_KEY`.
+#[utoipa::path(put, path = "/vms/{id}/secrets", tag = "vms", params(("id" = String, Path)), request_body = SetSecrets,
+    responses((status = 204, description = "The VM has them"), VmErrors, GuestErrors))]
+async fn set_secrets(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Json(body): Json<SetSecrets>,
+) -> Result<StatusCode> {
+    let id = vm_id(&id)?;
+    app.vms.set_secrets(id, SecretEnv::parse(body.secret_env)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

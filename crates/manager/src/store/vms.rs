@@ -112,6 +112,13 @@ impl Store {
         Ok(changed.rows_affected() > 0)
     }
 
+    /// Replaces a VM's sealed secrets. False if there is no such VM.
+    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>) -> Result<bool> {
+        let changed =
+            sqlx::query("UPDATE vms SET secrets = $2 WHERE id = $1").bind(id).bind(secrets).execute(&self.pool).await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
     /// One VM.
     pub async fn vm(&self, id: &str) -> Result<Option<VmRow>> {
         Ok(sqlx::query_as(concat!("SELECT ", columns!(), " FROM vms WHERE id = $1"))

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::provision::Host;
-use super::record::{DELETED, Live, Timings, VmRecord, to_json};
+use super::record::{DELETED, Live, Timings, VmRecord, sealed_column, to_json};
 use super::state::{Event, VmState};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
+use crate::secrets::SecretEnv;
 
 /// How long a guest may take to write its disk's cache down when it is stopped.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
@@ -25,6 +26,9 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Between two attempts to reach an agent whose machine runs.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an agent may take to replace secrets.
+const SECRETS_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a machine's logs are kept within bounds.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +41,7 @@ pub(super) enum Command {
     Start(Reply),
     Stop(Reply),
     Delete(Reply),
+    SetSecrets(SecretEnv, Reply),
 }
 
 /// How a task takes up its VM.
@@ -178,6 +183,10 @@ impl Actor {
                 },
                 Some(Command::Start(reply) | Command::Stop(reply)) => refuse(reply, state),
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
+                Some(Command::SetSecrets(secrets, reply)) => {
+                    let kept = self.keep_secrets(&secrets).await;
+                    answer(Some(reply), kept);
+                }
                 None => return Next::Leave,
             }
         }
@@ -187,7 +196,8 @@ impl Actor {
     async fn boot(&mut self) -> Work<Result<GuestClient>> {
         self.advance(Event::Start);
         let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
-        let started = match self.unless_deleted(async move { host.start(&vm).await }).await {
+        let sealed = self.live.borrow().sealed.clone();
+        let started = match self.unless_deleted(async move { host.start(&vm, &sealed).await }).await {
             Work::Done(started) => started,
             Work::Deleted(reply) => return Work::Deleted(reply),
             Work::Leave => return Work::Leave,
@@ -230,6 +240,10 @@ impl Actor {
                     Some(Command::Start(reply)) => refuse(reply, VmState::Running),
                     Some(Command::Stop(reply)) => return self.stop(guest, reply).await,
                     Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
+                    Some(Command::SetSecrets(secrets, reply)) => {
+                        let given = self.give_secrets(&secrets, &guest).await;
+                        answer(Some(reply), given);
+                    }
                     None => return Next::Leave,
                 },
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
@@ -249,6 +263,21 @@ impl Actor {
                 () = expiry(&self.vm) => return self.expired().await,
             }
         }
+    }
+
+    /// Writes new secrets down, sealed.
+    async fn keep_secrets(&self, secrets: &SecretEnv) -> Result<()> {
+        let sealed = self.host.seal(self.vm.id, secrets)?;
+        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed_column(&sealed).as_deref()).await?;
+        self.publish(|live| live.sealed = sealed);
+        Ok(())
+    }
+
+    async fn give_secrets(&self, secrets: &SecretEnv, guest: &GuestClient) -> Result<()> {
+        self.keep_secrets(secrets).await?;
+        guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?;
+        self.record("vm.secrets_rotated", "VM got new secrets").await;
+        Ok(())
     }
 
     /// Connects to the agent of a machine that runs; `None` when the machine has ended.
@@ -357,7 +386,9 @@ impl Actor {
             };
             match command {
                 Some(Command::Delete(reply)) => return Work::Deleted(reply),
-                Some(Command::Start(reply) | Command::Stop(reply)) => refuse(reply, self.state()),
+                Some(Command::Start(reply) | Command::Stop(reply) | Command::SetSecrets(_, reply)) => {
+                    refuse(reply, self.state());
+                }
                 None => return Work::Leave,
             }
         }

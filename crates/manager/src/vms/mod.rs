@@ -37,7 +37,7 @@ use crate::store::Store;
 
 use actor::{Actor, Begin, Command};
 use provision::Host;
-use record::Live;
+use record::{Live, Sealed};
 use request::CreateVm;
 use state::VmState;
 
@@ -102,24 +102,16 @@ impl Vms {
             let host_index = self.admit(spec.name.as_deref())?;
             let image_id = image.id.clone();
             let id = VmId::new();
-            let sealed = self.seal(id, &secrets)?;
-            let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms(), sealed };
-            self.0.host.store.insert_vm(&vm.to_row()).await?;
-            self.spawn(vm, VmState::Created, Begin::Create(reply))
+            let sealed = self.0.host.seal(id, &secrets)?;
+            let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms() };
+            self.0.host.store.insert_vm(&vm.to_row(&sealed)).await?;
+            self.spawn(vm, sealed, VmState::Created, Begin::Create(reply))
         };
         // The VM's row protects the image from here on.
         drop(image);
         created.await.map_err(|_| stopping())??;
         let live = handle.live.borrow().clone();
         Ok(handle.vm.view(&live))
-    }
-
-    fn seal(&self, id: VmId, secrets: &SecretEnv) -> Result<Option<Vec<u8>>> {
-        match &self.0.host.sealer {
-            _ if secrets.is_empty() => Ok(None),
-            Some(sealer) => Ok(Some(sealer.seal(id, secrets)?)),
-            None => Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
-        }
     }
 
     /// Whether one more VM may be made: its host index if so.
@@ -140,9 +132,10 @@ impl Vms {
     }
 
     /// Starts the task of a VM.
-    fn spawn(&self, vm: VmRecord, state: VmState, begin: Begin) -> Handle {
+    fn spawn(&self, vm: VmRecord, sealed: Sealed, state: VmState, begin: Begin) -> Handle {
         let vm = Arc::new(vm);
-        let (live, published) = watch::channel(Live { state, guest: None, timings: None, error: None, deleted: false });
+        let live = Live { state, guest: None, timings: None, error: None, deleted: false, sealed };
+        let (live, published) = watch::channel(live);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender };
         self.registry().insert(vm.id, handle.clone());
@@ -185,6 +178,13 @@ impl Vms {
     /// Removes a VM and everything of it, whatever it is doing.
     pub async fn delete_vm(&self, id: VmId) -> Result<()> {
         self.command(id, Command::Delete).await
+    }
+
+    /// Replaces a VM's secrets. Programs that begin after this returns see the new ones; those that run keep the old.
+    ///
+    /// They are written down before the guest gets them: after an error they are what the next start uses.
+    pub async fn set_secrets(&self, id: VmId, secrets: SecretEnv) -> Result<()> {
+        self.command(id, |reply| Command::SetSecrets(secrets, reply)).await
     }
 
     /// The end of one of a VM's logs.

@@ -16,7 +16,7 @@ use rds_vmm::{Hypervisor, MachineSpec, VmId};
 use tokio::task::spawn_blocking;
 
 use super::fault::{Faults, Step};
-use super::record::{Timings, VmRecord};
+use super::record::{Sealed, Timings, VmRecord};
 use crate::activity::Activity;
 use crate::config::{CloneMode, StorageConfig};
 use crate::error::{Error, Result};
@@ -64,7 +64,7 @@ impl Host {
     /// Makes what the VM lacks, boots it and tells the guest who it is.
     ///
     /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
-    pub(super) async fn start(&self, vm: &VmRecord) -> Result<(GuestClient, Timings)> {
+    pub(super) async fn start(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, Timings)> {
         let begun = Instant::now();
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
@@ -84,7 +84,7 @@ impl Host {
 
         self.faults.at(Step::Configure)?;
         guest
-            .configure(&identity(vm.id, &self.secrets(vm)?), CONFIGURE_LIMIT)
+            .configure(&identity(vm.id, &self.secrets(vm.id, sealed)?), CONFIGURE_LIMIT)
             .await
             .map_err(|error| self.failed_guest(vm.id, &error))?;
         let configure_ms = lap.take();
@@ -92,11 +92,20 @@ impl Host {
         Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, total_ms: milliseconds(begun) }))
     }
 
+    /// Seals secrets for a VM; `None` if there are none.
+    pub(super) fn seal(&self, vm: VmId, secrets: &SecretEnv) -> Result<Sealed> {
+        match &self.sealer {
+            _ if secrets.is_empty() => Ok(None),
+            Some(sealer) => Ok(Some(sealer.seal(vm, secrets)?.into())),
+            None => Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
+        }
+    }
+
     /// The VM's secrets, in clear for as long as the caller keeps them.
-    pub(super) fn secrets(&self, vm: &VmRecord) -> Result<SecretEnv> {
-        match (&vm.sealed, &self.sealer) {
+    pub(super) fn secrets(&self, vm: VmId, sealed: &Sealed) -> Result<SecretEnv> {
+        match (sealed, &self.sealer) {
             (None, _) => Ok(SecretEnv::default()),
-            (Some(sealed), Some(sealer)) => sealer.open(vm.id, sealed),
+            (Some(sealed), Some(sealer)) => sealer.open(vm, sealed),
             (Some(_), None) => Err(Error::conflict("The VM has secrets, and the server runs without VM_SECRET_KEY")),
         }
     }

@@ -1,6 +1,7 @@
 //! What is known of a VM: the part that never changes, and the part that does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,8 +35,6 @@ pub struct VmRecord {
     pub host_index: u32,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
-    /// Its secrets, sealed; `None` if it has none.
-    pub sealed: Option<Vec<u8>>,
 }
 
 /// How long each part of a start took, in milliseconds.
@@ -54,6 +53,14 @@ pub struct Timings {
     pub total_ms: f64,
 }
 
+/// A VM's secrets, sealed; `None` if it has none.
+pub(super) type Sealed = Option<Arc<[u8]>>;
+
+/// The column of a VM's secrets.
+pub(super) fn sealed_column(sealed: &Sealed) -> Option<String> {
+    sealed.as_ref().map(|sealed| STANDARD.encode(sealed))
+}
+
 /// The part of a VM that changes, as its task publishes it.
 #[derive(Debug, Clone)]
 pub(super) struct Live {
@@ -65,6 +72,8 @@ pub(super) struct Live {
     pub error: Option<String>,
     /// Its deletion was accepted: it is not to be found any more.
     pub deleted: bool,
+    /// Its secrets.
+    pub sealed: Sealed,
 }
 
 /// A VM as clients see it.
@@ -160,7 +169,7 @@ impl VmRecord {
     }
 
     /// The VM as it is first written down.
-    pub(super) fn to_row(&self) -> VmRow {
+    pub(super) fn to_row(&self, sealed: &Sealed) -> VmRow {
         VmRow {
             id: self.id.to_string(),
             state: HALF_MADE.into(),
@@ -179,17 +188,17 @@ impl VmRecord {
             provision_mode: "boot".into(),
             started_from: None,
             timings: "{}".into(),
-            secrets: self.sealed.as_ref().map(|sealed| STANDARD.encode(sealed)),
+            secrets: sealed_column(sealed),
             error: None,
             created_at: self.created_at,
         }
     }
 
     /// The VM that was written down.
-    pub(super) fn from_row(row: &VmRow) -> Result<Self> {
+    pub(super) fn from_row(row: &VmRow) -> Result<(Self, Sealed)> {
         let broken =
             |what: &str| Error::internal(format!("VM {} is written down with a bad {what}", row.id), "bad row");
-        Ok(Self {
+        let vm = Self {
             id: row.id.parse().map_err(|_| broken("id"))?,
             spec: NewVm {
                 vcpus: u8::try_from(row.cpu).map_err(|_| broken("cpu"))?,
@@ -205,8 +214,9 @@ impl VmRecord {
             image_id: row.image_id.clone(),
             host_index: u32::try_from(row.host_index).map_err(|_| broken("host index"))?,
             created_at: row.created_at,
-            sealed: row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose().map_err(|_| broken("secret"))?,
-        })
+        };
+        let sealed = row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose();
+        Ok((vm, sealed.map_err(|_| broken("secret"))?.map(Arc::from)))
     }
 }
 

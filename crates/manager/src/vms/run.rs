@@ -187,7 +187,8 @@ impl Vms {
 
     async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
         let written = async {
-            let secrets = self.0.host.secrets(&self.handle(id)?.vm)?;
+            let sealed = self.handle(id)?.live.borrow().sealed.clone();
+            let secrets = self.0.host.secrets(id, &sealed)?;
             self.0.host.store.add_exec_log(&log.without(&secrets).to_row(id, reply)).await
         };
         if let Err(error) = written.await {

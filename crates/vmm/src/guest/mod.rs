@@ -12,6 +12,7 @@ mod files;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -133,6 +134,11 @@ impl GuestClient {
     /// Tells the guest who it is. 409 if it knows already.
     pub async fn configure(&self, configure: &Configure, limit: Duration) -> Result<Configured, GuestError> {
         self.json(Method::POST, routes::CONFIGURE, to_json(configure), limit).await
+    }
+
+    /// Replaces the environment of the guest's secrets. Programs that begin after this returns see the new one.
+    pub async fn set_secrets(&self, variables: &BTreeMap<String, String>, limit: Duration) -> Result<(), GuestError> {
+        self.empty(Method::PUT, routes::SECRETS, to_json(variables), limit).await
     }
 
     /// Returns when everything that the guest has written is on its disk.
