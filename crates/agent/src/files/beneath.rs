@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -105,6 +105,26 @@ pub(super) fn create(directory: impl AsFd, name: &str, executable: bool) -> Resu
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
     Ok(rustix::fs::openat(directory, name, flags, mode)?.into())
+}
+
+/// Makes a new file that has no name yet.
+pub(super) fn create_nameless(directory: impl AsFd, executable: bool) -> io::Result<File> {
+    let mode = Mode::from_raw_mode(if executable { 0o755 } else { 0o644 });
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, ".", flags, mode)?.into())
+}
+
+/// Gives a nameless file a name, in place of whatever file or link has it.
+pub(super) fn name(file: &File, directory: &OwnedFd, name: &str) -> io::Result<()> {
+    // A link takes no name that is in use; renaming does.
+    let draft = format!(".rds-{}", crate::random::name());
+    let file = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::linkat(CWD, file, directory, &draft, AtFlags::SYMLINK_FOLLOW)?;
+    let renamed = rustix::fs::renameat(directory, &draft, directory, name);
+    if renamed.is_err() {
+        let _ = rustix::fs::unlinkat(directory, &draft, AtFlags::empty());
+    }
+    Ok(renamed?)
 }
 
 #[cfg(test)]

@@ -80,22 +80,17 @@ pub(crate) fn main() -> i32 {
     }
 }
 
-/// Writes a file whole, then gives it its name: whoever reads meanwhile has the old one.
+/// Writes a file whole, then gives it its name: whoever reads meanwhile has the old one, and of an upload that breaks off
+/// nothing is left.
 fn write(path: &Path, executable: bool) -> Result<(), Failure> {
-    let failed = |error: io::Error| path.failed(error);
     let (parent, name) = path.split()?;
     let directory = parent.make()?;
-    let draft = format!(".rds-{}", crate::random::name());
     let written = (|| {
-        let mut file = beneath::create(&directory, &draft, executable)?;
+        let mut file = beneath::create_nameless(&directory, executable)?;
         io::copy(&mut io::stdin().lock(), &mut file)?;
-        rustix::fs::renameat(&directory, &draft, &directory, name)?;
-        io::Result::Ok(())
+        beneath::name(&file, &directory, name)
     })();
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(&directory, &draft, rustix::fs::AtFlags::empty());
-    }
-    written.map_err(failed)
+    written.map_err(|error| path.failed(error))
 }
 
 fn read(path: &Path) -> Result<(), Failure> {

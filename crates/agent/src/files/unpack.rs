@@ -50,7 +50,11 @@ pub(crate) fn unpack_entry<R: Read>(entry: &mut Entry<'_, R>, root: &OwnedFd) ->
             let directory = directory.map_err(|error| failed(error.into()))?;
             let executable = entry.header().mode().is_ok_and(|mode| mode & 0o111 != 0);
             let mut file = beneath::create(&directory, name, executable).map_err(|error| failed(error.into()))?;
-            io::copy(entry, &mut file).map_err(failed)?;
+            io::copy(entry, &mut file).map_err(|error| match error.raw_os_error() {
+                // Not the system's word: the archive's.
+                None => Failure::archive(&error),
+                Some(_) => failed(error),
+            })?;
         }
         _ => return Err(Failure::bad(format!("{shown}: it is neither a file nor a directory"))),
     }

@@ -83,7 +83,7 @@ impl Changes {
         relevant && self.is_users(event.handle)
     }
 
-    /// Whether a directory is among the user's files. One that has gone meanwhile may have been.
+    /// Whether a directory is among the user's files where code may lie. One that has gone meanwhile may have been.
     fn is_users(&self, handle: &[u8]) -> bool {
         let mut handle = handle.to_vec();
         let flags = libc::O_PATH | libc::O_CLOEXEC;
@@ -97,7 +97,10 @@ impl Changes {
             }
         };
         let path = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        path.is_ok_and(|path| path.starts_with(Path::new(DISK).join(HOME)))
+        path.is_ok_and(|path| {
+            // What the runtimes cache for other programs is none of the modules' code.
+            path.strip_prefix(Path::new(DISK).join(HOME)).is_ok_and(|below| !below.starts_with(".cache"))
+        })
     }
 }
 
