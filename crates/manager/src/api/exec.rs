@@ -17,10 +17,12 @@ use utoipa_axum::routes;
 use super::error::ErrorBody;
 use super::json::{Json, RUN_BYTES};
 use super::path::Path;
+use super::replies::CallerErrors;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::error::Result;
-use crate::vms::run::{ExecRequest, Language, RunEvent, RunReply, RunRequest};
+use crate::vms::run::{ExecRequest, Language, RunReply, RunRequest};
+use crate::vms::stream::RunEvent;
 
 /// Time between two comments of a stream that has nothing to say, so that proxies keep it open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -56,7 +58,7 @@ pub(super) enum GuestErrors {
 /// A command that fails is still a 200. At the time limit every process it started is killed and `exitCode` is -1. The
 /// header `x-rds-guest-duration-us` tells how long the program ran, in microseconds, as the guest measured it.
 #[utoipa::path(post, path = "/vms/{id}/exec", tag = "run", params(("id" = String, Path)), request_body = ExecRequest,
-    responses((status = 200, body = RunReply), VmErrors, GuestErrors))]
+    responses((status = 200, body = RunReply), CallerErrors, VmErrors, GuestErrors))]
 async fn exec(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -71,7 +73,7 @@ async fn exec(
 /// `error` an object `{message}` if the VM is lost. Closing the connection kills the program.
 #[utoipa::path(post, path = "/vms/{id}/exec/stream", tag = "run", params(("id" = String, Path)),
     request_body = ExecRequest,
-    responses((status = 200, content_type = "text/event-stream", body = String), VmErrors, GuestErrors))]
+    responses((status = 200, content_type = "text/event-stream", body = String), CallerErrors, VmErrors, GuestErrors))]
 async fn exec_stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -86,7 +88,7 @@ async fn exec_stream(
 ///
 /// Either `code` or `path`; `path` wins. The global `result` gives structured values back.
 #[utoipa::path(post, path = "/vms/{id}/run-ts", tag = "run", params(("id" = String, Path)), request_body = RunRequest,
-    responses((status = 200, body = RunReply), VmErrors, GuestErrors))]
+    responses((status = 200, body = RunReply), CallerErrors, VmErrors, GuestErrors))]
 async fn run_ts(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -99,7 +101,7 @@ async fn run_ts(
 ///
 /// ES modules and CommonJS both work. The global `result` gives structured values back.
 #[utoipa::path(post, path = "/vms/{id}/run-js", tag = "run", params(("id" = String, Path)), request_body = RunRequest,
-    responses((status = 200, body = RunReply), VmErrors, GuestErrors))]
+    responses((status = 200, body = RunReply), CallerErrors, VmErrors, GuestErrors))]
 async fn run_js(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

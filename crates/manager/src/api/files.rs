@@ -19,6 +19,7 @@ use utoipa_axum::routes;
 use super::exec::GuestErrors;
 use super::json::Json;
 use super::path::{Path, Query};
+use super::replies::CallerErrors;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::clock;
@@ -113,7 +114,7 @@ impl From<Listing> for ListBody {
 /// whole before anything is written. Files belong to uid 1000; of their modes the executable bit is kept.
 #[utoipa::path(post, path = "/vms/{id}/files/upload", tag = "files", params(("id" = String, Path), Dest),
     request_body(content = Vec<u8>, content_type = "application/gzip"),
-    responses((status = 204, description = "It is unpacked"), VmErrors, GuestErrors))]
+    responses((status = 204, description = "It is unpacked"), CallerErrors, VmErrors, GuestErrors))]
 async fn upload(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -132,7 +133,7 @@ async fn upload(
 
 /// Download a directory or file as a tar.gz
 #[utoipa::path(get, path = "/vms/{id}/files/download", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, content_type = "application/gzip", body = Vec<u8>), VmErrors, GuestErrors))]
+    responses((status = 200, content_type = "application/gzip", body = Vec<u8>), CallerErrors, VmErrors, GuestErrors))]
 async fn download(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query): Query<Where>) -> Result<Response> {
     let content = app.vms.download(vm_id(&id)?, &query.path).await?;
     Ok(stream("application/gzip", content))
@@ -140,7 +141,7 @@ async fn download(State(app): State<Arc<App>>, Path(id): Path<String>, Query(que
 
 /// Read a file
 #[utoipa::path(get, path = "/vms/{id}/files/content", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), VmErrors, GuestErrors))]
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), CallerErrors, VmErrors, GuestErrors))]
 async fn read(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query): Query<Where>) -> Result<Response> {
     let content = app.vms.read_file(vm_id(&id)?, &query.path).await?;
     Ok(stream("application/octet-stream", content))
@@ -151,7 +152,7 @@ async fn read(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query):
 /// At most 10 MiB. A file that is there is replaced.
 #[utoipa::path(put, path = "/vms/{id}/files/content", tag = "files", params(("id" = String, Path), WriteTo),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 204, description = "It is written"), VmErrors, GuestErrors))]
+    responses((status = 204, description = "It is written"), CallerErrors, VmErrors, GuestErrors))]
 async fn write(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -164,7 +165,7 @@ async fn write(
 
 /// List a directory
 #[utoipa::path(get, path = "/vms/{id}/files/list", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, body = ListBody), VmErrors, GuestErrors))]
+    responses((status = 200, body = ListBody), CallerErrors, VmErrors, GuestErrors))]
 async fn list(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -175,7 +176,7 @@ async fn list(
 
 /// Look at a file or directory
 #[utoipa::path(get, path = "/vms/{id}/files/stat", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, body = StatBody), VmErrors, GuestErrors))]
+    responses((status = 200, body = StatBody), CallerErrors, VmErrors, GuestErrors))]
 async fn stat(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

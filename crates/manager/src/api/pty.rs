@@ -21,6 +21,7 @@ use utoipa_axum::routes;
 
 use super::exec::GuestErrors;
 use super::path::{Path, Query};
+use super::replies::CallerErrors;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -49,7 +50,7 @@ enum Control {
 
 /// Open a terminal (WebSocket)
 #[utoipa::path(get, path = "/vms/{id}/pty", tag = "run", params(("id" = String, Path), PtyQuery),
-    responses((status = 101, description = "The connection is a WebSocket now"), VmErrors, GuestErrors))]
+    responses((status = 101, description = "The connection is a WebSocket now"), CallerErrors, VmErrors, GuestErrors))]
 async fn pty(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -18,6 +18,7 @@ use super::exec::GuestErrors;
 use super::idempotency;
 use super::json::Json;
 use super::path::{Path, Query};
+use super::replies::CallerErrors;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::secrets::SecretEnv;
@@ -37,34 +38,19 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(set_secrets))
 }
 
-/// What any call that names a VM may answer instead.
+/// What any call that names a VM may answer besides [`CallerErrors`].
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "it describes replies; they are made by `Error`")]
 pub(super) enum VmErrors {
     /// A rule is broken
     #[response(status = 400)]
     Invalid(ErrorBody),
-    /// No valid key or session
-    #[response(status = 401)]
-    Unauthorized(ErrorBody),
-    /// Another site asked
-    #[response(status = 403)]
-    Forbidden(ErrorBody),
     /// No such VM
     #[response(status = 404)]
     NotFound(ErrorBody),
     /// The VM's state does not allow it
     #[response(status = 409)]
     Conflict(ErrorBody),
-    /// Too many requests
-    #[response(status = 429)]
-    TooMany(ErrorBody),
-    /// The server failed
-    #[response(status = 500)]
-    Internal(ErrorBody),
-    /// The server cannot do it now
-    #[response(status = 503)]
-    Unavailable(ErrorBody),
 }
 
 /// The id in a path. Text that is no id names no VM; the words a careless client sends for "none" are a mistake.
@@ -95,7 +81,7 @@ async fn list(State(app): State<Arc<App>>) -> Json<Vec<VmView>> {
         (status = 201, description = "It runs", body = VmView),
         (status = 413, description = "Body over 64 KiB", body = ErrorBody),
         (status = 415, description = "Body is not JSON", body = ErrorBody),
-        VmErrors,
+        CallerErrors, VmErrors,
     )
 )]
 async fn create(
@@ -115,7 +101,7 @@ async fn create(
 /// Get a VM
 #[utoipa::path(get, path = "/vms/{id}", tag = "vms", params(("id" = String, Path)), responses(
     (status = 200, body = VmView),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<VmView>> {
     Ok(Json(app.vms.get(vm_id(&id)?)?))
@@ -126,7 +112,7 @@ async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
 /// In any state. Nothing of it is left.
 #[utoipa::path(delete, path = "/vms/{id}", tag = "vms", params(("id" = String, Path)), responses(
     (status = 204, description = "It is gone"),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.delete_vm(vm_id(&id)?).await?;
@@ -136,7 +122,7 @@ async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 /// Start a stopped VM
 #[utoipa::path(post, path = "/vms/{id}/start", tag = "vms", params(("id" = String, Path)), responses(
     (status = 204, description = "It runs"),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.start_vm(vm_id(&id)?).await?;
@@ -148,7 +134,7 @@ async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<St
 /// Its file systems are synced first; its disk is kept.
 #[utoipa::path(post, path = "/vms/{id}/stop", tag = "vms", params(("id" = String, Path)), responses(
     (status = 204, description = "It is stopped"),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.stop_vm(vm_id(&id)?).await?;
@@ -168,7 +154,7 @@ struct SetSecrets {
 /// Without a restart: programs that begin after the reply see the new ones, those that run keep the old. They are
 /// written down first; after an error they are what the next start uses. Needs `VM_SECRET_KEY`.
 #[utoipa::path(put, path = "/vms/{id}/secrets", tag = "vms", params(("id" = String, Path)), request_body = SetSecrets,
-    responses((status = 204, description = "The VM has them"), VmErrors, GuestErrors))]
+    responses((status = 204, description = "The VM has them"), CallerErrors, VmErrors, GuestErrors))]
 async fn set_secrets(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
@@ -192,7 +178,7 @@ struct LogQuery {
 /// Read the end of a VM's log
 #[utoipa::path(get, path = "/vms/{id}/logs", tag = "vms", params(("id" = String, Path), LogQuery), responses(
     (status = 200, body = VmLog),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn logs(
     State(app): State<Arc<App>>,
@@ -220,7 +206,7 @@ struct ExecLogQuery {
 /// List what was run in a VM
 #[utoipa::path(get, path = "/vms/{id}/exec-logs", tag = "vms", params(("id" = String, Path), ExecLogQuery), responses(
     (status = 200, body = ExecLogs),
-    VmErrors,
+    CallerErrors, VmErrors,
 ))]
 async fn exec_logs(
     State(app): State<Arc<App>>,

@@ -15,6 +15,7 @@ pub mod request;
 pub mod run;
 pub mod run_log;
 pub mod state;
+pub mod stream;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

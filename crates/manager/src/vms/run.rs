@@ -5,14 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use rds_protocol::exec::{AgentFrame, Exit, Program, Source, Start, Stdin, TerminalSize};
+use rds_protocol::exec::{Program, Source, Start, Stdin};
 use rds_protocol::limits::OUTPUT_BYTES;
 use rds_vmm::VmId;
-use rds_vmm::guest::{Collected, ExecSender, ExecStream};
+use rds_vmm::guest::Collected;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::Vms;
@@ -27,14 +25,8 @@ const DEFAULT_TIMEOUT_MS: u64 = 30_000;
 /// How long an agent may take to tell about a program whose own time limit has passed.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// How long an agent may take to say that a program without a time limit has started.
-const START_LIMIT: Duration = Duration::from_secs(60);
-
 /// Arguments, flags and variables of a run, each.
 const MAX_WORDS: usize = 1000;
-
-/// Events of a streamed run that wait for a slow reader; then the program waits.
-const EVENTS: usize = 16;
 
 /// Body of `POST /v1/vms/:id/exec` and `/exec/stream`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -107,19 +99,6 @@ pub struct RunReply {
     pub duration_us: u64,
 }
 
-/// A part of a streamed run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RunEvent {
-    /// Text of standard output.
-    Stdout(String),
-    /// Text of standard error.
-    Stderr(String),
-    /// The end.
-    Exit(Exit),
-    /// The program was lost.
-    Lost(String),
-}
-
 impl Vms {
     /// Runs a shell command to its end.
     pub async fn exec(&self, id: VmId, request: ExecRequest) -> Result<RunReply> {
@@ -148,44 +127,7 @@ impl Vms {
         Ok(reply)
     }
 
-    /// Runs a shell command and hands out what it writes as it comes. Dropping the receiver kills the program.
-    pub async fn exec_stream(&self, id: VmId, request: ExecRequest) -> Result<mpsc::Receiver<RunEvent>> {
-        let log = Log::of_exec(&request);
-        let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
-        start.output_limit = None;
-        let (sender, frames) = self.guest(id).await?.exec(start, START_LIMIT).await?;
-        let (events, receiver) = mpsc::channel(EVENTS);
-        let vms = self.clone();
-        tokio::spawn(async move {
-            if let Some(reply) = forward(frames, &events).await {
-                vms.write_log(id, log, &reply).await;
-            }
-            // It was kept so that the program is alive as long as somebody listens.
-            drop(sender);
-        });
-        Ok(receiver)
-    }
-
-    /// Opens a terminal with a shell, or with a command line. Dropping both ends kills what runs in it.
-    pub async fn terminal(
-        &self,
-        id: VmId,
-        size: TerminalSize,
-        cmd: Option<String>,
-    ) -> Result<(ExecSender, ExecStream)> {
-        let cmd = cmd.unwrap_or_else(|| "exec \"$SHELL\" -i".into());
-        let start = Start {
-            program: Program::Shell { cmd: word("cmd", cmd)? },
-            cwd: None,
-            env: BTreeMap::from([("TERM".into(), "xterm-256color".into())]),
-            timeout_ms: None,
-            stdin: Stdin::Terminal(size),
-            output_limit: None,
-        };
-        Ok(self.guest(id).await?.exec(start, START_LIMIT).await?)
-    }
-
-    async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
+    pub(super) async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
         let written = async {
             let sealed = self.handle(id)?.live.borrow().sealed.clone();
             let secrets = self.0.host.secrets(id, &sealed)?;
@@ -194,73 +136,6 @@ impl Vms {
         if let Err(error) = written.await {
             tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");
         }
-    }
-}
-
-/// Passes a program's output on until it ends; what is kept of it for the log, if it ended.
-async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Option<RunReply> {
-    let (mut stdout, mut stderr) = (Text::default(), Text::default());
-    loop {
-        let frame = tokio::select! {
-            frame = frames.next() => frame?,
-            // Nobody listens any more: what is dropped here kills the program.
-            () = events.closed() => return None,
-        };
-        let event = match frame {
-            Ok(AgentFrame::Stdout(data)) => RunEvent::Stdout(stdout.push(&data)),
-            Ok(AgentFrame::Stderr(data)) => RunEvent::Stderr(stderr.push(&data)),
-            Ok(AgentFrame::Exit(exit)) => {
-                for last in [RunEvent::Stdout(stdout.flush()), RunEvent::Stderr(stderr.flush())] {
-                    let _ = events.send(last).await;
-                }
-                let reply = RunReply {
-                    exit_code: exit.exit_code,
-                    stdout: stdout.kept,
-                    stderr: stderr.kept,
-                    truncated: exit.truncated,
-                    result: None,
-                    error: None,
-                    duration_us: exit.duration_us,
-                };
-                let _ = events.send(RunEvent::Exit(*exit)).await;
-                return Some(reply);
-            }
-            Err(error) => RunEvent::Lost(Error::from(error).to_string()),
-        };
-        events.send(event).await.ok()?;
-    }
-}
-
-/// Bytes on their way to being text: a character that is cut in two waits for its rest.
-#[derive(Default)]
-struct Text {
-    rest: Vec<u8>,
-    /// The beginning, for the log.
-    kept: String,
-}
-
-impl Text {
-    fn push(&mut self, data: &[u8]) -> String {
-        self.rest.extend_from_slice(data);
-        let whole = match std::str::from_utf8(&self.rest) {
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            // Whole text, or bytes that no rest makes text.
-            _ => self.rest.len(),
-        };
-        self.take(whole)
-    }
-
-    fn flush(&mut self) -> String {
-        self.take(self.rest.len())
-    }
-
-    fn take(&mut self, bytes: usize) -> String {
-        let rest = self.rest.split_off(bytes);
-        let text = String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)).into_owned();
-        if self.kept.len() < super::run_log::KEPT_BYTES {
-            self.kept.push_str(&text);
-        }
-        text
     }
 }
 
@@ -287,7 +162,7 @@ fn without_ansi(text: &str) -> String {
     anstream::adapter::strip_str(text).to_string()
 }
 
-fn exec_start(request: ExecRequest, max_timeout_ms: u64) -> Result<Start> {
+pub(super) fn exec_start(request: ExecRequest, max_timeout_ms: u64) -> Result<Start> {
     if request.cmd.trim().is_empty() {
         return Err(Error::invalid("cmd must not be empty"));
     }
@@ -357,7 +232,7 @@ fn words(field: &str, words: Option<Vec<String>>) -> Result<Vec<String>> {
 }
 
 /// Text that can be an argument of a program.
-fn word(field: &str, text: String) -> Result<String> {
+pub(super) fn word(field: &str, text: String) -> Result<String> {
     if text.contains('\0') {
         return Err(Error::Invalid(format!("{field} must not contain NUL characters")));
     }
@@ -437,19 +312,6 @@ mod tests {
             assert!(matches!(run(body.clone()), Err(Error::Invalid(_))), "{body}");
         }
         assert_eq!(run(json!({"code": "1", "env": ["A=b=c\nd"]})).unwrap().env["A"], "b=c\nd");
-    }
-
-    #[test]
-    fn a_character_is_never_cut() {
-        let mut text = Text::default();
-        let mut seen = String::new();
-        for byte in "aé€😀".bytes() {
-            seen.push_str(&text.push(&[byte]));
-        }
-        seen.push_str(&text.push(b"\xff!"));
-        seen.push_str(&text.push(b"\xe2\x82"));
-        seen.push_str(&text.flush());
-        assert_eq!(seen, "aé€😀\u{fffd}!\u{fffd}");
     }
 
     #[test]
