@@ -17,6 +17,8 @@ use thiserror::Error;
 use crate::json::{self, MAX_DEPTH};
 use crate::manifest::Export;
 
+pub(crate) use expansion::resolve;
+
 /// Memory in bytes for one compiled pattern.
 const PATTERN_BYTES: usize = 256 * 1024;
 
