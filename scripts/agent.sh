@@ -6,7 +6,7 @@ source "$(dirname "$0")/common.sh"
 target=x86_64-unknown-linux-gnu
 # Only for this target, so that build scripts stay as they are.
 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-    cargo build --quiet --locked --package rds-agent --profile agent --target "$target"
+    cargo build "${quiet[@]}" --locked --package rds-agent --profile agent --target "$target"
 agent=target/$target/agent/rds-agent
 
 size=$(stat -c %s "$agent")

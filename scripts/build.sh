@@ -5,4 +5,4 @@ source "$(dirname "$0")/common.sh"
 profile=${1:?release or dev}
 
 step "Build the guest agent" scripts/agent.sh
-step "Build the server" cargo build --quiet --locked --package rds --profile "$profile"
+step "Build the server" cargo build "${quiet[@]}" --locked --package rds --profile "$profile"

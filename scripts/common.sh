@@ -11,6 +11,9 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# A person sees how far programs are; a log gets only what matters.
+if [[ -t 2 ]]; then quiet=(); else quiet=(--quiet); fi
+
 # Runs a command under a heading and tells how long it took when that is over a second.
 step() {
     local name=$1 started=$SECONDS

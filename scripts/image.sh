@@ -8,5 +8,5 @@ sources=$(cat crates/image/src/*.rs crates/image/src/debian/*.rs | sha256sum)
 [[ -f $image/image.json && $(cat $image.sources 2>/dev/null) == "$sources" ]] && exit
 
 rm -rf "$image"
-cargo run --quiet --locked --package rds-image --example debian -- "$image"
+cargo run "${quiet[@]}" --locked --package rds-image --example debian -- "$image"
 printf '%s\n' "$sources" >$image.sources

@@ -67,7 +67,7 @@ install_missing() {
     done
     # postgresql must not start a server of its own: the tests start theirs.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install -qq --yes --no-install-recommends "${missing[@]}" >/dev/null
+        apt-get install "${quiet[@]}" --yes --no-install-recommends "${missing[@]}" >&2
 }
 
 no_package() {
