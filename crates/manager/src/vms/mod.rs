@@ -7,6 +7,7 @@ mod actor;
 pub mod archive;
 mod fault;
 pub mod files;
+mod initramfs;
 pub mod logs;
 mod provision;
 mod record;
@@ -82,7 +83,8 @@ impl Vms {
     ) -> Result<Self> {
         let own_users = rustix::process::geteuid().is_root();
         let faults = fault::Faults::from_env()?;
-        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, own_users };
+        let initramfs = initramfs::Initramfs::default();
+        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, initramfs, own_users };
         let vms = Self(Arc::new(Inner {
             host: Arc::new(host),
             limits,

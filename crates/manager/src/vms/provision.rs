@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rds_image::{disk, initramfs};
+use rds_image::disk;
 use rds_protocol::guest::Configure;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
@@ -16,6 +16,7 @@ use rds_vmm::{Hypervisor, MachineSpec, VmId};
 use tokio::task::spawn_blocking;
 
 use super::fault::{Faults, Step};
+use super::initramfs::Initramfs;
 use super::record::{Sealed, Timings, VmRecord};
 use crate::activity::Activity;
 use crate::config::{CloneMode, StorageConfig};
@@ -43,6 +44,7 @@ pub(super) struct Host {
     pub faults: Faults,
     /// Seals VMs' secrets; `None` without `VM_SECRET_KEY`.
     pub sealer: Option<Sealer>,
+    pub initramfs: Initramfs,
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
 }
@@ -118,19 +120,15 @@ impl Host {
 
         self.faults.at(Step::Disk)?;
         let templates = self.storage.storage_root.join("templates");
-        let initramfs_dir = self.storage.storage_root.join("initramfs");
-        let agent = self.storage.agent_path();
-        let modules = image.modules.clone();
         let (bytes, mode, to) = (vm.spec.disk_bytes, clone_mode(self.storage.rootfs_clone_mode), disk.clone());
-        let initramfs = spawn_blocking(move || {
-            if !to.exists() {
-                disk::clone_sparse(&disk::template(&templates, bytes)?, &to, mode)?;
-            }
-            initramfs::assemble(&agent, modules.as_deref(), &initramfs_dir)
+        spawn_blocking(move || match to.exists() {
+            true => Ok(0),
+            false => disk::clone_sparse(&disk::template(&templates, bytes)?, &to, mode),
         })
         .await
         .map_err(|error| Error::internal("the task that makes a disk ended", error))?
         .map_err(|error| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))?;
+        let initramfs = self.initramfs.path(&self.storage, image).await?;
         Ok(MachineSpec {
             id: vm.id,
             vcpus: vm.spec.vcpus,

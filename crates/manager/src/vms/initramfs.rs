@@ -1,0 +1,53 @@
+//! The initramfs that a guest boots from: one for each agent and image, made once.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rds_image::initramfs::assemble;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use crate::config::StorageConfig;
+use crate::error::{Error, Result};
+use crate::images::ImageFiles;
+
+/// What was made, by what it was made of. One is made at a time: it takes some megabytes of memory for a moment, which
+/// many creates at once would multiply.
+#[derive(Debug, Default)]
+pub(super) struct Initramfs(Mutex<HashMap<[Option<Part>; 2], PathBuf>>);
+
+/// One file, as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Part {
+    path: PathBuf,
+    bytes: u64,
+    modified: SystemTime,
+}
+
+impl Part {
+    fn of(path: &Path) -> Result<Self> {
+        let failed = |error| Error::internal(format!("cannot read {}", path.display()), error);
+        let meta = std::fs::metadata(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), bytes: meta.len(), modified: meta.modified().map_err(failed)? })
+    }
+}
+
+impl Initramfs {
+    /// The file for an image.
+    pub(super) async fn path(&self, storage: &StorageConfig, image: &ImageFiles) -> Result<PathBuf> {
+        let (agent, modules) = (storage.agent_path(), image.modules.clone());
+        let parts = [Some(Part::of(&agent)?), modules.as_deref().map(Part::of).transpose()?];
+        let mut made = self.0.lock().await;
+        if let Some(path) = made.get(&parts).filter(|path| path.exists()) {
+            return Ok(path.clone());
+        }
+        let dir = storage.storage_root.join("initramfs");
+        let path = spawn_blocking(move || assemble(&agent, modules.as_deref(), &dir))
+            .await
+            .map_err(|error| Error::internal("the task that makes an initramfs ended", error))?
+            .map_err(|error| Error::internal("cannot make an initramfs", error))?;
+        made.insert(parts, path.clone());
+        Ok(path)
+    }
+}
