@@ -11,7 +11,7 @@ agent=target/$target/agent/rds-agent
 
 size=$(stat -c %s "$agent")
 ((size <= 4 * 1024 * 1024)) || die "The agent has $size bytes; 4 MiB is the limit."
-if readelf -l "$agent" | grep -q INTERP; then die "The agent is not static."; fi
+if [[ $(readelf -l "$agent") == *INTERP* ]]; then die "The agent is not static."; fi
 
 # Beside the program, where it is looked for.
 for dir in target/release target/debug; do

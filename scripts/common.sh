@@ -12,6 +12,7 @@ die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # A person sees how far programs are; a log gets only what matters.
+# shellcheck disable=SC2034 # for the scripts that read this one
 if [[ -t 2 ]]; then quiet=(); else quiet=(--quiet); fi
 
 # Runs a command under a heading and tells how long it took when that is over a second.

@@ -53,17 +53,18 @@ as_root() {
     fi
 }
 
+ask() {
+    say "These packages are missing: ${missing[*]}"
+    [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or install them: apt-get install --no-install-recommends ${missing[*]}"
+    read -r -p "Install them now? [Y/n] " answer
+    [[ ${answer,,} =~ ^(y|yes|)$ ]] || die "Nothing was installed."
+}
+
 install_missing() {
     have apt-get || die "This machine has no apt-get. Install these yourself, then try again: ${missing[*]}"
-    if [[ -z ${CI:-} ]]; then
-        say "These packages are missing: ${missing[*]}"
-        [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or install them: apt-get install --no-install-recommends ${missing[*]}"
-        read -r -p "Install them now? [Y/n] " answer
-        [[ ${answer,,} =~ ^(y|yes|)$ ]] || die "Nothing was installed."
-    fi
     as_root apt-get update -qq || die "The list of packages could not be fetched."
     for package in "${missing[@]}"; do
-        apt-cache show "$package" >/dev/null 2>&1 || no_package "$package"
+        [[ $(apt-cache policy "$package") == *"Candidate: "[^\(]* ]] || no_package "$package"
     done
     # postgresql must not start a server of its own: the tests start theirs.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
@@ -76,7 +77,10 @@ Install Rust as its website says, then try again."
     die "This distribution has no package \`$1\`."
 }
 
-if ((${#missing[@]} > 0)); then step "Install ${missing[*]}" install_missing; fi
+if ((${#missing[@]} > 0)); then
+    if [[ -z ${CI:-} ]]; then ask; fi
+    step "Install ${missing[*]}" install_missing
+fi
 
 if ! rust_is_new_enough; then
     step "Install Rust" rustup toolchain install stable --profile minimal --component clippy,rustfmt
