@@ -19,10 +19,11 @@
 //!    are looked up in the provider's [`manifest::Manifest`]; what it does not declare does not exist.
 //! 3. [`schema::ExportChecker::check_args`] holds the arguments to their schemas.
 //! 4. The provider's agent has a warm worker make the call. [`schema::ExportChecker::check_result`] holds the result to
-//!    its schema on the way back.
+//!    its schema on the way back, and [`strike::Striker`] takes the provider's secrets out of it, or out of the error.
 
 pub mod codegen;
 pub mod json;
 pub mod manifest;
 pub mod runtime;
 pub mod schema;
+pub mod strike;
