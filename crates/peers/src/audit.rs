@@ -1,0 +1,284 @@
+//! The audit log of calls: who called what, when, how it ended, never with which values; each record seals those before.
+//!
+//! A record's hash is taken over the hash before it and over its own canonical JSON, so nobody changes, drops, swaps or
+//! inserts a record without every later hash being wrong. Whoever can rewrite the whole log can compute the hashes
+//! anew: keep the last hash somewhere else ([`verify`] takes it), such as in what is exported.
+//!
+//! Owns the record's shape and the chain. Must not know where records are stored.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// What sets these hashes apart from others, and this shape of records from later ones.
+const DOMAIN: &[u8] = b"rds.audit.v1\0";
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entry {
+    /// Place in the log, from 0, without gaps.
+    pub sequence: u64,
+    /// When the call came: RFC 3339, milliseconds, `Z`.
+    pub time: String,
+    /// Id of the calling VM.
+    pub consumer: String,
+    /// The alias it called.
+    pub alias: String,
+    /// Id of the VM behind the alias, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// Module as called, shortened if it is not a declared one.
+    pub module: String,
+    /// Export as called, shortened if it is not a declared one.
+    pub export: String,
+    /// Bytes of the arguments as JSON.
+    pub args_bytes: u64,
+    /// Bytes of the result as JSON; 0 without one.
+    pub result_bytes: u64,
+    /// From the call's arrival to its answer, in microseconds.
+    pub duration_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The policy's rule that refused it or was warned about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Generation of the provider's secrets that it ran with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_version: Option<u64>,
+    /// Places where a secret was struck out of the answer.
+    #[serde(default)]
+    pub strikes: u64,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The function returned.
+    Returned,
+    /// The function threw.
+    Threw,
+    /// It was refused before the provider was entered: not declared, not linked, arguments, policy.
+    Refused,
+    /// It was not done at its time limit.
+    TimedOut,
+    /// Its caller gave it up.
+    Cancelled,
+    /// The provider or its worker was not there, or went away.
+    Failed,
+}
+
+/// Hash of a record, 64 lower-case hex digits as text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChainHash([u8; 32]);
+
+impl ChainHash {
+    /// What comes before the first record.
+    pub const START: Self = Self([0; 32]);
+}
+
+impl fmt::Display for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChainHash({self})")
+    }
+}
+
+/// A text that is no hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("an audit hash is 64 lower-case hex digits")]
+pub struct NoHash;
+
+impl FromStr for ChainHash {
+    type Err = NoHash;
+
+    fn from_str(text: &str) -> Result<Self, NoHash> {
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| NoHash)?;
+        let mut hash = [0; 32];
+        for (byte, [high, low]) in hash.iter_mut().zip(digits.as_chunks().0) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+fn digit(byte: u8) -> Result<u8, NoHash> {
+    match byte {
+        b'0'..=b'9' => Ok(byte - b'0'),
+        b'a'..=b'f' => Ok(byte - b'a' + 10),
+        _ => Err(NoHash),
+    }
+}
+
+/// One line of the log: what is stored and exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Canonical JSON of the [`Entry`]; keep these very bytes.
+    pub text: String,
+    /// Its hash.
+    pub hash: ChainHash,
+}
+
+/// Makes the record that follows the one with the hash `before`.
+pub fn append(before: ChainHash, entry: &Entry) -> Record {
+    let value = serde_json::to_value(entry).expect("strings and integers serialise");
+    let text = canonical(&value);
+    let hash = link(before, &text);
+    Record { text, hash }
+}
+
+/// Where a log is broken.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Broken {
+    /// A record was changed, or one before it was removed, inserted or moved.
+    #[error("the audit log is broken at record {at}: {why}")]
+    Record {
+        /// Its place in the log, from 0.
+        at: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// All records fit, but the last is another one than expected: some were cut off, or all were made anew.
+    #[error("the audit log ends after {records} records with {found}, not with {expected}")]
+    End {
+        /// Records that were read.
+        records: u64,
+        /// The last hash found.
+        found: ChainHash,
+        /// The last hash expected.
+        expected: ChainHash,
+    },
+}
+
+/// Reads a whole log and gives its last hash. `expected` is that hash from elsewhere, if there is one.
+pub fn verify<'a>(
+    records: impl IntoIterator<Item = (&'a str, ChainHash)>,
+    expected: Option<ChainHash>,
+) -> Result<ChainHash, Broken> {
+    let (mut last, mut at) = (ChainHash::START, 0);
+    for (text, hash) in records {
+        let broken = |why| Broken::Record { at, why };
+        if link(last, text) != hash {
+            return Err(broken("its hash does not follow from its text and the hash before"));
+        }
+        let entry: Entry = serde_json::from_str(text).map_err(|_| broken("it is no audit record"))?;
+        if entry.sequence != at {
+            return Err(broken("its sequence number is not the next"));
+        }
+        last = hash;
+        at += 1;
+    }
+    match expected.filter(|expected| *expected != last) {
+        Some(expected) => Err(Broken::End { records: at, found: last, expected }),
+        None => Ok(last),
+    }
+}
+
+fn link(before: ChainHash, text: &str) -> ChainHash {
+    let hash = Sha256::new().chain_update(DOMAIN).chain_update(before.0).chain_update(text.as_bytes());
+    ChainHash(hash.finalize().into())
+}
+
+/// JSON without spaces, the keys sorted by their bytes. An entry has no fractions, whose texts could differ.
+fn canonical(value: &Value) -> String {
+    let Value::Object(members) = value else { return value.to_string() };
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|(key, _)| *key);
+    let members: Vec<String> =
+        members.iter().map(|(key, member)| format!("{}:{}", Value::from(key.as_str()), canonical(member))).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(sequence: u64) -> Entry {
+        Entry {
+            sequence,
+            time: "2026-01-02T03:04:05.678Z".to_owned(),
+            consumer: "c".to_owned(),
+            alias: "mail".to_owned(),
+            provider: Some("p".to_owned()),
+            module: "sdk/\"mail\".ts".to_owned(),
+            export: "send".to_owned(),
+            args_bytes: 12,
+            result_bytes: 0,
+            duration_us: 1500,
+            outcome: Outcome::TimedOut,
+            rule: None,
+            secret_version: Some(3),
+            strikes: 0,
+        }
+    }
+
+    fn log(length: u64) -> Vec<(String, ChainHash)> {
+        let mut last = ChainHash::START;
+        let record = |sequence| {
+            let Record { text, hash } = append(last, &entry(sequence));
+            last = hash;
+            (text, hash)
+        };
+        (0..length).map(record).collect()
+    }
+
+    fn check(log: &[(String, ChainHash)], expected: Option<ChainHash>) -> Result<ChainHash, Broken> {
+        verify(log.iter().map(|(text, hash)| (text.as_str(), *hash)), expected)
+    }
+
+    /// The text and the hash of a record must never change: logs of older versions stay valid.
+    #[test]
+    fn a_record_stays_the_same() {
+        let Record { text, hash } = append(ChainHash::START, &entry(0));
+        insta::assert_snapshot!(format!("{text}\n{hash}"));
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        assert_eq!("g".repeat(64).parse::<ChainHash>(), Err(NoHash));
+        assert_eq!("0".repeat(63).parse::<ChainHash>(), Err(NoHash));
+        assert_eq!(format!("{}é", "0".repeat(62)).parse::<ChainHash>(), Err(NoHash));
+    }
+
+    #[test]
+    fn a_log_that_was_tampered_with() {
+        let whole = log(5);
+        let last = whole[4].1;
+        assert_eq!(check(&whole, Some(last)), Ok(last));
+        assert_eq!(check(&[], None), Ok(ChainHash::START));
+        let at = |log: &[(String, ChainHash)]| match check(log, Some(last)) {
+            Err(Broken::Record { at, .. }) => at,
+            other => panic!("{other:?}"),
+        };
+        let mut removed = whole.clone();
+        removed.remove(2);
+        let mut swapped = whole.clone();
+        swapped.swap(1, 2);
+        let mut twice = whole.clone();
+        twice.insert(3, whole[2].clone());
+        assert_eq!([at(&removed), at(&swapped), at(&twice), at(&whole[1..])], [2, 1, 3, 0]);
+        assert!(matches!(check(&whole[..4], Some(last)), Err(Broken::End { records: 4, .. })));
+        assert!(matches!(check(&log(4), Some(last)), Err(Broken::End { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_is_found(record in 0..4_usize, place in any::<prop::sample::Index>(), with in "[ -~]") {
+            let mut log = log(4);
+            let place = place.index(log[record].0.len());
+            let old = log[record].0.clone();
+            log[record].0.replace_range(place..=place, &with);
+            prop_assume!(log[record].0 != old);
+            let why = "its hash does not follow from its text and the hash before";
+            prop_assert_eq!(check(&log, None), Err(Broken::Record { at: record as u64, why }));
+        }
+    }
+}
