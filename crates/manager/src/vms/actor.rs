@@ -2,6 +2,7 @@
 //!
 //! Its machine outlives it: when the manager ends, the task ends and the machine runs on until the next manager adopts it.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +62,33 @@ pub(super) struct Actor {
     host: Arc<Host>,
     vm: Arc<VmRecord>,
     live: watch::Sender<Live>,
+    inbox: Inbox,
+}
+
+/// What the VM is asked, in order.
+struct Inbox {
     commands: mpsc::Receiver<Command>,
+    /// What came while the agent was being reached; it is next.
+    deferred: VecDeque<Command>,
+}
+
+impl Inbox {
+    /// The next command; `None` when the manager ends.
+    async fn next(&mut self) -> Option<Command> {
+        match self.deferred.pop_front() {
+            Some(command) => Some(command),
+            None => self.commands.recv().await,
+        }
+    }
+}
+
+/// What becomes of a command, other than a deletion, that comes while something is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// It makes no sense in the state that the VM is in.
+    Refuse,
+    /// It does, but has to wait for its turn.
+    Defer,
 }
 
 /// What comes next.
@@ -90,7 +117,7 @@ impl Actor {
         live: watch::Sender<Live>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        Self { host, vm, live, commands }
+        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() } }
     }
 
     pub(super) async fn run(mut self, begin: Begin) {
@@ -158,7 +185,7 @@ impl Actor {
         loop {
             let state = self.state();
             let command = tokio::select! {
-                command = self.commands.recv() => command,
+                command = self.inbox.next() => command,
                 () = expiry(&self.vm) => return self.expired().await,
             };
             match command {
@@ -197,7 +224,8 @@ impl Actor {
         self.advance(Event::Start);
         let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
         let sealed = self.live.borrow().sealed.clone();
-        let started = match self.unless_deleted(async move { host.start(&vm, &sealed).await }).await {
+        let started = match self.unless_deleted(Meanwhile::Refuse, async move { host.start(&vm, &sealed).await }).await
+        {
             Work::Done(started) => started,
             Work::Deleted(reply) => return Work::Deleted(reply),
             Work::Leave => return Work::Leave,
@@ -236,7 +264,7 @@ impl Actor {
         self.publish(|live| live.guest = Some(guest.clone()));
         loop {
             tokio::select! {
-                command = self.commands.recv() => match command {
+                command = self.inbox.next() => match command {
                     Some(Command::Start(reply)) => refuse(reply, VmState::Running),
                     Some(Command::Stop(reply)) => return self.stop(guest, reply).await,
                     Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
@@ -283,7 +311,7 @@ impl Actor {
     /// Connects to the agent of a machine that runs; `None` when the machine has ended.
     async fn reach(&mut self) -> Work<Option<GuestClient>> {
         let (host, id) = (Arc::clone(&self.host), self.vm.id);
-        self.unless_deleted(async move {
+        self.unless_deleted(Meanwhile::Defer, async move {
             let dir = host.dir(id);
             while host.hypervisor.is_running(&dir).await {
                 match GuestClient::connect(&*host.hypervisor, &dir, History::Used, RECONNECT_LIMIT).await {
@@ -377,15 +405,16 @@ impl Actor {
     }
 
     /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.
-    async fn unless_deleted<T>(&mut self, work: impl Future<Output = T>) -> Work<T> {
+    async fn unless_deleted<T>(&mut self, meanwhile: Meanwhile, work: impl Future<Output = T>) -> Work<T> {
         tokio::pin!(work);
         loop {
             let command = tokio::select! {
                 done = &mut work => return Work::Done(done),
-                command = self.commands.recv() => command,
+                command = self.inbox.commands.recv() => command,
             };
             match command {
                 Some(Command::Delete(reply)) => return Work::Deleted(reply),
+                Some(command) if meanwhile == Meanwhile::Defer => self.inbox.deferred.push_back(command),
                 Some(Command::Start(reply) | Command::Stop(reply) | Command::SetSecrets(_, reply)) => {
                     refuse(reply, self.state());
                 }

@@ -72,15 +72,20 @@ pub(crate) fn bomb(bytes: u64) -> Vec<u8> {
     header.set_mode(0o644);
     header.set_size(bytes);
     header.set_cksum();
+    // A gzip file may have many members, and compressing gigabytes takes minutes: one member is repeated.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(header.as_bytes()).expect("memory does not fail");
-    let piece = vec![0; 1 << 20];
-    for _ in 0..bytes >> 20 {
-        encoder.write_all(&piece).expect("memory does not fail");
+    encoder.write_all(&vec![0; ZEROS]).expect("memory does not fail");
+    let zeros = encoder.finish().expect("memory does not fail");
+    let mut bomb = gzip(header.as_bytes());
+    for _ in 0..bytes / ZEROS as u64 {
+        bomb.extend_from_slice(&zeros);
     }
-    encoder.write_all(&[0; 1024]).expect("memory does not fail");
-    encoder.finish().expect("memory does not fail")
+    bomb.extend_from_slice(&gzip(&[0; 1024]));
+    bomb
 }
+
+/// Bytes of zeros in one member of a bomb.
+const ZEROS: usize = 4 << 20;
 
 /// The names and contents of the files in an archive, sorted.
 pub(crate) fn files(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
