@@ -2,7 +2,7 @@
 //!
 //! The guest unpacks with its own means, as its own user; this check is what makes a refusal all or nothing.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Component, Path};
 
 use flate2::read::MultiGzDecoder;
@@ -11,12 +11,40 @@ use tar::EntryType;
 
 use crate::error::{Error, Result};
 
+/// Bytes of a long name or of extended attributes: far more than Linux's longest path (4096) needs.
+const LONGEST_NAME: u64 = 64 * 1024;
+
 /// Reads a whole tar.gz and refuses it unless every entry is a plain file or directory at a plain relative path.
 ///
-/// Memory is bounded by the longest path; time by [`UNPACKED_BYTES`], whatever the compressed size announces.
-pub fn check(compressed: impl Read) -> Result<()> {
-    let unpacked = Bounded { inner: MultiGzDecoder::new(compressed), left: budget() };
-    let mut archive = tar::Archive::new(unpacked);
+/// Memory is bounded by [`LONGEST_NAME`]; time by [`UNPACKED_BYTES`], whatever the compressed size announces.
+pub fn check(mut compressed: impl Read + Seek) -> Result<()> {
+    check_names_are_short(&mut compressed)?;
+    compressed.rewind().map_err(refused)?;
+    check_entries(compressed)
+}
+
+/// A long name travels as an entry of its own, which the reader of entries takes into memory whole. So the raw entries
+/// are looked at first.
+fn check_names_are_short(compressed: impl Read) -> Result<()> {
+    for entry in unpack(compressed).entries().map_err(refused)?.raw(true) {
+        let entry = entry.map_err(refused)?;
+        let is_plain = matches!(
+            entry.header().entry_type(),
+            EntryType::Regular | EntryType::Continuous | EntryType::Directory | EntryType::Symlink | EntryType::Link
+        );
+        if !is_plain && entry.size() > LONGEST_NAME {
+            return invalid(format!("the archive has a name or attribute of more than {LONGEST_NAME} bytes"));
+        }
+    }
+    Ok(())
+}
+
+fn unpack<R: Read>(compressed: R) -> tar::Archive<Bounded<MultiGzDecoder<R>>> {
+    tar::Archive::new(Bounded { inner: MultiGzDecoder::new(compressed), left: budget() })
+}
+
+fn check_entries(compressed: impl Read) -> Result<()> {
+    let mut archive = unpack(compressed);
     let mut entries = 0;
     let mut bytes = 0_u64;
     for entry in archive.entries().map_err(refused)? {
@@ -102,6 +130,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
+    fn check_bytes(archive: &[u8]) -> Result<()> {
+        check(io::Cursor::new(archive))
+    }
+
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(data).unwrap();
@@ -123,17 +155,17 @@ mod tests {
 
     #[test]
     fn plain_files_and_directories_pass() {
-        check(&*archive(b"a/b.txt", EntryType::Regular, b"x")).unwrap();
-        check(&*archive(b"./a/", EntryType::Directory, b"")).unwrap();
+        check_bytes(&archive(b"a/b.txt", EntryType::Regular, b"x")).unwrap();
+        check_bytes(&archive(b"./a/", EntryType::Directory, b"")).unwrap();
     }
 
     #[test]
     fn whatever_leads_elsewhere_is_refused() {
         for name in [&b"../x"[..], b"a/../../x", b"/etc/passwd", b"a/.."] {
-            assert!(check(&*archive(name, EntryType::Regular, b"x")).is_err(), "{name:?}");
+            assert!(check_bytes(&archive(name, EntryType::Regular, b"x")).is_err(), "{name:?}");
         }
         for kind in [EntryType::Symlink, EntryType::Link, EntryType::Char, EntryType::Block, EntryType::Fifo] {
-            assert!(check(&*archive(b"x", kind, b"")).is_err(), "{kind:?}");
+            assert!(check_bytes(&archive(b"x", kind, b"")).is_err(), "{kind:?}");
         }
     }
 
@@ -141,8 +173,22 @@ mod tests {
     fn a_cut_or_changed_archive_is_refused() {
         let whole = archive(b"x", EntryType::Regular, &[7; 4096]);
         for length in 0..whole.len() {
-            assert!(check(&whole[..length]).is_err(), "{length} of {}", whole.len());
+            assert!(check_bytes(&whole[..length]).is_err(), "{length} of {}", whole.len());
         }
+    }
+
+    #[test]
+    fn a_name_that_would_fill_the_memory_is_refused() {
+        let long = |kind, bytes| archive(b"././@LongLink", kind, &vec![b'a'; bytes]);
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+            let error = check_bytes(&long(kind, 1 << 20)).unwrap_err();
+            assert!(error.to_string().contains("65536 bytes"), "{kind:?}: {error}");
+        }
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, "d/".repeat(1000) + "f", &b""[..]).unwrap();
+        check_bytes(&gzip(&builder.into_inner().unwrap())).unwrap();
     }
 
     #[test]
@@ -153,7 +199,7 @@ mod tests {
         for index in 0..=ARCHIVE_ENTRIES {
             builder.append_data(&mut header, format!("f{index}"), &b""[..]).unwrap();
         }
-        let error = check(&*gzip(&builder.into_inner().unwrap())).unwrap_err();
+        let error = check_bytes(&gzip(&builder.into_inner().unwrap())).unwrap_err();
         assert!(error.to_string().contains("10000 entries"), "{error}");
     }
 
@@ -174,8 +220,8 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(data in proptest::collection::vec(any::<u8>(), 0..2048)) {
-            let _ = check(&*data);
-            let _ = check(&*gzip(&data));
+            let _ = check_bytes(&data);
+            let _ = check_bytes(&gzip(&data));
         }
 
         #[test]
