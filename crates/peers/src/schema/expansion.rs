@@ -70,6 +70,10 @@ impl<'a> Walk<'a> {
                 Err(fault(&at_member(), "is allowed at the top of a schema only"))
             }
             ("const" | "enum" | "default" | "examples" | "$defs" | "definitions", _) => Ok(()),
+            // Names chosen by the author, not keywords: a property may well be called `default`.
+            ("properties" | "patternProperties" | "dependentSchemas" | "dependencies", Value::Object(named)) => named
+                .iter()
+                .try_for_each(|(name, schema)| self.subschema(schema, &format!("{}/{}", at_member(), escape(name)))),
             _ => self.subschema(value, &at_member()),
         }
     }

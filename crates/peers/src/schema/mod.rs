@@ -290,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn a_property_is_no_keyword_whatever_its_name() {
+        for name in ["default", "const", "enum", "examples", "$defs", "definitions"] {
+            let schema = json!({"properties": {name: {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+            assert!(Checker::compile(&schema).is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn definitions_that_double_are_refused() {
         let mut defs = serde_json::Map::new();
         for n in 0..20 {
