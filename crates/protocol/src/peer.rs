@@ -48,8 +48,8 @@ pub struct Offer {
 /// One module of a provider.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferedModule {
-    /// Absolute path under `/workspace`. Its ending decides the runtime: `.ts`, `.mts` and `.tsx` are Deno's, the others
-    /// Node's.
+    /// Absolute path under `/workspace`. Its ending decides the runtime: `.ts`, `.mts`, `.tsx` and `.jsx` are Deno's, the
+    /// others Node's.
     pub path: String,
     /// Names of its exports.
     pub exports: Vec<String>,

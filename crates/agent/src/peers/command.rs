@@ -22,7 +22,7 @@ impl Runtime {
     /// The one for a module, by its ending.
     pub(super) fn of(path: &str) -> Self {
         match path.rsplit_once('.') {
-            Some((_, "ts" | "mts" | "tsx")) => Self::Deno,
+            Some((_, "ts" | "mts" | "tsx" | "jsx")) => Self::Deno,
             _ => Self::Node,
         }
     }
@@ -60,10 +60,10 @@ mod tests {
 
     #[test]
     fn the_ending_decides() {
-        for path in ["/workspace/a.ts", "/workspace/a.mts", "/workspace/a.b.tsx"] {
+        for path in ["/workspace/a.ts", "/workspace/a.mts", "/workspace/a.b.tsx", "/workspace/a.jsx"] {
             assert_eq!(Runtime::of(path), Runtime::Deno, "{path}");
         }
-        for path in ["/workspace/a.js", "/workspace/a.cjs", "/workspace/a.jsx", "/workspace/ts"] {
+        for path in ["/workspace/a.js", "/workspace/a.cjs", "/workspace/ts"] {
             assert_eq!(Runtime::of(path), Runtime::Node, "{path}");
         }
     }

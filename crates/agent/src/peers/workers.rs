@@ -36,18 +36,27 @@ pub(crate) struct Workers {
 #[derive(Default)]
 struct Slot {
     starting: Mutex<()>,
-    worker: RefCell<Option<Rc<Worker>>>,
+    loaded: RefCell<Option<Loaded>>,
+}
+
+/// A worker, and what it could not load of what is offered.
+#[derive(Clone)]
+struct Loaded {
+    worker: Rc<Worker>,
+    uncallable: Rc<[Uncallable]>,
 }
 
 impl Workers {
-    /// Takes an offer in place of the last one, and has its modules loaded.
+    /// Takes an offer in place of the last one, and has its modules loaded. Workers that have loaded the same go on.
     pub(crate) async fn offer(&self, vm: &Rc<Vm>, offer: Offer) -> Result<Offered, Refusal> {
-        self.offered.replace(offer.modules.into());
-        self.replace_all();
+        if **self.offered.borrow() != *offer.modules {
+            self.offered.replace(offer.modules.into());
+            self.replace_all();
+        }
         let mut uncallable = Vec::new();
         for runtime in Runtime::ALL {
             let (_, refused) = self.ready(vm, runtime).await?;
-            uncallable.extend(refused);
+            uncallable.extend_from_slice(&refused);
         }
         Ok(Offered { uncallable })
     }
@@ -72,35 +81,35 @@ impl Workers {
     pub(crate) fn replace_all(&self) {
         self.generation.set(self.generation.get() + 1);
         for slot in &self.slots {
-            slot.worker.take();
+            slot.loaded.take();
         }
     }
 
-    /// The worker of a runtime, with the offered modules loaded; none if none is needed. If it had to be started, also
-    /// the exports that can't be called.
-    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<(Option<Rc<Worker>>, Vec<Uncallable>), Refusal> {
+    /// The worker of a runtime, with the offered modules loaded, and the exports that can't be called. There is no
+    /// worker if none is needed, or if loading the modules ends it.
+    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<(Option<Rc<Worker>>, Rc<[Uncallable]>), Refusal> {
         let slot = &self.slots[runtime as usize];
         let _turn = slot.starting.lock().await;
         self.drop_stale();
-        if let Some(worker) = slot.worker.borrow().clone() {
-            return Ok((Some(worker), Vec::new()));
+        if let Some(Loaded { worker, uncallable }) = slot.loaded.borrow().clone() {
+            return Ok((Some(worker), uncallable));
         }
         let (generation, offered) = (self.generation.get(), Rc::clone(&self.offered.borrow()));
         let modules: Vec<_> = offered.iter().filter(|module| Runtime::of(&module.path) == runtime).collect();
         if modules.is_empty() {
-            return Ok((None, Vec::new()));
+            return Ok((None, Rc::default()));
         }
         // Before the modules are read, so that no change is missed.
         self.watch()?;
         let worker = Rc::new(Worker::start(vm, runtime).await.map_err(Refusal::internal)?);
         let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "loading the modules took too long");
-        let uncallable = match timeout(LOADING, worker.offer(&modules)).await.map_err(late)? {
-            Ok(uncallable) => uncallable,
+        let uncallable: Rc<[Uncallable]> = match timeout(LOADING, worker.offer(&modules)).await.map_err(late)? {
+            Ok(uncallable) => uncallable.into(),
             Err(WorkerEnded) => return Ok((None, all_uncallable(&modules))),
         };
         // The offer or the secrets may have been replaced meanwhile: this one would be stale from the start.
         if generation == self.generation.get() {
-            slot.worker.replace(Some(Rc::clone(&worker)));
+            slot.loaded.replace(Some(Loaded { worker: Rc::clone(&worker), uncallable: Rc::clone(&uncallable) }));
             tokio::task::spawn_local(retire(Rc::clone(vm), runtime));
         }
         Ok((Some(worker), uncallable))
@@ -119,13 +128,13 @@ impl Workers {
             self.replace_all();
         }
         for slot in &self.slots {
-            slot.worker.borrow_mut().take_if(|worker| !worker.is_usable());
+            slot.loaded.borrow_mut().take_if(|loaded| !loaded.worker.is_usable());
         }
     }
 }
 
 /// What is said of modules whose loading has ended the worker.
-fn all_uncallable(modules: &[&OfferedModule]) -> Vec<Uncallable> {
+fn all_uncallable(modules: &[&OfferedModule]) -> Rc<[Uncallable]> {
     let exports = modules.iter().flat_map(|module| module.exports.iter().map(|export| (&module.path, export)));
     let reason = || "the program ended while its modules were loaded".to_owned();
     exports.map(|(path, export)| Uncallable { path: path.clone(), export: export.clone(), reason: reason() }).collect()
@@ -134,12 +143,12 @@ fn all_uncallable(modules: &[&OfferedModule]) -> Vec<Uncallable> {
 /// Ends a worker that has had no call for a while.
 async fn retire(vm: Rc<Vm>, runtime: Runtime) {
     let slot = &vm.workers.slots[runtime as usize];
-    let Some(started) = slot.worker.borrow().as_ref().map(Rc::downgrade) else { return };
+    let Some(started) = slot.loaded.borrow().as_ref().map(|loaded| Rc::downgrade(&loaded.worker)) else { return };
     loop {
         let Some(last) = started.upgrade().map(|worker| worker.used.get()) else { return };
         if last + IDLE <= Instant::now() {
-            slot.worker.borrow_mut().take_if(|worker| Rc::downgrade(worker).ptr_eq(&started));
-            if vm.workers.slots.iter().all(|slot| slot.worker.borrow().is_none()) {
+            slot.loaded.borrow_mut().take_if(|loaded| Rc::downgrade(&loaded.worker).ptr_eq(&started));
+            if vm.workers.slots.iter().all(|slot| slot.loaded.borrow().is_none()) {
                 // Nobody reads what it queues.
                 vm.workers.changes.take();
             }

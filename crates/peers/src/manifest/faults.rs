@@ -76,21 +76,15 @@ pub enum ProviderFault {
     /// A declared module is no file in the provider.
     #[error("declared module {0} is not a file in the provider's /workspace")]
     MissingModule(ModulePath),
-    /// A declared module could not be loaded.
-    #[error("declared module {module} cannot be loaded: {error}")]
-    NotLoadable {
-        /// The module.
-        module: ModulePath,
-        /// The error that loading it threw.
-        error: String,
-    },
-    /// A module was loaded, and a declared export of it is no function.
-    #[error("declared export {export} is not callable in module {module}")]
+    /// A declared export is no function once its module is loaded, or the module cannot be loaded.
+    #[error("declared export {export} is not callable in module {module}: {reason}")]
     NotCallable {
         /// The export.
         export: ExportName,
         /// Its module.
         module: ModulePath,
+        /// What it is instead, or the error that loading the module threw.
+        reason: String,
     },
     /// The provider is not running.
     #[error("provider VM is not running (state {0}); start it first")]
@@ -114,7 +108,7 @@ mod tests {
         let missing = ProviderFault::MissingManifest.for_alias(&alias);
         assert!(missing.starts_with("Peer alias mail: missing provider manifest"), "{missing}");
         let (export, module) = (ExportName::new("send").unwrap(), ModulePath::new("sdk/mail.ts").unwrap());
-        let text = ProviderFault::NotCallable { export, module }.for_alias(&alias);
+        let text = ProviderFault::NotCallable { export, module, reason: "it is a number".into() }.for_alias(&alias);
         assert!(text.starts_with("Peer alias mail: declared export send is not callable"), "{text}");
     }
 

@@ -9,6 +9,8 @@ mod body;
 mod error;
 mod exec;
 mod files;
+pub mod outbound;
+mod peers;
 #[cfg(test)]
 mod tests;
 
