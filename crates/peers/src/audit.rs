@@ -2,7 +2,7 @@
 //!
 //! A record's hash is taken over the hash before it and over its own canonical JSON, so nobody changes, drops, swaps or
 //! inserts a record without every later hash being wrong. Whoever can rewrite the whole log can compute the hashes
-//! anew: keep the last hash somewhere else ([`verify`] takes it), such as in what is exported.
+//! anew: keep the last hash somewhere else ([`Head::end`] takes it).
 //!
 //! Owns the record's shape and the chain. Must not know where records are stored.
 
@@ -17,12 +17,20 @@ use thiserror::Error;
 /// What sets these hashes apart from others, and this shape of records from later ones.
 const DOMAIN: &[u8] = b"rds.audit.v1\0";
 
-/// One call.
+/// A call at its place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Entry {
     /// Place in the log, from 0, without gaps.
     pub sequence: u64,
+    /// What is recorded there.
+    #[serde(flatten)]
+    pub call: Call,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
     /// When the call came: RFC 3339, milliseconds, `Z`.
     pub time: String,
     /// Id of the calling VM.
@@ -71,6 +79,20 @@ pub enum Outcome {
     Cancelled,
     /// The provider or its worker was not there, or went away.
     Failed,
+}
+
+impl Outcome {
+    /// Its name in a record.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Returned => "returned",
+            Self::Threw => "threw",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Hash of a record, 64 lower-case hex digits as text.
@@ -129,12 +151,67 @@ pub struct Record {
     pub hash: ChainHash,
 }
 
-/// Makes the record that follows the one with the hash `before`.
-pub fn append(before: ChainHash, entry: &Entry) -> Record {
-    let value = serde_json::to_value(entry).expect("strings and integers serialise");
-    let text = canonical(&value);
-    let hash = link(before, &text);
-    Record { text, hash }
+impl Record {
+    /// A record in an export: a line of JSON, without its end, that holds these very bytes. They are not looked at: what
+    /// was tampered with is exported as it is.
+    pub fn line(hash: &str, text: &str) -> String {
+        format!("{LINE_BEGIN}{hash}{LINE_MIDDLE}{text}{LINE_END}")
+    }
+
+    /// Reads a line of an export; `None` if it is none.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let (hash, text) = line.strip_prefix(LINE_BEGIN)?.strip_suffix(LINE_END)?.split_once(LINE_MIDDLE)?;
+        Some(Self { text: text.to_owned(), hash: hash.parse().ok()? })
+    }
+}
+
+const LINE_BEGIN: &str = r#"{"hash":""#;
+const LINE_MIDDLE: &str = r#"","record":"#;
+const LINE_END: &str = "}";
+
+/// The end of a log, or of as much of it as was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Records so far.
+    pub records: u64,
+    /// Hash of the last one.
+    pub hash: ChainHash,
+}
+
+impl Head {
+    /// Before the first record.
+    pub const START: Self = Self { records: 0, hash: ChainHash::START };
+
+    /// Makes the next record, and moves behind it.
+    pub fn append(&mut self, call: Call) -> Record {
+        let value = serde_json::to_value(Entry { sequence: self.records, call });
+        let text = canonical(&value.expect("strings and integers serialise"));
+        let hash = link(self.hash, &text);
+        *self = Self { records: self.records + 1, hash };
+        Record { text, hash }
+    }
+
+    /// Checks that a record is the next, and moves behind it.
+    pub fn follow(&mut self, text: &str, hash: ChainHash) -> Result<(), Broken> {
+        let broken = |why| Broken::Record { at: self.records, why };
+        if link(self.hash, text) != hash {
+            return Err(broken("its hash does not follow from its text and the hash before"));
+        }
+        let entry: Entry = serde_json::from_str(text).map_err(|_| broken("it is no audit record"))?;
+        if entry.sequence != self.records {
+            return Err(broken("its sequence number is not the next"));
+        }
+        *self = Self { records: self.records + 1, hash };
+        Ok(())
+    }
+
+    /// Checks that the log ends here. `expected` is its last hash from elsewhere.
+    pub fn end(self, expected: ChainHash) -> Result<(), Broken> {
+        if self.hash == expected {
+            return Ok(());
+        }
+        Err(Broken::End { records: self.records, found: self.hash, expected })
+    }
 }
 
 /// Where a log is broken.
@@ -160,30 +237,6 @@ pub enum Broken {
     },
 }
 
-/// Reads a whole log and gives its last hash. `expected` is that hash from elsewhere, if there is one.
-pub fn verify<'a>(
-    records: impl IntoIterator<Item = (&'a str, ChainHash)>,
-    expected: Option<ChainHash>,
-) -> Result<ChainHash, Broken> {
-    let (mut last, mut at) = (ChainHash::START, 0);
-    for (text, hash) in records {
-        let broken = |why| Broken::Record { at, why };
-        if link(last, text) != hash {
-            return Err(broken("its hash does not follow from its text and the hash before"));
-        }
-        let entry: Entry = serde_json::from_str(text).map_err(|_| broken("it is no audit record"))?;
-        if entry.sequence != at {
-            return Err(broken("its sequence number is not the next"));
-        }
-        last = hash;
-        at += 1;
-    }
-    match expected.filter(|expected| *expected != last) {
-        Some(expected) => Err(Broken::End { records: at, found: last, expected }),
-        None => Ok(last),
-    }
-}
-
 fn link(before: ChainHash, text: &str) -> ChainHash {
     let hash = Sha256::new().chain_update(DOMAIN).chain_update(before.0).chain_update(text.as_bytes());
     ChainHash(hash.finalize().into())
@@ -204,9 +257,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry(sequence: u64) -> Entry {
-        Entry {
-            sequence,
+    fn call() -> Call {
+        Call {
             time: "2026-01-02T03:04:05.678Z".to_owned(),
             consumer: "c".to_owned(),
             alias: "mail".to_owned(),
@@ -224,23 +276,25 @@ mod tests {
     }
 
     fn log(length: u64) -> Vec<(String, ChainHash)> {
-        let mut last = ChainHash::START;
-        let record = |sequence| {
-            let Record { text, hash } = append(last, &entry(sequence));
-            last = hash;
+        let mut head = Head::START;
+        let record = |_| {
+            let Record { text, hash } = head.append(call());
             (text, hash)
         };
         (0..length).map(record).collect()
     }
 
     fn check(log: &[(String, ChainHash)], expected: Option<ChainHash>) -> Result<ChainHash, Broken> {
-        verify(log.iter().map(|(text, hash)| (text.as_str(), *hash)), expected)
+        let mut head = Head::START;
+        log.iter().try_for_each(|(text, hash)| head.follow(text, *hash))?;
+        expected.map_or(Ok(()), |expected| head.end(expected))?;
+        Ok(head.hash)
     }
 
     /// The text and the hash of a record must never change: logs of older versions stay valid.
     #[test]
     fn a_record_stays_the_same() {
-        let Record { text, hash } = append(ChainHash::START, &entry(0));
+        let Record { text, hash } = { Head::START }.append(call());
         insta::assert_snapshot!(format!("{text}\n{hash}"));
         assert_eq!(hash.to_string().parse(), Ok(hash));
         assert_eq!("g".repeat(64).parse::<ChainHash>(), Err(NoHash));
@@ -267,6 +321,26 @@ mod tests {
         assert_eq!([at(&removed), at(&swapped), at(&twice), at(&whole[1..])], [2, 1, 3, 0]);
         assert!(matches!(check(&whole[..4], Some(last)), Err(Broken::End { records: 4, .. })));
         assert!(matches!(check(&log(4), Some(last)), Err(Broken::End { .. })));
+    }
+
+    #[test]
+    fn a_line_holds_the_record_as_it_is() {
+        let record = { Head::START }.append(call());
+        let line = Record::line(&record.hash.to_string(), &record.text);
+        assert_eq!(Record::from_line(&line), Some(record.clone()));
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["record"]["outcome"], Outcome::TimedOut.name());
+        for no_line in ["", "{}", r#"{"hash":"00","record":{}}"#, &record.text] {
+            assert_eq!(Record::from_line(no_line), None);
+        }
+    }
+
+    #[test]
+    fn outcomes_have_the_names_that_records_have() {
+        use Outcome::*;
+        for outcome in [Returned, Threw, Refused, TimedOut, Cancelled, Failed] {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.name());
+        }
     }
 
     proptest! {

@@ -21,7 +21,7 @@
 //!    link allows.
 //! 4. The provider's agent has a warm worker make the call. [`schema::ExportChecker::check_result`] holds the result to
 //!    its schema on the way back, and [`strike::Striker`] takes the provider's secrets out of it, or out of the error.
-//! 5. [`audit::append`] makes the record of it, whatever came of it.
+//! 5. [`audit::Head::append`] makes the record of it, whatever came of it.
 
 pub mod audit;
 pub mod codegen;
