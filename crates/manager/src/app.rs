@@ -6,6 +6,7 @@ use rds_vmm::Hypervisor;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::Activity;
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::config::{Config, Dialect};
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct App {
     pub store: Store,
     /// What happened.
     pub activity: Activity,
+    /// What VMs called of each other.
+    pub audit: Audit,
     /// Who is asking.
     pub auth: Auth,
     /// How often they may.
@@ -56,6 +59,7 @@ impl App {
     async fn assemble(config: Config, hypervisor: Arc<dyn Hypervisor>, lock: Lock) -> Result<Arc<Self>> {
         let store = open_store(&config).await?;
         let activity = Activity::new(store.clone());
+        let audit = Audit::open(store.clone()).await?;
         let auth = Auth::new(&config.auth, store.clone())?;
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
@@ -65,7 +69,7 @@ impl App {
         let vms = Vms::start(hypervisor, storage, limits, store.clone(), images_too, activity_too, sealer).await?;
         store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
-        Ok(Arc::new(Self { config, store, activity, auth, rate_limits, images, vms, shutdown, _lock: lock }))
+        Ok(Arc::new(Self { config, store, activity, audit, auth, rate_limits, images, vms, shutdown, _lock: lock }))
     }
 }
 

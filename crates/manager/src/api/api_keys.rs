@@ -18,6 +18,7 @@ use super::replies::{BodyErrors, CallerErrors};
 use super::time::Time;
 use crate::app::App;
 use crate::auth::ApiKey;
+use crate::clock;
 use crate::error::{Error, Result};
 
 /// Needs a session.
@@ -121,7 +122,5 @@ async fn revoke(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 }
 
 fn parse_time(text: &str) -> Result<i64> {
-    text.parse::<jiff::Timestamp>()
-        .map(jiff::Timestamp::as_millisecond)
-        .map_err(|_| Error::invalid("expiresAt must be an RFC 3339 time such as 2030-01-31T12:00:00Z"))
+    clock::parse(text).ok_or_else(|| Error::invalid("expiresAt must be an RFC 3339 time such as 2030-01-31T12:00:00Z"))
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod api_keys;
+mod audit;
 pub mod auth;
 mod client;
 mod error;
@@ -63,6 +64,7 @@ fn keyed_routes() -> OpenApiRouter<Arc<App>> {
         .merge(files::router())
         .merge(images::router())
         .merge(admin::router())
+        .merge(audit::router())
 }
 
 /// Under `/v1`, for whoever signed in.

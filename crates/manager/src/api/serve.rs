@@ -50,6 +50,9 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
+    if tokio::time::timeout(GRACE, app.audit.flush()).await.is_err() {
+        tracing::error!("the last records of the audit log could not be written");
+    }
     app.store.close().await;
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 pub mod activity;
 pub mod api_keys;
+pub mod audit;
 pub mod exec_logs;
 pub mod idempotency;
 pub mod images;

@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod audit;
 mod bodies;
 mod conformance;
 mod images;

@@ -27,6 +27,7 @@ use super::{keyed_routes, limited_routes, open_routes, session_routes};
         (name = "run", description = "Running code in a VM"),
         (name = "files", description = "Files of a VM"),
         (name = "images", description = "What VMs are made from"),
+        (name = "audit", description = "What VMs called of each other"),
         (name = "admin", description = "What there is and what happens"),
         (name = "api-keys", description = "Keys for programs"),
         (name = "sessions", description = "Signing in"),

@@ -4,6 +4,7 @@ use rds_manager::Error;
 use rds_manager::store::Store;
 use rds_manager::store::activity::{self, ActivityRow};
 use rds_manager::store::api_keys::ApiKeyRow;
+use rds_manager::store::audit::{AuditFilter, AuditRange, AuditRow, StoredRecord};
 use rds_manager::store::exec_logs::{self, ExecLogRow};
 use rds_manager::store::idempotency::{Claim, IdempotencyKey, KEPT_MS};
 use rds_manager::store::images::{ImageFileRow, ImageRow};
@@ -17,6 +18,7 @@ pub(super) async fn run(store: &Store) {
     api_keys(store).await;
     sessions(store).await;
     activity(store).await;
+    audit(store).await;
     idempotency(store).await;
 }
 
@@ -176,6 +178,33 @@ async fn activity(store: &Store) {
     assert_eq!(store.activity(5).await.unwrap()[0], event(19));
     store.add_activity(&event(activity::KEPT)).await.unwrap();
     assert_eq!(store.activity(activity::KEPT).await.unwrap().len(), 21);
+}
+
+async fn audit(store: &Store) {
+    let row = |sequence: i64| AuditRow {
+        stored: StoredRecord { sequence, text: format!("{{\"é'\":{sequence}}}"), hash: format!("h{sequence}") },
+        time: 1_700_000_000_000 + sequence,
+        consumer: "c".into(),
+        provider: (sequence % 2 == 0).then(|| "p".into()),
+        alias: "a".into(),
+        export: "e".into(),
+        outcome: "returned".into(),
+    };
+    assert_eq!(store.last_audit().await.unwrap(), None);
+    store.add_audit(&[0, 1, 2, 3].map(row)).await.unwrap();
+    assert!(matches!(store.add_audit(&[4, 3].map(row)).await, Err(Error::Conflict(_))));
+    assert_eq!(store.last_audit().await.unwrap(), Some(row(3).stored), "all or none");
+    let find = async |filter: AuditFilter, range, limit| -> Vec<i64> {
+        store.audit(&filter, range, limit).await.unwrap().iter().map(|record| record.sequence).collect()
+    };
+    let all = AuditFilter::default;
+    assert_eq!(find(all(), AuditRange::Before(3), 2).await, [2, 1]);
+    assert_eq!(find(all(), AuditRange::From(1), 9).await, [1, 2, 3]);
+    let of_provider = AuditFilter { provider: Some("p".into()), outcome: Some("returned"), ..all() };
+    assert_eq!(find(of_provider, AuditRange::From(0), 9).await, [0, 2]);
+    let (since, until) = (Some(1_700_000_000_001), Some(1_700_000_000_003));
+    let in_time = AuditFilter { since, until, consumer: Some("c".into()), ..all() };
+    assert_eq!(find(in_time, AuditRange::Before(i64::MAX), 9).await, [2, 1]);
 }
 
 async fn idempotency(store: &Store) {
