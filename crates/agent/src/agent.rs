@@ -33,6 +33,8 @@ pub(crate) struct Vm {
     pub(crate) secrets: RefCell<Secrets>,
     /// What makes the calls of its peers, if it is a provider.
     pub(crate) workers: Workers,
+    /// Where its code calls its peers, if it is a consumer.
+    pub(crate) bridge: Rc<Bridge>,
     /// Held by whoever changes the trees that are put into the user's files.
     pub(crate) trees: tokio::sync::Mutex<()>,
     /// Names of inline scripts that are free.
@@ -67,7 +69,8 @@ impl Agent {
         configure::check(&order)?;
         let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
         let waiting = self.waiting.take().ok_or_else(refused)?;
-        let (vm, times) = configure::carry_out(order, waiting, &self.keepers).map_err(Refusal::internal)?;
+        let (vm, times) =
+            configure::carry_out(order, waiting, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
         let _ = self.vm.set(Rc::new(vm));
         Ok(times)
     }

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::agent::Vm;
 use crate::error::{SystemError, While};
+use crate::peers::bridge::Bridge;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
 use crate::sandbox::{Keepers, Waiting, fork, tree};
@@ -51,6 +52,7 @@ pub(crate) fn carry_out(
     order: Configure,
     waiting: Waiting,
     keepers: &Rc<Keepers>,
+    bridge: &Rc<Bridge>,
 ) -> Result<(Vm, Configured), SystemError> {
     let start = Instant::now();
     set_clock(order.clock_us)?;
@@ -71,6 +73,7 @@ pub(crate) fn carry_out(
             script_names: RefCell::default(),
             trees: Mutex::default(),
             workers: Workers::default(),
+            bridge: Rc::clone(bridge),
         },
         times,
     ))

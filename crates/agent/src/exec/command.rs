@@ -23,6 +23,8 @@ pub(super) struct Setting<'a> {
     pub(super) secrets: &'a BTreeMap<String, String>,
     /// Where in the sandbox the result goes.
     pub(super) result_file: &'a str,
+    /// Port on loopback where the program can call peers, if the VM has any.
+    pub(super) bridge_port: Option<u16>,
     /// A name, without extension, for a file in [`WORKSPACE`] that nobody can guess.
     pub(super) script_name: &'a str,
 }
@@ -52,7 +54,7 @@ pub(super) fn render(start: &Start, setting: &Setting<'_>) -> Result<Command, St
         }
         Program::Deno { source, args, flags, allow_net } => {
             let file = place(source, "ts", setting, &mut directory, &mut script)?;
-            ("deno", deno_arguments(&file, setting.result_file, args, flags, *allow_net))
+            ("deno", deno_arguments(&file, setting.result_file, args, flags, network(*allow_net, setting.bridge_port)))
         }
         Program::Node { source, args, flags } => {
             let file = place(source, "js", setting, &mut directory, &mut script)?;
@@ -135,8 +137,19 @@ fn place(
     }
 }
 
+/// What a Deno program may connect to, as far as Deno is concerned; the firewall applies.
+#[derive(Clone, Copy)]
+pub(crate) enum Network {
+    /// Everything.
+    All,
+    /// This port on loopback alone, where the VM's peers are called.
+    Bridge(u16),
+    /// Nothing.
+    None,
+}
+
 /// `deno run` with what section 3 of the wire contract lets a program do.
-pub(crate) fn deno_permissions(result_file: Option<&str>, allow_net: bool) -> Vec<String> {
+pub(crate) fn deno_permissions(result_file: Option<&str>, network: Network) -> Vec<String> {
     const WRITABLE: &str = "/workspace,/tmp,/var/tmp";
     const READABLE: &str = "/etc/resolv.conf,/etc/hosts,/etc/ssl/certs,/usr/share/ca-certificates";
     let mut arguments: Vec<String> = ["deno", "run", "--quiet", "--no-prompt", "--allow-env"].map(String::from).into();
@@ -145,14 +158,24 @@ pub(crate) fn deno_permissions(result_file: Option<&str>, allow_net: bool) -> Ve
         Some(file) => format!("--allow-write={WRITABLE},{file}"),
         None => format!("--allow-write={WRITABLE}"),
     });
-    if allow_net {
-        arguments.push("--allow-net".into());
+    match network {
+        Network::All => arguments.push("--allow-net".into()),
+        Network::Bridge(port) => arguments.push(format!("--allow-net=127.0.0.1:{port}")),
+        Network::None => {}
     }
     arguments
 }
 
-fn deno_arguments(file: &str, result_file: &str, args: &[String], flags: &[String], allow_net: bool) -> Vec<String> {
-    let mut arguments = deno_permissions(Some(result_file), allow_net);
+fn network(allowed: bool, bridge_port: Option<u16>) -> Network {
+    match (allowed, bridge_port) {
+        (true, _) => Network::All,
+        (false, Some(port)) => Network::Bridge(port),
+        (false, None) => Network::None,
+    }
+}
+
+fn deno_arguments(file: &str, result_file: &str, args: &[String], flags: &[String], network: Network) -> Vec<String> {
+    let mut arguments = deno_permissions(Some(result_file), network);
     arguments.push(format!("--preload={DENO_PRELUDE}"));
     arguments.extend_from_slice(flags);
     arguments.push(file.to_owned());
@@ -182,7 +205,13 @@ mod tests {
     }
 
     fn rendered(start: &Start, secrets: &BTreeMap<String, String>) -> Result<Command, String> {
-        let setting = Setting { has_bash: true, secrets, result_file: "/run/rds/results/r", script_name: ".rds-s" };
+        let setting = Setting {
+            has_bash: true,
+            secrets,
+            result_file: "/run/rds/results/r",
+            bridge_port: None,
+            script_name: ".rds-s",
+        };
         render(start, &setting)
     }
 

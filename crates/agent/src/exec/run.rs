@@ -78,6 +78,7 @@ impl Run {
                 has_bash: vm.sandbox.tree.has_bash,
                 secrets: secrets.variables(),
                 result_file: &OutcomeFile::path(&result_name),
+                bridge_port: vm.bridge.port(),
                 script_name: &script_name,
             };
             command::render(start, &setting).map_err(Refusal::bad)?

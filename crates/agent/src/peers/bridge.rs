@@ -67,6 +67,11 @@ impl Bridge {
         Ok(Opened { port })
     }
 
+    /// Where it listens, once it is open.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.port.get()
+    }
+
     async fn listen(self: &Rc<Self>) -> Result<u16, SystemError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.while_("listen on loopback")?;
         let port = listener.local_addr().while_("learn the port")?.port();

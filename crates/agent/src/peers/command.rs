@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use crate::exec::command::{c_string, deno_permissions, environment};
+use crate::exec::command::{Network, c_string, deno_permissions, environment};
 use crate::runtime::{DENO_WORKER, NODE_WORKER};
 
 /// What runs a module.
@@ -43,7 +43,7 @@ impl Runtime {
     ) -> Result<(Vec<CString>, Vec<CString>), String> {
         let arguments = match self {
             // Whether there is a network is the firewall's to decide.
-            Self::Deno => [deno_permissions(None, true), vec![DENO_WORKER.into()]].concat(),
+            Self::Deno => [deno_permissions(None, Network::All), vec![DENO_WORKER.into()]].concat(),
             Self::Node => vec!["node".into(), NODE_WORKER.into()],
         };
         let mut variables = environment(has_bash, self == Self::Deno);
