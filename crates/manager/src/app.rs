@@ -64,9 +64,8 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?;
-        let (storage, limits) = (config.storage.clone(), config.limits.clone());
-        let (images_too, activity_too) = (Arc::clone(&images), activity.clone());
-        let vms = Vms::start(hypervisor, storage, limits, store.clone(), images_too, activity_too, sealer).await?;
+        let (images_too, activity_too, audit_too) = (Arc::clone(&images), activity.clone(), audit.clone());
+        let vms = Vms::start(hypervisor, &config, store.clone(), images_too, activity_too, audit_too, sealer).await?;
         store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
         Ok(Arc::new(Self { config, store, activity, audit, auth, rate_limits, images, vms, shutdown, _lock: lock }))

@@ -14,6 +14,7 @@ pub mod error;
 pub mod hypervisor;
 pub mod images;
 pub mod overview;
+pub mod peers;
 pub mod rate_limit;
 pub mod secrets;
 pub mod storage;

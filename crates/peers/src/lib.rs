@@ -1,7 +1,7 @@
 //! Providers and consumers: everything about a peer call that can be decided without touching the world.
 //!
 //! A provider declares in a manifest what its SDK offers; a consumer calls it by an alias. This crate has no I/O and no
-//! clock. The server does not use it yet: so far a VM has secrets of its own, and cannot be linked to another.
+//! clock.
 //!
 //! # The way of a link
 //!

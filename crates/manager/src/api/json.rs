@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -43,6 +43,20 @@ impl<S: Sync, T: DeserializeOwned, const CAP: usize> FromRequest<S> for Json<T, 
     }
 }
 
+/// The bytes of a JSON body of at most `CAP` bytes, for whoever reads them more strictly.
+#[derive(Debug)]
+pub(super) struct Bytes<const CAP: usize>(pub(super) axum::body::Bytes);
+
+impl<S: Sync, const CAP: usize> FromRequest<S> for Bytes<CAP> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers)?;
+        read(body, CAP).await.map(Self)
+    }
+}
+
 impl<T: Serialize, const CAP: usize> IntoResponse for Json<T, CAP> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
@@ -65,12 +79,12 @@ fn explain(error: &serde_json::Error, empty: bool) -> String {
     format!("Invalid JSON body: {error}")
 }
 
-async fn read(body: Body, cap: usize) -> Result<Bytes> {
+async fn read(body: Body, cap: usize) -> Result<axum::body::Bytes> {
     let late = |_| Error::invalid("The request body did not arrive in time");
     tokio::time::timeout(READ_TIME, read_all(body, cap)).await.map_err(late)?
 }
 
-async fn read_all(body: Body, cap: usize) -> Result<Bytes> {
+async fn read_all(body: Body, cap: usize) -> Result<axum::body::Bytes> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {

@@ -20,6 +20,7 @@ pub mod json;
 pub mod openapi;
 mod pages;
 pub mod path;
+mod peers;
 mod pty;
 mod rate_limit;
 mod replies;
@@ -52,7 +53,7 @@ fn open_routes() -> OpenApiRouter<Arc<App>> {
 
 /// For everybody, but not without end.
 fn limited_routes() -> OpenApiRouter<Arc<App>> {
-    sessions::router()
+    sessions::router().merge(peers::bridge_router())
 }
 
 /// Under `/v1`, for whoever has a key or a session.
@@ -62,6 +63,7 @@ fn keyed_routes() -> OpenApiRouter<Arc<App>> {
         .merge(exec::router())
         .merge(pty::router())
         .merge(files::router())
+        .merge(peers::router())
         .merge(images::router())
         .merge(admin::router())
         .merge(audit::router())

@@ -44,6 +44,12 @@ pub struct VmRow {
     pub timings: String,
     /// Its secrets, sealed, in base64.
     pub secrets: Option<String>,
+    /// Counts the replacements of its secrets, from 1.
+    pub secrets_version: i64,
+    /// JSON array of its links to providers.
+    pub peer_links: String,
+    /// Hash of the token that its code calls its peers with, in hex.
+    pub bridge_hash: Option<String>,
     /// Why it is in state ERROR.
     pub error: Option<String>,
     /// Milliseconds since 1970.
@@ -53,7 +59,8 @@ pub struct VmRow {
 macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
-         ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, error, created_at"
+         ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
+         secrets_version, peer_links, bridge_hash, error, created_at"
     };
 }
 
@@ -63,7 +70,8 @@ impl Store {
         sqlx::query(concat!(
             "INSERT INTO vms (",
             columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+             $23)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -83,6 +91,9 @@ impl Store {
         .bind(&vm.started_from)
         .bind(&vm.timings)
         .bind(&vm.secrets)
+        .bind(vm.secrets_version)
+        .bind(&vm.peer_links)
+        .bind(&vm.bridge_hash)
         .bind(&vm.error)
         .bind(vm.created_at)
         .execute(&self.pool)
@@ -102,20 +113,42 @@ impl Store {
     }
 
     /// Writes down how a VM came up; `timings` is a JSON object. False if there is no such VM.
-    pub async fn set_vm_started(&self, id: &str, started_from: &str, timings: &str) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET started_from = $2, timings = $3 WHERE id = $1")
+    pub async fn set_vm_started(
+        &self,
+        id: &str,
+        started_from: &str,
+        timings: &str,
+        bridge_hash: Option<&str>,
+    ) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET started_from = $2, timings = $3, bridge_hash = $4 WHERE id = $1")
             .bind(id)
             .bind(started_from)
             .bind(timings)
+            .bind(bridge_hash)
             .execute(&self.pool)
             .await?;
         Ok(changed.rows_affected() > 0)
     }
 
     /// Replaces a VM's sealed secrets. False if there is no such VM.
-    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>) -> Result<bool> {
-        let changed =
-            sqlx::query("UPDATE vms SET secrets = $2 WHERE id = $1").bind(id).bind(secrets).execute(&self.pool).await?;
+    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>, version: i64) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET secrets = $2, secrets_version = $3 WHERE id = $1")
+            .bind(id)
+            .bind(secrets)
+            .bind(version)
+            .execute(&self.pool)
+            .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// Replaces a VM's links and the hash of its token. False if there is no such VM.
+    pub async fn set_vm_links(&self, id: &str, peer_links: &str, bridge_hash: Option<&str>) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET peer_links = $2, bridge_hash = $3 WHERE id = $1")
+            .bind(id)
+            .bind(peer_links)
+            .bind(bridge_hash)
+            .execute(&self.pool)
+            .await?;
         Ok(changed.rows_affected() > 0)
     }
 

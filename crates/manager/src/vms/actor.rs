@@ -11,12 +11,16 @@ use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::provision::Host;
-use super::record::{DELETED, Live, Timings, VmRecord, sealed_column, to_json};
+use super::provision::{Host, Started};
+use super::record::{DELETED, Live, VmRecord, links_column, to_json};
 use super::state::{Event, VmState};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
+use crate::peers::PatchLink;
+use crate::peers::link::Link;
+use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
 
 /// How long a guest may take to write its disk's cache down when it is stopped.
@@ -43,6 +47,8 @@ pub(super) enum Command {
     Stop(Reply),
     Delete(Reply),
     SetSecrets(SecretEnv, Reply),
+    SyncPeers(Reply),
+    PatchLink(String, PatchLink, Reply),
 }
 
 /// How a task takes up its VM.
@@ -63,6 +69,8 @@ pub(super) struct Actor {
     vm: Arc<VmRecord>,
     live: watch::Sender<Live>,
     inbox: Inbox,
+    /// Answers the calls of its code to its peers, while it runs and has any.
+    calls: Option<AbortOnDropHandle<()>>,
 }
 
 /// What the VM is asked, in order.
@@ -117,7 +125,7 @@ impl Actor {
         live: watch::Sender<Live>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
-        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() } }
+        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, calls: None }
     }
 
     pub(super) async fn run(mut self, begin: Begin) {
@@ -172,6 +180,7 @@ impl Actor {
     /// Takes up a machine that an earlier manager left running.
     async fn adopt(&mut self) -> Next {
         self.publish(|live| live.state = VmState::Running);
+        self.serve_calls(History::Used);
         match self.reach().await {
             Work::Done(Some(guest)) => Next::Run(guest),
             Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
@@ -214,6 +223,14 @@ impl Actor {
                     let kept = self.keep_secrets(&secrets).await;
                     answer(Some(reply), kept);
                 }
+                Some(Command::SyncPeers(reply)) => refuse(reply, state),
+                Some(Command::PatchLink(alias, patch, reply)) => {
+                    let kept = match self.patched(&alias, &patch) {
+                        Ok(links) => self.keep_links(links, None).await,
+                        Err(error) => Err(error),
+                    };
+                    answer(Some(reply), kept);
+                }
                 None => return Next::Leave,
             }
         }
@@ -223,34 +240,34 @@ impl Actor {
     async fn boot(&mut self) -> Work<Result<GuestClient>> {
         self.advance(Event::Start);
         let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
-        let sealed = self.live.borrow().sealed.clone();
-        let started = match self.unless_deleted(Meanwhile::Refuse, async move { host.start(&vm, &sealed).await }).await
-        {
-            Work::Done(started) => started,
+        let settings = self.live.borrow().settings.clone();
+        let start = async move { host.start(&vm, &settings).await };
+        let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
+            Work::Done(Ok(started)) => started,
+            Work::Done(Err(error)) => return Work::Done(Err(error)),
             Work::Deleted(reply) => return Work::Deleted(reply),
             Work::Leave => return Work::Leave,
         };
-        match started {
-            Ok((guest, timings)) => match self.written_down(timings).await {
-                Ok(()) => {
-                    self.publish(|live| {
-                        live.timings = Some(timings);
-                        live.guest = Some(guest.clone());
-                        live.error = None;
-                    });
-                    self.advance(Event::Ready);
-                    Work::Done(Ok(guest))
-                }
-                Err(error) => Work::Done(Err(error)),
-            },
-            Err(error) => Work::Done(Err(error)),
+        if let Err(error) = self.written_down(&started).await {
+            return Work::Done(Err(error));
         }
+        let Started { guest, timings, bridge } = started;
+        self.publish(|live| {
+            live.timings = Some(timings);
+            live.guest = Some(guest.clone());
+            live.error = None;
+            live.settings.bridge = bridge;
+        });
+        self.serve_calls(History::Fresh);
+        self.advance(Event::Ready);
+        Work::Done(Ok(guest))
     }
 
     /// From here on a manager that finds this VM keeps it.
-    async fn written_down(&self, timings: Timings) -> Result<()> {
+    async fn written_down(&self, started: &Started) -> Result<()> {
         let id = self.vm.id.to_string();
-        self.host.store.set_vm_started(&id, "boot", &to_json(&timings)).await?;
+        let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
+        self.host.store.set_vm_started(&id, "boot", &to_json(&started.timings), hash.as_deref()).await?;
         self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
         Ok(())
     }
@@ -272,6 +289,18 @@ impl Actor {
                         let given = self.give_secrets(&secrets, &guest).await;
                         answer(Some(reply), given);
                     }
+                    Some(Command::SyncPeers(reply)) => {
+                        let links = Arc::clone(&self.live.borrow().settings.links);
+                        if let Some(next) = self.sync_peers(links, &guest, reply).await {
+                            return next;
+                        }
+                    }
+                    Some(Command::PatchLink(alias, patch, reply)) => match self.patched(&alias, &patch) {
+                        Ok(links) => if let Some(next) = self.sync_peers(links, &guest, reply).await {
+                            return next;
+                        },
+                        Err(error) => answer(Some(reply), Err(error)),
+                    },
                     None => return Next::Leave,
                 },
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
@@ -295,9 +324,11 @@ impl Actor {
 
     /// Writes new secrets down, sealed.
     async fn keep_secrets(&self, secrets: &SecretEnv) -> Result<()> {
-        let sealed = self.host.seal(self.vm.id, secrets)?;
-        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed_column(&sealed).as_deref()).await?;
-        self.publish(|live| live.sealed = sealed);
+        let version = self.live.borrow().settings.sealed.version + 1;
+        let sealed = self.host.seal(self.vm.id, secrets, version)?;
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed.column().as_deref(), version).await?;
+        self.publish(|live| live.settings.sealed = sealed);
         Ok(())
     }
 
@@ -306,6 +337,63 @@ impl Actor {
         guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?;
         self.record("vm.secrets_rotated", "VM got new secrets").await;
         Ok(())
+    }
+
+    /// Answers the calls of the VM's code from now on, if it has anybody to call.
+    fn serve_calls(&mut self, history: History) {
+        let linked = !self.live.borrow().settings.links.is_empty();
+        let (id, hypervisor) = (self.vm.id, &self.host.hypervisor);
+        self.calls = linked.then(|| self.host.peers.serve(id, Arc::clone(hypervisor), self.host.dir(id), history));
+    }
+
+    /// The links with one changed.
+    fn patched(&self, alias: &str, patch: &PatchLink) -> Result<Arc<[Link]>> {
+        let mut links = self.live.borrow().settings.links.to_vec();
+        let link = links.iter_mut().find(|link| link.alias.as_str() == alias);
+        let link = link.ok_or_else(|| Error::not_found("The VM has no peer of this alias"))?;
+        *link = link.clone().patched(patch)?;
+        Ok(links.into())
+    }
+
+    /// Writes links down, and the token of the present start.
+    async fn keep_links(&self, links: Arc<[Link]>, bridge: Option<BridgeToken>) -> Result<()> {
+        let hash = bridge.as_ref().map(BridgeToken::hash_hex);
+        self.host.store.set_vm_links(&self.vm.id.to_string(), &links_column(&links), hash.as_deref()).await?;
+        self.publish(|live| {
+            live.settings.links = links;
+            live.settings.bridge = bridge;
+        });
+        Ok(())
+    }
+
+    /// Puts the peers of a running VM in place anew, and keeps the links if that could be done.
+    async fn sync_peers(&mut self, links: Arc<[Link]>, guest: &GuestClient, reply: Reply) -> Option<Next> {
+        // A manager that was started meanwhile knows the hash of the old one alone.
+        let known = self.live.borrow().settings.bridge.clone().filter(|bridge| bridge.secret().is_some());
+        let bridge = known.unwrap_or_else(BridgeToken::new);
+        let (host, guest) = (Arc::clone(&self.host), guest.clone());
+        let (links_too, bridge_too) = (Arc::clone(&links), bridge.clone());
+        let work = async move {
+            let prepared = host.peers.prepare(&links_too).await?;
+            host.peers.install(&guest, prepared, &bridge_too).await
+        };
+        match self.unless_deleted(Meanwhile::Defer, work).await {
+            Work::Done(Ok(())) => {
+                let bridge = (!links.is_empty()).then_some(bridge);
+                let kept = self.keep_links(links, bridge).await;
+                answer(Some(reply), kept);
+                None
+            }
+            Work::Done(Err(error)) => {
+                answer(Some(reply), Err(error));
+                None
+            }
+            Work::Deleted(deleter) => {
+                answer(Some(reply), Err(Error::conflict("The VM was deleted")));
+                Some(Next::Remove(Some(deleter)))
+            }
+            Work::Leave => Some(Next::Leave),
+        }
     }
 
     /// Connects to the agent of a machine that runs; `None` when the machine has ended.
@@ -327,7 +415,7 @@ impl Actor {
 
     async fn stop(&mut self, guest: GuestClient, reply: Reply) -> Next {
         self.advance(Event::Stop);
-        self.publish(|live| live.guest = None);
+        self.withdraw();
         if let Err(error) = guest.sync(SYNC_LIMIT).await {
             // A guest that does not answer must not be unstoppable; its file system has a journal.
             tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
@@ -360,10 +448,8 @@ impl Actor {
         if let Err(error) = ended.await {
             return self.broke(error).await;
         }
-        self.publish(|live| {
-            live.guest = None;
-            live.error = Some(why.to_owned());
-        });
+        self.withdraw();
+        self.publish(|live| live.error = Some(why.to_owned()));
         self.advance(Event::Ended);
         self.record("vm.crashed", why).await;
         Next::Rest
@@ -377,8 +463,8 @@ impl Actor {
         if let Err(error) = self.host.store.set_vm_state(&id, VmState::Error.as_str(), Some(shown)).await {
             tracing::error!(vm = %id, error = %Chain(&error), "cannot write down that a VM is broken");
         }
+        self.withdraw();
         self.publish(|live| {
-            live.guest = None;
             live.deleted = false;
             live.error = Some(shown.to_owned());
         });
@@ -393,10 +479,8 @@ impl Actor {
 
     /// Removes every trace. It is written down first, so that a manager killed in between finishes it.
     async fn remove(&mut self) -> Result<()> {
-        self.publish(|live| {
-            live.guest = None;
-            live.deleted = true;
-        });
+        self.withdraw();
+        self.publish(|live| live.deleted = true);
         let id = self.vm.id.to_string();
         self.host.store.set_vm_state(&id, DELETED, None).await?;
         self.host.teardown(self.vm.id).await?;
@@ -415,12 +499,25 @@ impl Actor {
             match command {
                 Some(Command::Delete(reply)) => return Work::Deleted(reply),
                 Some(command) if meanwhile == Meanwhile::Defer => self.inbox.deferred.push_back(command),
-                Some(Command::Start(reply) | Command::Stop(reply) | Command::SetSecrets(_, reply)) => {
-                    refuse(reply, self.state());
-                }
+                Some(
+                    Command::Start(reply)
+                    | Command::Stop(reply)
+                    | Command::SyncPeers(reply)
+                    | Command::SetSecrets(_, reply)
+                    | Command::PatchLink(_, _, reply),
+                ) => refuse(reply, self.state()),
                 None => return Work::Leave,
             }
         }
+    }
+
+    /// Nothing reaches the guest from here on, and nothing of this start comes out of it: its token is dead.
+    fn withdraw(&mut self) {
+        self.calls = None;
+        self.publish(|live| {
+            live.guest = None;
+            live.settings.bridge = None;
+        });
     }
 
     fn state(&self) -> VmState {

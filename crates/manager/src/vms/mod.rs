@@ -5,12 +5,13 @@
 
 mod actor;
 pub mod archive;
+pub(crate) mod directory;
 mod fault;
 pub mod files;
 mod initramfs;
 pub mod logs;
 mod provision;
-mod record;
+pub(crate) mod record;
 mod recover;
 pub mod request;
 pub mod run;
@@ -18,33 +19,31 @@ pub mod run_log;
 pub mod state;
 pub mod stream;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use rds_vmm::guest::{GuestClient, GuestError};
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
 
-pub use record::{PeerLink, Timings, VmRecord, VmView};
+pub use record::{Timings, VmRecord, VmView};
 
 use crate::activity::Activity;
+use crate::audit::Audit;
 use crate::clock;
-use crate::config::{LimitsConfig, StorageConfig};
+use crate::config::{Config, LimitsConfig};
 use crate::error::{Error, Result};
 use crate::images::Images;
+use crate::peers::link::Link;
+use crate::peers::{PatchLink, Peers};
 use crate::secrets::{Sealer, SecretEnv};
 use crate::store::Store;
 
 use actor::{Actor, Begin, Command};
+use directory::{Directory, Handle};
 use provision::Host;
-use record::{Live, Sealed};
+use record::{Live, Settings};
 use request::CreateVm;
 use state::VmState;
-
-/// How long a call waits for the agent of a running VM that is being reached again, after a restart of the manager.
-const REACH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Commands that may wait for one VM's task.
 const COMMANDS: usize = 16;
@@ -57,47 +56,41 @@ pub struct Vms(Arc<Inner>);
 struct Inner {
     host: Arc<Host>,
     limits: LimitsConfig,
-    registry: Mutex<HashMap<VmId, Handle>>,
+    directory: Directory,
     /// Held while a new VM's index and place in the quota are decided and written down.
     admission: tokio::sync::Mutex<()>,
-}
-
-/// The address of a VM's task, and what it publishes.
-#[derive(Debug, Clone)]
-struct Handle {
-    vm: Arc<VmRecord>,
-    live: watch::Receiver<Live>,
-    commands: mpsc::Sender<Command>,
 }
 
 impl Vms {
     /// Takes up every VM that an earlier manager left, and removes what belongs to none.
     pub async fn start(
         hypervisor: Arc<dyn Hypervisor>,
-        storage: StorageConfig,
-        limits: LimitsConfig,
+        config: &Config,
         store: Store,
         images: Arc<Images>,
         activity: Activity,
+        audit: Audit,
         sealer: Option<Sealer>,
     ) -> Result<Self> {
+        let sealer = sealer.map(Arc::new);
+        let directory = Directory::default();
+        let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
+        let (storage, limits) = (config.storage.clone(), config.limits.clone());
         let own_users = rustix::process::geteuid().is_root();
         let faults = fault::Faults::from_env()?;
         let initramfs = initramfs::Initramfs::default();
-        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, initramfs, own_users };
-        let vms = Self(Arc::new(Inner {
-            host: Arc::new(host),
-            limits,
-            registry: Mutex::default(),
-            admission: tokio::sync::Mutex::default(),
-        }));
+        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, initramfs, own_users, peers };
+        let vms =
+            Self(Arc::new(Inner { host: Arc::new(host), limits, directory, admission: tokio::sync::Mutex::default() }));
         recover::recover(&vms).await?;
         Ok(vms)
     }
 
     /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
-        let (spec, secrets) = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
+        let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
+        let request::Asked { vm: spec, secrets, links } = asked;
+        self.check_providers(&links)?;
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
         let (reply, created) = oneshot::channel();
         let handle = {
@@ -105,10 +98,11 @@ impl Vms {
             let host_index = self.admit(spec.name.as_deref())?;
             let image_id = image.id.clone();
             let id = VmId::new();
-            let sealed = self.0.host.seal(id, &secrets)?;
+            let sealed = self.0.host.seal(id, &secrets, 1)?;
+            let settings = Settings { sealed, links: links.into(), bridge: None };
             let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms() };
-            self.0.host.store.insert_vm(&vm.to_row(&sealed)).await?;
-            self.spawn(vm, sealed, VmState::Created, Begin::Create(reply))
+            self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
+            self.spawn(vm, settings, VmState::Created, Begin::Create(reply))
         };
         // The VM's row protects the image from here on.
         drop(image);
@@ -119,7 +113,7 @@ impl Vms {
 
     /// Whether one more VM may be made: its host index if so.
     fn admit(&self, name: Option<&str>) -> Result<u32> {
-        let registry = self.registry();
+        let registry = self.0.directory.lock();
         let max = self.0.limits.max_vms;
         if registry.values().filter(|handle| !handle.is_deleted()).count() >= max as usize {
             let message = format!("VM quota exceeded (maxVms={max})");
@@ -135,19 +129,20 @@ impl Vms {
     }
 
     /// Starts the task of a VM.
-    fn spawn(&self, vm: VmRecord, sealed: Sealed, state: VmState, begin: Begin) -> Handle {
+    fn spawn(&self, vm: VmRecord, settings: Settings, state: VmState, begin: Begin) -> Handle {
         let vm = Arc::new(vm);
-        let live = Live { state, guest: None, timings: None, error: None, deleted: false, sealed };
+        let live = Live { state, guest: None, timings: None, error: None, deleted: false, settings };
         let (live, published) = watch::channel(live);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender };
-        self.registry().insert(vm.id, handle.clone());
+        self.0.directory.lock().insert(vm.id, handle.clone());
         let actor = Actor::new(Arc::clone(&self.0.host), Arc::clone(&vm), live, commands);
         let inner = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             actor.run(begin).await;
             if let Some(inner) = inner.upgrade() {
-                inner.registry.lock().unwrap_or_else(PoisonError::into_inner).remove(&vm.id);
+                inner.directory.lock().remove(&vm.id);
+                inner.host.peers.forget(vm.id);
             }
         });
         handle
@@ -155,7 +150,7 @@ impl Vms {
 
     /// All VMs, oldest first.
     pub fn list(&self) -> Vec<VmView> {
-        let mut handles: Vec<Handle> = self.registry().values().cloned().collect();
+        let mut handles: Vec<Handle> = self.0.directory.lock().values().cloned().collect();
         handles.retain(|handle| !handle.is_deleted());
         handles.sort_by_key(|handle| (handle.vm.created_at, handle.vm.id));
         handles.iter().map(|handle| handle.vm.view(&handle.live.borrow())).collect()
@@ -202,22 +197,35 @@ impl Vms {
 
     /// How many VMs are in each state that holds a machine or not: those that run.
     pub fn running(&self) -> usize {
-        self.registry().values().filter(|handle| handle.live.borrow().state == VmState::Running).count()
+        self.0.directory.lock().values().filter(|handle| handle.live.borrow().state == VmState::Running).count()
+    }
+
+    /// Puts anew in place what a running consumer sees of its peers.
+    pub async fn sync_peers(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::SyncPeers).await
+    }
+
+    /// Changes one of a VM's links, and puts in place what that changes. After an error nothing is changed.
+    pub async fn patch_link(&self, id: VmId, alias: String, patch: PatchLink) -> Result<()> {
+        self.command(id, |reply| Command::PatchLink(alias, patch, reply)).await
+    }
+
+    /// Calls between VMs.
+    pub fn peers(&self) -> &Peers {
+        &self.0.host.peers
+    }
+
+    /// Whether every link leads to a VM that is there.
+    fn check_providers(&self, links: &[Link]) -> Result<()> {
+        let missing = links.iter().find(|link| self.handle(link.provider).is_err());
+        missing.map_or(Ok(()), |Link { alias, provider, .. }| {
+            Err(Error::Invalid(format!("Peer alias {alias}: there is no VM {provider}")))
+        })
     }
 
     /// The connection to the agent of a running VM.
     async fn guest(&self, id: VmId) -> Result<GuestClient> {
-        let mut live = self.handle(id)?.live;
-        let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running);
-        match timeout(REACH_LIMIT, reached).await {
-            Ok(Ok(live)) if live.state == VmState::Running && !live.deleted => match &live.guest {
-                Some(guest) => Ok(guest.clone()),
-                None => Err(unreachable_agent()),
-            },
-            Ok(Ok(live)) => Err(Error::conflict(format!("VM is {}, not RUNNING", live.state.as_str()))),
-            Ok(Err(_)) => Err(no_such_vm()),
-            Err(_) => Err(unreachable_agent()),
-        }
+        self.0.directory.guest(id).await
     }
 
     async fn command(&self, id: VmId, command: impl FnOnce(actor::Reply) -> Command) -> Result<()> {
@@ -229,18 +237,7 @@ impl Vms {
     }
 
     fn handle(&self, id: VmId) -> Result<Handle> {
-        let handle = self.registry().get(&id).cloned();
-        handle.filter(|handle| !handle.is_deleted()).ok_or_else(no_such_vm)
-    }
-
-    fn registry(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, Handle>> {
-        self.0.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Handle {
-    fn is_deleted(&self) -> bool {
-        self.live.borrow().deleted
+        self.0.directory.handle(id)
     }
 }
 

@@ -17,12 +17,14 @@ use tokio::task::spawn_blocking;
 
 use super::fault::{Faults, Step};
 use super::initramfs::Initramfs;
-use super::record::{Sealed, Timings, VmRecord};
+use super::record::{Sealed, Settings, Timings, VmRecord};
 use crate::activity::Activity;
 use crate::config::{CloneMode, StorageConfig};
 use crate::error::{Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
+use crate::peers::Peers;
+use crate::peers::token::BridgeToken;
 use crate::secrets::{Sealer, SecretEnv};
 use crate::store::Store;
 
@@ -43,10 +45,19 @@ pub(super) struct Host {
     pub activity: Activity,
     pub faults: Faults,
     /// Seals VMs' secrets; `None` without `VM_SECRET_KEY`.
-    pub sealer: Option<Sealer>,
+    pub sealer: Option<Arc<Sealer>>,
     pub initramfs: Initramfs,
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
+    pub peers: Peers,
+}
+
+/// A VM that has come up.
+pub(super) struct Started {
+    pub guest: GuestClient,
+    pub timings: Timings,
+    /// The token of this start, if the VM is linked to providers.
+    pub bridge: Option<BridgeToken>,
 }
 
 impl Host {
@@ -63,11 +74,24 @@ impl Host {
         self.disk(id).exists()
     }
 
-    /// Makes what the VM lacks, boots it and tells the guest who it is.
+    /// Makes what the VM lacks, boots it, tells the guest who it is and puts its peers in place.
     ///
     /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
-    pub(super) async fn start(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, Timings)> {
+    pub(super) async fn start(&self, vm: &VmRecord, settings: &Settings) -> Result<Started> {
         let begun = Instant::now();
+        // What the providers have to say does not depend on the guest: both take their time at once.
+        let (up, peers) = tokio::try_join!(self.bring_up(vm, &settings.sealed), self.peers.prepare(&settings.links))?;
+        let (guest, mut timings) = up;
+        let mut lap = Lap::new();
+        let bridge = BridgeToken::new();
+        self.peers.install(&guest, peers, &bridge).await?;
+        timings.peers_ms = lap.take();
+        self.faults.at(Step::Ready)?;
+        timings.total_ms = milliseconds(begun);
+        Ok(Started { guest, timings, bridge: (!settings.links.is_empty()).then_some(bridge) })
+    }
+
+    async fn bring_up(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, Timings)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
         let spec = self.prepare(vm, &image).await?;
@@ -86,30 +110,21 @@ impl Host {
 
         self.faults.at(Step::Configure)?;
         guest
-            .configure(&identity(vm.id, &self.secrets(vm.id, sealed)?), CONFIGURE_LIMIT)
+            .configure(&identity(vm.id, &sealed.open(self.sealer.as_deref(), vm.id)?), CONFIGURE_LIMIT)
             .await
             .map_err(|error| self.failed_guest(vm.id, &error))?;
         let configure_ms = lap.take();
-        self.faults.at(Step::Ready)?;
-        Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, total_ms: milliseconds(begun) }))
+        Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, ..Timings::default() }))
     }
 
-    /// Seals secrets for a VM; `None` if there are none.
-    pub(super) fn seal(&self, vm: VmId, secrets: &SecretEnv) -> Result<Sealed> {
-        match &self.sealer {
-            _ if secrets.is_empty() => Ok(None),
-            Some(sealer) => Ok(Some(sealer.seal(vm, secrets)?.into())),
-            None => Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
-        }
-    }
-
-    /// The VM's secrets, in clear for as long as the caller keeps them.
-    pub(super) fn secrets(&self, vm: VmId, sealed: &Sealed) -> Result<SecretEnv> {
-        match (sealed, &self.sealer) {
-            (None, _) => Ok(SecretEnv::default()),
-            (Some(sealed), Some(sealer)) => sealer.open(vm, sealed),
-            (Some(_), None) => Err(Error::conflict("The VM has secrets, and the server runs without VM_SECRET_KEY")),
-        }
+    /// Seals secrets for a VM; `version` counts their replacements.
+    pub(super) fn seal(&self, vm: VmId, secrets: &SecretEnv, version: u64) -> Result<Sealed> {
+        let bytes = match &self.sealer {
+            _ if secrets.is_empty() => None,
+            Some(sealer) => Some(sealer.seal(vm, secrets)?.into()),
+            None => return Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
+        };
+        Ok(Sealed { bytes, version })
     }
 
     /// Makes the VM's directory, disk and initramfs.

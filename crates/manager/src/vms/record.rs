@@ -14,6 +14,10 @@ use super::request::NewVm;
 use super::state::VmState;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::peers::PeerLink;
+use crate::peers::link::Link;
+use crate::peers::token::BridgeToken;
+use crate::secrets::{Sealer, SecretEnv};
 use crate::store::vms::VmRow;
 
 /// State column of a VM that was accepted and has never run. A manager that finds one at its start removes it.
@@ -49,21 +53,51 @@ pub struct Timings {
     pub agent_ms: f64,
     /// Telling the guest who it is.
     pub configure_ms: f64,
+    /// Putting its peers in place.
+    pub peers_ms: f64,
     /// All of the start.
     pub total_ms: f64,
 }
 
-/// A VM's secrets, sealed; `None` if it has none.
-pub(super) type Sealed = Option<Arc<[u8]>>;
+/// A VM's secrets, sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Sealed {
+    /// `None` if it has none.
+    pub bytes: Option<Arc<[u8]>>,
+    /// Counts their replacements, from 1.
+    pub version: u64,
+}
 
-/// The column of a VM's secrets.
-pub(super) fn sealed_column(sealed: &Sealed) -> Option<String> {
-    sealed.as_ref().map(|sealed| STANDARD.encode(sealed))
+impl Sealed {
+    /// The secrets in clear, for as long as the caller keeps them.
+    pub(crate) fn open(&self, sealer: Option<&Sealer>, vm: VmId) -> Result<SecretEnv> {
+        match (&self.bytes, sealer) {
+            (None, _) => Ok(SecretEnv::default()),
+            (Some(bytes), Some(sealer)) => sealer.open(vm, bytes),
+            (Some(_), None) => Err(Error::conflict("The VM has secrets, and the server runs without VM_SECRET_KEY")),
+        }
+    }
+
+    /// Their column.
+    pub(super) fn column(&self) -> Option<String> {
+        self.bytes.as_ref().map(|bytes| STANDARD.encode(bytes))
+    }
+}
+
+/// What changes in a VM's life and is written down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// Its secrets.
+    pub sealed: Sealed,
+    /// The providers it is linked to.
+    pub links: Arc<[Link]>,
+    /// The token of its present start, if it is linked to providers.
+    pub bridge: Option<BridgeToken>,
 }
 
 /// The part of a VM that changes, as its task publishes it.
 #[derive(Debug, Clone)]
-pub(super) struct Live {
+pub(crate) struct Live {
     pub state: VmState,
     /// The connection to its agent; `None` while there is none, which for a running VM is a short while.
     pub guest: Option<GuestClient>,
@@ -72,8 +106,8 @@ pub(super) struct Live {
     pub error: Option<String>,
     /// Its deletion was accepted: it is not to be found any more.
     pub deleted: bool,
-    /// Its secrets.
-    pub sealed: Sealed,
+    /// What is written down of it.
+    pub settings: Settings,
 }
 
 /// A VM as clients see it.
@@ -126,18 +160,6 @@ pub struct VmView {
     pub error: Option<String>,
 }
 
-/// A link to a provider VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PeerLink {
-    /// The provider's name in this VM.
-    pub alias: String,
-    /// The provider.
-    pub vm_id: String,
-    /// `hidden` or `mounted`.
-    pub source_mode: String,
-}
-
 impl VmRecord {
     /// When the VM is to be deleted by itself, in milliseconds since the Unix epoch.
     pub fn expires_at(&self) -> Option<i64> {
@@ -159,7 +181,7 @@ impl VmRecord {
             provision_mode: "boot".into(),
             started_from: live.timings.map(|_| "boot".into()),
             image_id: self.image_id.clone(),
-            peer_links: Vec::new(),
+            peer_links: live.settings.links.iter().map(Link::view).collect(),
             name: self.spec.name.clone(),
             labels: self.spec.labels.clone(),
             expires_at: self.expires_at().map(clock::rfc3339),
@@ -169,7 +191,7 @@ impl VmRecord {
     }
 
     /// The VM as it is first written down.
-    pub(super) fn to_row(&self, sealed: &Sealed) -> VmRow {
+    pub(super) fn to_row(&self, settings: &Settings) -> VmRow {
         VmRow {
             id: self.id.to_string(),
             state: HALF_MADE.into(),
@@ -188,14 +210,17 @@ impl VmRecord {
             provision_mode: "boot".into(),
             started_from: None,
             timings: "{}".into(),
-            secrets: sealed_column(sealed),
+            secrets: settings.sealed.column(),
+            secrets_version: i64::try_from(settings.sealed.version).unwrap_or(i64::MAX),
+            peer_links: links_column(&settings.links),
+            bridge_hash: None,
             error: None,
             created_at: self.created_at,
         }
     }
 
     /// The VM that was written down.
-    pub(super) fn from_row(row: &VmRow) -> Result<(Self, Sealed)> {
+    pub(super) fn from_row(row: &VmRow) -> Result<(Self, Settings)> {
         let broken =
             |what: &str| Error::internal(format!("VM {} is written down with a bad {what}", row.id), "bad row");
         let vm = Self {
@@ -216,8 +241,18 @@ impl VmRecord {
             created_at: row.created_at,
         };
         let sealed = row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose();
-        Ok((vm, sealed.map_err(|_| broken("secret"))?.map(Arc::from)))
+        let bytes = sealed.map_err(|_| broken("secret"))?.map(Arc::from);
+        let sealed = Sealed { bytes, version: u64::try_from(row.secrets_version).unwrap_or(1) };
+        let links: Vec<PeerLink> = serde_json::from_str(&row.peer_links).map_err(|_| broken("link"))?;
+        let links = Link::parse_all(&links)?.into();
+        let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);
+        Ok((vm, Settings { sealed, links, bridge }))
     }
+}
+
+/// The column of a VM's links.
+pub(super) fn links_column(links: &[Link]) -> String {
+    to_json(&links.iter().map(Link::view).collect::<Vec<_>>())
 }
 
 /// Text for a JSON column.

@@ -6,7 +6,7 @@ use rds_vmm::VmId;
 
 use super::Vms;
 use super::actor::Begin;
-use super::record::{DELETED, HALF_MADE, Sealed, VmRecord};
+use super::record::{DELETED, HALF_MADE, Settings, VmRecord};
 use super::state::VmState;
 use crate::error::{Error, Result};
 
@@ -15,7 +15,7 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
     let host = &vms.0.host;
     let mut kept = HashSet::new();
     for row in host.store.vms().await? {
-        let (vm, sealed) = VmRecord::from_row(&row)?;
+        let (vm, settings) = VmRecord::from_row(&row)?;
         if row.state == HALF_MADE || row.state == DELETED {
             tracing::info!(vm = %vm.id, state = row.state, "removing what an earlier manager left half done");
             host.teardown(vm.id).await?;
@@ -25,21 +25,26 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
         kept.insert(vm.id);
         let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
         if row.state == VmState::Running.as_str() && running {
-            vms.spawn(vm, sealed, VmState::Running, Begin::Adopt);
+            vms.spawn(vm, settings, VmState::Running, Begin::Adopt);
         } else {
             // It may have been started again by a manager that could not write that down.
             host.end_machine(vm.id).await?;
-            rest(vms, vm, sealed, &row.state).await?;
+            rest(vms, vm, settings, &row.state).await?;
         }
     }
     remove_unclaimed(vms, &kept).await
 }
 
 /// Takes up a VM without a machine.
-async fn rest(vms: &Vms, vm: VmRecord, sealed: Sealed, state: &str) -> Result<()> {
+async fn rest(vms: &Vms, vm: VmRecord, settings: Settings, state: &str) -> Result<()> {
     let host = &vms.0.host;
     if !host.has_disk(vm.id) {
-        vms.spawn(vm, sealed, VmState::Stopped, Begin::Broken(Error::internal("its disk is missing", "no such file")));
+        vms.spawn(
+            vm,
+            settings,
+            VmState::Stopped,
+            Begin::Broken(Error::internal("its disk is missing", "no such file")),
+        );
         return Ok(());
     }
     if state != VmState::Stopped.as_str() {
@@ -47,7 +52,7 @@ async fn rest(vms: &Vms, vm: VmRecord, sealed: Sealed, state: &str) -> Result<()
         host.store.set_vm_state(&id, VmState::Stopped.as_str(), None).await?;
         host.activity.record("vm.stopped", &id, "VM was not running when the server started", None).await;
     }
-    vms.spawn(vm, sealed, VmState::Stopped, Begin::Stopped);
+    vms.spawn(vm, settings, VmState::Stopped, Begin::Stopped);
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 
 use crate::config::LimitsConfig;
 use crate::error::{Error, Result};
+use crate::peers::PeerLink;
+use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
 
 /// Smallest memory of a VM in MiB (section 2 of the wire contract).
@@ -47,9 +49,9 @@ pub struct CreateVm {
     /// to what runs in this VM.
     #[serde(default, serialize_with = "count")]
     pub secret_env: Vec<String>,
-    /// Links to provider VMs. Not in this version: only an empty list is accepted.
+    /// Links to provider VMs, whose SDKs the code in this VM may call. At most 32; aliases are unique.
     #[serde(default)]
-    pub peer_links: Vec<serde_json::Value>,
+    pub peer_links: Vec<PeerLink>,
     /// A snapshot to start from. Not in this version: must be absent.
     #[serde(alias = "snapshotId")]
     pub user_overlay_snapshot_id: Option<String>,
@@ -85,17 +87,25 @@ pub struct NewVm {
     pub ttl: Option<Duration>,
 }
 
+/// The parts of a create request that obeys the rules.
+pub(super) struct Asked {
+    /// What never changes.
+    pub vm: NewVm,
+    /// What may be replaced later.
+    pub secrets: SecretEnv,
+    /// What may be changed later.
+    pub links: Vec<Link>,
+}
+
 impl CreateVm {
     /// Checks the request against the limits; the first fault is the error. A disk of no given size has
     /// `default_disk_bytes`.
-    pub fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<(NewVm, SecretEnv)> {
-        if !self.peer_links.is_empty() {
-            return invalid("peerLinks: this version cannot link VMs yet".into());
-        }
+    pub(super) fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<Asked> {
         if self.user_overlay_snapshot_id.is_some() {
             return invalid("userOverlaySnapshotId: this version has no snapshots yet".into());
         }
         let secrets = SecretEnv::parse(self.secret_env)?;
+        let links = Link::parse_all(&self.peer_links)?;
         let vcpus = integer("cpu", self.cpu, 1, u64::from(limits.max_cpu))?;
         let mem_mib = integer("memMb", self.mem_mb, u64::from(MIN_MEM_MIB), u64::from(limits.max_mem_mb))?;
         let disk_bytes = match self.disk_size_mb {
@@ -132,7 +142,7 @@ impl CreateVm {
             labels: self.labels,
             ttl,
         };
-        Ok((vm, secrets))
+        Ok(Asked { vm, secrets, links })
     }
 }
 
@@ -195,7 +205,7 @@ mod tests {
             max_exec_timeout_ms: 120_000,
             max_runts_timeout_ms: 120_000,
         };
-        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912).map(|(vm, _)| vm)
+        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912).map(|asked| asked.vm)
     }
 
     #[test]
@@ -227,7 +237,7 @@ mod tests {
             json!({"labels": {"": "x"}}),
             json!({"ttlSeconds": 0}),
             json!({"secretEnv": ["A"]}),
-            json!({"peerLinks": [{"alias": "a"}]}),
+            json!({"peerLinks": [{"alias": "a", "vmId": "x"}]}),
             json!({"snapshotId": "snap-1"}),
         ] {
             assert!(matches!(validate(&bad), Err(Error::Invalid(_))), "{bad}");

@@ -129,8 +129,8 @@ impl Vms {
 
     pub(super) async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
         let written = async {
-            let sealed = self.handle(id)?.live.borrow().sealed.clone();
-            let secrets = self.0.host.secrets(id, &sealed)?;
+            let sealed = self.handle(id)?.live.borrow().settings.sealed.clone();
+            let secrets = sealed.open(self.0.host.sealer.as_deref(), id)?;
             self.0.host.store.add_exec_log(&log.without(&secrets).to_row(id, reply)).await
         };
         if let Err(error) = written.await {

@@ -5,7 +5,7 @@ mod downgrade;
 use axum::http::StatusCode;
 use serde_json::Value;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{PathItem, RefOr};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -26,6 +26,7 @@ use super::{keyed_routes, limited_routes, open_routes, session_routes};
         (name = "vms", description = "VMs and their life"),
         (name = "run", description = "Running code in a VM"),
         (name = "files", description = "Files of a VM"),
+        (name = "peers", description = "Calls from one VM's code to another's"),
         (name = "images", description = "What VMs are made from"),
         (name = "audit", description = "What VMs called of each other"),
         (name = "admin", description = "What there is and what happens"),
@@ -47,6 +48,9 @@ impl Modify for Schemes {
         let key =
             ApiKeyValue::with_description(KEY_HEADER, "The key of the configuration, or one made through the API");
         components.add_security_scheme("apiKey", SecurityScheme::ApiKey(ApiKey::Header(key)));
+        let bridge = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let bridge = bridge.description(Some("The token of a VM's present start")).build();
+        components.add_security_scheme("bridge", SecurityScheme::Http(bridge));
         let cookie = ApiKeyValue::with_description(COOKIE, "Set by POST /auth/login");
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }

@@ -81,6 +81,9 @@ fn vm(id: &str, host_index: i64) -> VmRow {
         started_from: None,
         timings: "{}".into(),
         secrets: Some("c2VhbGVk".into()),
+        secrets_version: 1,
+        peer_links: "[]".into(),
+        bridge_hash: None,
         error: None,
         created_at: 1_700_000_000_000,
     }
@@ -96,7 +99,11 @@ async fn vms(store: &Store) {
     assert!(store.set_vm_state("a", "RUNNING", None).await.unwrap());
     assert!(store.set_vm_state("b", "ERROR", Some("why")).await.unwrap());
     assert!(!store.set_vm_state("z", "RUNNING", None).await.unwrap());
-    assert!(store.set_vm_started("a", "boot", "{\"boot\":1}").await.unwrap());
+    assert!(store.set_vm_started("a", "boot", "{\"boot\":1}", Some("0f")).await.unwrap());
+    assert!(store.set_vm_links("a", "[1]", None).await.unwrap());
+    assert!(store.set_vm_secrets("a", None, 2).await.unwrap());
+    let changed = store.vm("a").await.unwrap().unwrap();
+    assert_eq!((changed.peer_links.as_str(), changed.bridge_hash, changed.secrets_version), ("[1]", None, 2));
     let all = store.vms().await.unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!((all[1].state.as_str(), all[1].error.as_deref()), ("ERROR", Some("why")));

@@ -1,0 +1,145 @@
+//! Calls that wait for a person. They are held in memory alone: a call does not outlive the connection it came by.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rds_vmm::VmId;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::clock;
+use crate::error::{Error, Result};
+
+/// Calls that wait at once. Further ones are refused.
+const WAITING: usize = 64;
+
+/// A call that waits for a person.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingCall {
+    /// What an answer names.
+    pub id: String,
+    /// RFC 3339, milliseconds, `Z`.
+    #[schema(format = DateTime)]
+    pub requested_at: String,
+    /// The VM whose code calls.
+    pub consumer: String,
+    /// The alias it calls.
+    pub alias: String,
+    /// The VM behind the alias.
+    pub provider: String,
+    /// The module, relative to `/workspace`.
+    pub module: String,
+    /// The export.
+    pub export: String,
+    /// The arguments, so that a person can decide.
+    #[schema(value_type = Vec<Object>)]
+    pub args: Vec<Value>,
+}
+
+/// All calls that wait.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Approvals(Arc<Mutex<BTreeMap<Uuid, Waiting>>>);
+
+#[derive(Debug)]
+struct Waiting {
+    call: PendingCall,
+    answer: oneshot::Sender<bool>,
+}
+
+/// What a person said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Approved,
+    Denied,
+    /// Nobody said anything in time.
+    Late,
+}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    pub consumer: VmId,
+    pub alias: &'a str,
+    pub provider: VmId,
+    pub module: &'a str,
+    pub export: &'a str,
+    pub args: &'a [Value],
+}
+
+/// A question that a person can see. Dropping it takes it back.
+pub(super) struct Asked {
+    approvals: Approvals,
+    id: Uuid,
+    answered: oneshot::Receiver<bool>,
+}
+
+impl Asked {
+    /// What an answer names.
+    pub(super) fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    /// Waits for the answer, for `limit` at most.
+    pub(super) async fn verdict(mut self, limit: Duration) -> Verdict {
+        match timeout(limit, &mut self.answered).await {
+            Ok(Ok(true)) => Verdict::Approved,
+            Ok(_) => Verdict::Denied,
+            Err(_) => Verdict::Late,
+        }
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.approvals.lock().remove(&self.id);
+    }
+}
+
+impl Approvals {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Uuid, Waiting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks a person; `None` if too many calls wait already.
+    pub(super) fn ask(&self, question: &Question<'_>) -> Option<Asked> {
+        let (answer, answered) = oneshot::channel();
+        let id = Uuid::new_v4();
+        let call = PendingCall {
+            id: id.to_string(),
+            requested_at: clock::rfc3339(clock::now_ms()),
+            consumer: question.consumer.to_string(),
+            alias: question.alias.to_owned(),
+            provider: question.provider.to_string(),
+            module: question.module.to_owned(),
+            export: question.export.to_owned(),
+            args: question.args.to_vec(),
+        };
+        let mut waiting = self.lock();
+        if waiting.len() >= WAITING {
+            return None;
+        }
+        waiting.insert(id, Waiting { call, answer });
+        Some(Asked { approvals: self.clone(), id, answered })
+    }
+
+    /// The calls that wait, oldest first.
+    pub(super) fn list(&self) -> Vec<PendingCall> {
+        let mut calls: Vec<_> = self.lock().values().map(|waiting| waiting.call.clone()).collect();
+        calls.sort_by(|a, b| (&a.requested_at, &a.id).cmp(&(&b.requested_at, &b.id)));
+        calls
+    }
+
+    /// Answers a question.
+    pub(super) fn answer(&self, id: &str, approved: bool) -> Result<PendingCall> {
+        let none = || Error::not_found("No such call waits for approval");
+        let id: Uuid = id.parse().map_err(|_| none())?;
+        let Waiting { call, answer } = self.lock().remove(&id).ok_or_else(none)?;
+        answer.send(approved).map_err(|_| none())?;
+        Ok(call)
+    }
+}

@@ -1,0 +1,421 @@
+//! A call: from what a consumer's code sent to what it gets back.
+//!
+//! The consumer is known by the channel or the token that the call came with; everything in the call itself is hostile.
+//! Nothing of it reaches the provider before it fits what the manifest declares and what the link allows.
+
+use std::time::{Duration, Instant};
+
+use rds_peers::audit::{Call as AuditCall, Outcome};
+use rds_peers::json::{Limits, MAX_DEPTH, parse};
+use rds_peers::manifest::ModulePath;
+use rds_peers::policy::{self, Decision, Refusal};
+use rds_peers::schema::{ArgumentFault, ValueFault};
+use rds_protocol::peer::{CALL_BYTES, Call, Outcome as Made};
+use rds_vmm::VmId;
+use rds_vmm::guest::GuestError;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::Peers;
+use super::approvals::{Question, Verdict};
+use super::failure::CallFailure;
+use super::link::Link;
+use super::provider::Strikes;
+use crate::audit::Slot;
+use crate::clock;
+
+/// Time limit of a call that names none, and the longest, in milliseconds (section 7 of the wire contract).
+const DEFAULT_TIMEOUT_MS: u64 = 30_000;
+const MAX_TIMEOUT_MS: u64 = 120_000;
+
+/// How long a provider's agent may take to tell about a call whose own time limit has passed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Characters of a name that was made up by a caller, in messages and in the audit log.
+const SHOWN: usize = 128;
+
+/// A call as it was sent.
+#[derive(Debug)]
+struct Request {
+    alias: String,
+    module_path: String,
+    export: String,
+    args: Vec<Value>,
+    timeout: Duration,
+}
+
+/// The result of a call, in the form of the wire.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CallResult {
+    /// What the provider's function returned.
+    #[schema(value_type = Object, nullable)]
+    pub result: Value,
+}
+
+/// What the audit log will say of a call; it is written when this is dropped, however the call ended.
+struct Record {
+    slot: Option<Slot>,
+    begun: Instant,
+    entry: AuditCall,
+}
+
+impl Record {
+    fn begin(slot: Slot, consumer: VmId) -> Self {
+        let entry = AuditCall {
+            time: clock::rfc3339(clock::now_ms()),
+            consumer: consumer.to_string(),
+            alias: String::new(),
+            provider: None,
+            module: String::new(),
+            export: String::new(),
+            args_bytes: 0,
+            result_bytes: 0,
+            duration_us: 0,
+            // Unless it comes to an end of its own.
+            outcome: Outcome::Cancelled,
+            rule: None,
+            secret_version: None,
+            strikes: 0,
+        };
+        Self { slot: Some(slot), begun: Instant::now(), entry }
+    }
+
+    fn broke(&mut self, rules: &[Refusal]) {
+        let rules: Vec<&str> = rules.iter().map(|rule| rule.rule.as_str()).collect();
+        self.entry.rule = Some(rules.join(","));
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.entry.duration_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(slot) = self.slot.take() {
+            slot.fill(self.entry.clone());
+        }
+    }
+}
+
+impl Peers {
+    /// Makes a call for a consumer. Dropping the future cancels it.
+    pub async fn call(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
+        // While the log is behind, callers wait: no call goes unrecorded.
+        let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
+        let made = self.attempt(consumer, body, &mut record).await;
+        record.entry.outcome = match &made {
+            Ok(_) => Outcome::Returned,
+            Err(failure) => {
+                record.entry.rule = failure.body.rule.clone().or(record.entry.rule.take());
+                failure.outcome
+            }
+        };
+        made
+    }
+
+    async fn attempt(&self, consumer: VmId, body: &[u8], record: &mut Record) -> Result<CallResult, CallFailure> {
+        let request = Request::parse(body)?;
+        record.entry.alias = short(&request.alias);
+        record.entry.module = short(&request.module_path);
+        record.entry.export = short(&request.export);
+        let link = self.link(consumer, &request.alias)?;
+        record.entry.provider = Some(link.provider.to_string());
+
+        // Before anything else is looked at: a provider that does not run has no say.
+        let guest = self.0.providers.guest(&link.alias, link.provider).await?;
+        let contract = self.0.providers.contract(&link.alias, link.provider).await?;
+        let path = ModulePath::from_absolute(&request.module_path).ok();
+        let declared = path.as_ref().and_then(|path| contract.export(path.as_str(), &request.export));
+        let Some((module, export, checker)) = declared else {
+            let what = format!("{}#{}", record.entry.module, record.entry.export);
+            let message = format!("Peer alias {}: {what} is not declared in the provider's manifest", link.alias);
+            return Err(CallFailure::refused(403, "not_declared", message));
+        };
+        record.entry.module = module.path.to_string();
+        checker.check_args(&request.args).map_err(|faults| bad_arguments(&faults))?;
+
+        let bytes = json_bytes(&request.args);
+        record.entry.args_bytes = bytes;
+        let call = policy::Call { module: &module.path, export: &export.name, args: &request.args, bytes };
+        let mut decision = Decision::Allow;
+        let running = self.0.counts.admit(consumer, &link.alias, |usage| {
+            decision = policy::decide(&link.policy, &call, usage);
+            match &decision {
+                Decision::Refuse(refusal) => Err(refused(refusal)),
+                _ => Ok(()),
+            }
+        });
+        let _running = running?;
+        let limit = link.policy.time_limit(request.timeout);
+        match &decision {
+            Decision::Warn(rules) => record.broke(rules),
+            Decision::NeedsApproval => {
+                record.entry.rule = Some("approval".into());
+                let (module, export) = (module.path.as_str(), export.name.as_str());
+                self.approval(consumer, &link, module, export, &request.args, limit).await?;
+            }
+            Decision::Allow | Decision::Refuse(_) => {}
+        }
+
+        // Secrets may be replaced while the call is made: then both generations are struck out.
+        let before = self.0.providers.strikes(link.provider)?;
+        record.entry.secret_version = Some(before.version());
+        let call = Call {
+            module: module.path.absolute(),
+            export: export.name.as_str().to_owned(),
+            args: request.args,
+            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(MAX_TIMEOUT_MS),
+        };
+        let made = guest.call(&call, limit + GRACE).await;
+        let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
+        let mut cleaner = Cleaner { generations: vec![&before], strikes: 0 };
+        if after.version() != before.version() {
+            cleaner.generations.push(&after);
+        }
+        let result = match made {
+            Ok(Made::Returned(value)) => {
+                let checked = checker.check_result(&value);
+                checked.map_err(|faults| bad_result(&faults, &mut cleaner)).and_then(|()| {
+                    let value = cleaner.value(value);
+                    record.entry.result_bytes = json_bytes(&value);
+                    match link.policy.decide_result(record.entry.result_bytes) {
+                        Decision::Refuse(refusal) => Err(refused(&refusal)),
+                        Decision::Warn(rules) => {
+                            record.broke(&rules);
+                            Ok(CallResult { result: value })
+                        }
+                        Decision::Allow | Decision::NeedsApproval => Ok(CallResult { result: value }),
+                    }
+                })
+            }
+            Ok(Made::Threw { name, message }) => Err(threw(&name, &message, &mut cleaner)),
+            Err(error) => Err(lost(error, &mut cleaner)),
+        };
+        record.entry.strikes = cleaner.strikes;
+        if cleaner.strikes > 0 {
+            let strikes = cleaner.strikes;
+            tracing::warn!(%consumer, provider = %link.provider, strikes, "secrets were struck out of an answer");
+        }
+        result
+    }
+
+    fn link(&self, consumer: VmId, alias: &str) -> Result<Link, CallFailure> {
+        let links = self.0.directory.handle(consumer)?.live.borrow().settings.links.clone();
+        let link = links.iter().find(|link| link.alias.as_str() == alias).cloned();
+        link.ok_or_else(|| CallFailure::refused(403, "not_linked", "The VM is not linked to a peer of this alias"))
+    }
+
+    async fn approval(
+        &self,
+        consumer: VmId,
+        link: &Link,
+        module: &str,
+        export: &str,
+        args: &[Value],
+        limit: Duration,
+    ) -> Result<(), CallFailure> {
+        let question = Question { consumer, alias: link.alias.as_str(), provider: link.provider, module, export, args };
+        let by_rule = |mut failure: CallFailure| {
+            failure.body.rule = Some("approval".into());
+            Err(failure)
+        };
+        let Some(asked) = self.0.approvals.ask(&question) else {
+            return by_rule(CallFailure::refused(429, "policy", "Too many calls wait for approval"));
+        };
+        let alias = link.alias.as_str();
+        let meta = json!({"approvalId": asked.id(), "alias": alias, "module": module, "export": export});
+        let message = "A call waits for approval";
+        self.0.activity.record("vm.approval_requested", &consumer.to_string(), message, Some(meta)).await;
+        match asked.verdict(limit).await {
+            Verdict::Approved => Ok(()),
+            Verdict::Denied => by_rule(CallFailure::refused(403, "policy", "A person denied the call")),
+            Verdict::Late => by_rule(CallFailure::timed_out("Nobody approved the call in time")),
+        }
+    }
+}
+
+impl Request {
+    fn parse(body: &[u8]) -> Result<Self, CallFailure> {
+        let invalid = |message: String| CallFailure::refused(400, "invalid_request", message);
+        // The arguments lie two levels below the call.
+        let limits = Limits { bytes: CALL_BYTES, depth: MAX_DEPTH };
+        let Value::Object(mut call) = parse(body, limits).map_err(|error| invalid(error.to_string()))? else {
+            return Err(invalid("a call is a JSON object".into()));
+        };
+        Ok(Self {
+            alias: text(&mut call, "alias", None).map_err(invalid)?,
+            module_path: text(&mut call, "modulePath", None).map_err(invalid)?,
+            export: text(&mut call, "exportName", Some("default")).map_err(invalid)?,
+            args: match call.remove("args") {
+                None | Some(Value::Null) => Vec::new(),
+                Some(Value::Array(args)) => args,
+                Some(_) => return Err(invalid("args must be an array".into())),
+            },
+            timeout: timeout(call.get("timeoutMs")).map_err(invalid)?,
+        })
+    }
+}
+
+fn text(call: &mut Map<String, Value>, field: &str, default: Option<&str>) -> Result<String, String> {
+    match (call.remove(field), default) {
+        (Some(Value::String(text)), _) if !text.is_empty() => Ok(text),
+        (None | Some(Value::Null), Some(default)) => Ok(default.into()),
+        _ => Err(format!("{field} must be a string that is not empty")),
+    }
+}
+
+fn timeout(asked: Option<&Value>) -> Result<Duration, String> {
+    let ms = match asked {
+        None | Some(Value::Null) => Some(DEFAULT_TIMEOUT_MS),
+        Some(value) => value.as_u64().filter(|ms| (1..=MAX_TIMEOUT_MS).contains(ms)),
+    };
+    ms.map(Duration::from_millis).ok_or_else(|| format!("timeoutMs must be an integer from 1 to {MAX_TIMEOUT_MS}"))
+}
+
+/// Strikes secrets out of whatever leaves the provider, and counts.
+struct Cleaner<'a> {
+    generations: Vec<&'a Strikes>,
+    strikes: u64,
+}
+
+impl Cleaner<'_> {
+    fn text(&mut self, text: &str) -> String {
+        self.generations.iter().fold(text.to_owned(), |text, strikes| {
+            let struck = strikes.striker.text(&text);
+            self.strikes += struck.strikes as u64;
+            struck.value
+        })
+    }
+
+    fn value(&mut self, value: Value) -> Value {
+        self.generations.iter().fold(value, |value, strikes| {
+            let struck = strikes.striker.json(value);
+            self.strikes += struck.strikes as u64;
+            struck.value
+        })
+    }
+}
+
+fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
+    let words: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+    CallFailure::refused(400, "invalid_arguments", bounded(&words.join("; ")))
+}
+
+/// A pointer into a result holds keys that the provider chose.
+fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner<'_>) -> CallFailure {
+    let words: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.message)).collect();
+    let words = bounded(&cleaner.text(&words.join("; ")));
+    CallFailure::failed(
+        502,
+        "invalid_result",
+        format!("the provider's result is not what its manifest declares: {words}"),
+    )
+}
+
+fn threw(name: &str, message: &str, cleaner: &mut Cleaner<'_>) -> CallFailure {
+    let mut failure = CallFailure::new(502, Outcome::Threw, "peer_threw", cleaner.text(message));
+    failure.body.name = Some(cleaner.text(name));
+    failure
+}
+
+fn refused(refusal: &Refusal) -> CallFailure {
+    let mut failure = CallFailure::refused(refusal.status, "policy", &refusal.message);
+    failure.body.rule = Some(refusal.rule.clone());
+    failure
+}
+
+/// A call that the provider's agent did not make, or did not tell about.
+fn lost(error: GuestError, cleaner: &mut Cleaner<'_>) -> CallFailure {
+    match error {
+        GuestError::Timeout | GuestError::Status { status: 504, .. } => {
+            CallFailure::timed_out("The peer did not answer in time")
+        }
+        // The provider was offered anew meanwhile, by a consumer's sync.
+        GuestError::Status { status: 409, .. } => {
+            CallFailure::failed(409, "not_declared", "The provider declares this export no more")
+        }
+        GuestError::Status { message, .. } => {
+            let message = cleaner.text(&message);
+            CallFailure::failed(502, "peer_failed", format!("The peer failed: {message}"))
+        }
+        GuestError::Unreachable { may_have_run: false, .. } => {
+            CallFailure::failed(502, "peer_unreachable", "The peer cannot be reached; the call was not made")
+        }
+        GuestError::Unreachable { .. } => {
+            CallFailure::failed(502, "peer_lost", "The peer was lost; the call may have been made")
+        }
+        GuestError::Protocol(_) => CallFailure::failed(
+            502,
+            "peer_failed",
+            "The peer's agent answered nonsense, or more than a result may have",
+        ),
+    }
+}
+
+fn json_bytes(value: &impl Serialize) -> u64 {
+    /// Counts what is written to it.
+    struct Count(u64);
+    impl std::io::Write for Count {
+        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+            self.0 += data.len() as u64;
+            Ok(data.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Values have string keys only, and counting does not fail.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+/// A name that a caller made up.
+fn short(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
+/// Words about a value, which may hold pieces of it.
+fn bounded(words: &str) -> String {
+    const LONGEST: usize = 2000;
+    words.chars().take(LONGEST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &Value) -> Result<Request, CallFailure> {
+        Request::parse(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_call_has_defaults() {
+        let call = request(&json!({"alias": "a", "modulePath": "/workspace/m.ts"})).unwrap();
+        assert_eq!((call.export.as_str(), call.args.len(), call.timeout), ("default", 0, Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_is_no_call_is_refused() {
+        for body in [
+            json!([]),
+            json!({}),
+            json!({"alias": 1, "modulePath": "/workspace/m.ts"}),
+            json!({"alias": "a", "modulePath": ""}),
+            json!({"alias": "a", "modulePath": "/workspace/m.ts", "args": {}}),
+            json!({"alias": "a", "modulePath": "/workspace/m.ts", "exportName": 1}),
+            json!({"alias": "a", "modulePath": "/workspace/m.ts", "timeoutMs": 120_001}),
+            json!({"alias": "a", "modulePath": "/workspace/m.ts", "timeoutMs": 1.5}),
+        ] {
+            assert_eq!(request(&body).unwrap_err().status, 400, "{body}");
+        }
+        for text in ["", "{", "{\"a\":1,\"a\":2}", "{\"alias\": NaN}"] {
+            assert_eq!(Request::parse(text.as_bytes()).unwrap_err().status, 400, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_text() {
+        let value = json!({"a": [1, "ü\n"]});
+        assert_eq!(json_bytes(&value), value.to_string().len() as u64);
+    }
+}

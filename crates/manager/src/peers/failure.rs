@@ -1,0 +1,72 @@
+//! A call that gave no result, as both of its doors answer it.
+
+use rds_peers::audit::Outcome;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::Error;
+
+/// Why a call gave no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallFailure {
+    /// HTTP status.
+    pub status: u16,
+    /// How it goes into the audit log.
+    pub outcome: Outcome,
+    /// What the caller is told.
+    pub body: CallError,
+}
+
+/// The body of a failed call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallError {
+    /// For people: the provider's own message, when its code threw.
+    #[schema(example = "no such mailbox")]
+    pub message: String,
+    /// For programs; stable.
+    #[schema(example = "peer_threw")]
+    pub code: &'static str,
+    /// The thrown error's name, when the provider's code threw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The rule of the link's policy that refused the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+}
+
+impl CallFailure {
+    pub(crate) fn new(status: u16, outcome: Outcome, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, outcome, body: CallError { message: message.into(), code, name: None, rule: None } }
+    }
+
+    /// Refused before the provider was entered.
+    pub(crate) fn refused(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(status, Outcome::Refused, code, message)
+    }
+
+    /// The provider could not make the call, or what it gave back cannot be used.
+    pub(crate) fn failed(status: u16, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(status, Outcome::Failed, code, message)
+    }
+
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self::new(504, Outcome::TimedOut, "peer_timeout", message)
+    }
+}
+
+/// A failure of a service on the way of a call.
+impl From<Error> for CallFailure {
+    fn from(error: Error) -> Self {
+        let status = match error {
+            Error::Conflict(_) | Error::NotFound(_) => 409,
+            Error::GatewayTimeout(_) => 504,
+            Error::BadGateway(_) | Error::Invalid(_) => 502,
+            _ => 500,
+        };
+        if status == 500 {
+            tracing::error!(error = %crate::error::Chain(&error), "a call failed in the server");
+        }
+        Self::failed(status, error.code(), error.to_string())
+    }
+}

@@ -1,0 +1,125 @@
+//! Peers: consumers call what providers declare, and nothing else passes between VMs.
+//!
+//! [`sync`] puts in place what a consumer sees of its providers; [`call`] makes one call, whichever of its two doors it
+//! came by: the channel out of the consumer's VM, or the HTTP API with the bearer token of the consumer's present start.
+//! [`provider`] keeps what providers declared. What can be decided without touching the world is decided in `rds_peers`.
+//! This module must not know HTTP, nor how VMs are started.
+
+mod approvals;
+mod call;
+mod failure;
+pub(crate) mod link;
+mod provider;
+mod sync;
+pub(crate) mod token;
+mod trees;
+mod usage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rds_protocol::link::History;
+use rds_vmm::guest::outbound::{self, Answer, Reply};
+use rds_vmm::{Hypervisor, VmId};
+use tokio_util::task::AbortOnDropHandle;
+
+pub use approvals::PendingCall;
+pub use call::CallResult;
+pub use failure::{CallError, CallFailure};
+pub use link::{PatchLink, PeerLink};
+
+use crate::activity::Activity;
+use crate::audit::Audit;
+use crate::error::Result;
+use crate::secrets::Sealer;
+use crate::vms::directory::Directory;
+
+use approvals::Approvals;
+use provider::Providers;
+use usage::Counts;
+
+/// The service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Peers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    directory: Directory,
+    providers: Providers,
+    counts: Counts,
+    approvals: Approvals,
+    audit: Audit,
+    activity: Activity,
+}
+
+impl Peers {
+    pub(crate) fn new(directory: Directory, sealer: Option<Arc<Sealer>>, audit: Audit, activity: Activity) -> Self {
+        let providers = Providers::new(directory.clone(), sealer);
+        let (counts, approvals) = (Counts::default(), Approvals::default());
+        Self(Arc::new(Inner { directory, providers, counts, approvals, audit, activity }))
+    }
+
+    /// Answers the calls that come out of a consumer's VM until the handle is dropped.
+    pub(crate) fn serve(
+        &self,
+        consumer: VmId,
+        hypervisor: Arc<dyn Hypervisor>,
+        dir: PathBuf,
+        history: History,
+    ) -> AbortOnDropHandle<()> {
+        let answer = Arc::new(Channel { peers: self.clone(), consumer });
+        AbortOnDropHandle::new(tokio::spawn(async move { outbound::serve(&*hypervisor, &dir, history, answer).await }))
+    }
+
+    /// The consumer whose present start has this bearer token.
+    pub fn by_token(&self, token: &str) -> Option<VmId> {
+        self.0.directory.find(|live| live.settings.bridge.as_ref().is_some_and(|bridge| bridge.is(token)))
+    }
+
+    /// The calls that wait for a person, oldest first.
+    pub fn pending(&self) -> Vec<PendingCall> {
+        self.0.approvals.list()
+    }
+
+    /// Lets a waiting call go on, or refuses it.
+    pub async fn decide(&self, id: &str, approved: bool) -> Result<()> {
+        let call = self.0.approvals.answer(id, approved)?;
+        let (kind, message) = match approved {
+            true => ("vm.call_approved", "A call was approved"),
+            false => ("vm.call_denied", "A call was denied"),
+        };
+        self.0.activity.record(kind, &call.consumer, message, None).await;
+        Ok(())
+    }
+
+    /// Forgets a VM that is gone.
+    pub(crate) fn forget(&self, id: VmId) {
+        self.0.providers.forget(id);
+        self.0.counts.forget(id);
+    }
+}
+
+/// The channel out of one consumer: whatever comes by it is that consumer's.
+struct Channel {
+    peers: Peers,
+    consumer: VmId,
+}
+
+#[async_trait::async_trait]
+impl Answer for Channel {
+    async fn answer(&self, body: Bytes) -> Reply {
+        match self.peers.call(self.consumer, &body).await {
+            Ok(result) => Reply { status: 200, body: to_json(&result) },
+            Err(failure) => Reply { status: failure.status, body: to_json(&failure.body) },
+        }
+    }
+
+    fn refuse(&self, status: u16, message: &str) -> Reply {
+        Reply { status, body: to_json(&CallFailure::refused(status, "invalid_request", message).body) }
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("values with string keys have a JSON form")
+}

@@ -1,0 +1,79 @@
+//! Which VMs there are, and what their tasks publish. Shared by the services that need to find a VM.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rds_vmm::VmId;
+use rds_vmm::guest::GuestClient;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::actor::Command;
+use super::record::{Live, VmRecord};
+use super::state::VmState;
+use super::{no_such_vm, unreachable_agent};
+use crate::error::{Error, Result};
+
+/// How long a call waits for the agent of a running VM that is being reached again, after a restart of the manager.
+const REACH_LIMIT: Duration = Duration::from_secs(30);
+
+/// The address of a VM's task, and what it publishes.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    pub(super) vm: Arc<VmRecord>,
+    pub(crate) live: watch::Receiver<Live>,
+    pub(super) commands: mpsc::Sender<Command>,
+}
+
+impl Handle {
+    /// Whether its deletion was accepted.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.live.borrow().deleted
+    }
+}
+
+/// All VMs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Directory(Arc<Mutex<HashMap<VmId, Handle>>>);
+
+impl Directory {
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<VmId, Handle>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A VM that is there.
+    pub(crate) fn handle(&self, id: VmId) -> Result<Handle> {
+        let handle = self.lock().get(&id).cloned();
+        handle.filter(|handle| !handle.is_deleted()).ok_or_else(no_such_vm)
+    }
+
+    /// A VM about which something holds.
+    pub(crate) fn find(&self, holds: impl Fn(&Live) -> bool) -> Option<VmId> {
+        let found = |(id, handle): (&VmId, &Handle)| {
+            let live = handle.live.borrow();
+            (!live.deleted && live.state == VmState::Running && holds(&live)).then_some(*id)
+        };
+        self.lock().iter().find_map(found)
+    }
+
+    /// The state of a VM for people; one that is not there is deleted.
+    pub(crate) fn state_name(&self, id: VmId) -> &'static str {
+        self.handle(id).map_or("DELETED", |handle| handle.live.borrow().state.as_str())
+    }
+
+    /// The connection to the agent of a running VM.
+    pub(crate) async fn guest(&self, id: VmId) -> Result<GuestClient> {
+        let mut live = self.handle(id)?.live;
+        let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running);
+        match timeout(REACH_LIMIT, reached).await {
+            Ok(Ok(live)) if live.state == VmState::Running && !live.deleted => match &live.guest {
+                Some(guest) => Ok(guest.clone()),
+                None => Err(unreachable_agent()),
+            },
+            Ok(Ok(live)) => Err(Error::conflict(format!("VM is {}, not RUNNING", live.state.as_str()))),
+            Ok(Err(_)) => Err(no_such_vm()),
+            Err(_) => Err(unreachable_agent()),
+        }
+    }
+}
