@@ -5,7 +5,7 @@ use rds_manager::config;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::commands::{api_key, bench, cp, demo, doctor, exec, image, run, serve, up, vm};
+use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, run, serve, up, vm};
 use crate::error::CliError;
 use crate::settings;
 
@@ -59,6 +59,9 @@ enum Command {
     Image(image::Image),
     /// Make, list and revoke API keys (signs in as the administrator)
     ApiKey(api_key::ApiKey),
+    /// List, export and verify the log of calls between VMs
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Check what this machine needs, and say how to get it
     Doctor(Box<doctor::Doctor>),
     /// Make a VM, run a small TypeScript and JavaScript program in it, remove it
@@ -93,6 +96,7 @@ impl Cli {
             Command::Cp(cp) => cp.run(shared).await,
             Command::Image(image) => image.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
+            Command::Audit(audit) => audit.run(shared).await,
             Command::Demo(demo) => demo.run(shared).await,
             Command::Doctor(doctor) => doctor.run(shared).await,
             Command::Bench(bench) => bench.run(shared).await,

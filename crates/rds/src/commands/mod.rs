@@ -1,6 +1,7 @@
 //! One file per group of commands.
 
 pub(crate) mod api_key;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod cp;
 pub(crate) mod demo;
