@@ -72,7 +72,7 @@ impl App {
     }
 }
 
-async fn open_store(config: &Config) -> Result<Store> {
+pub(crate) async fn open_store(config: &Config) -> Result<Store> {
     use secrecy::ExposeSecret as _;
     match (config.database.db_dialect, &config.database.database_url) {
         (Dialect::Postgres, Some(url)) => Store::postgres(url.expose_secret()).await,

@@ -42,7 +42,8 @@ fn make_dir(dir: &Path) -> Result<()> {
         .map_err(|error| Error::internal(format!("cannot make directory {}", dir.display()), error))
 }
 
-fn lock(root: &Path) -> Result<Lock> {
+/// Takes the storage root for this process.
+pub fn lock(root: &Path) -> Result<Lock> {
     let path = root.join("lock");
     let fail = |error: io::Error| Error::internal(format!("cannot lock {}", path.display()), error);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;

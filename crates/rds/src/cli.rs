@@ -5,7 +5,7 @@ use rds_manager::config;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, run, serve, up, vm};
+use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, run, secrets, serve, up, vm};
 use crate::error::CliError;
 use crate::settings;
 
@@ -62,6 +62,9 @@ enum Command {
     /// List, export and verify the log of calls between VMs
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Change the key that VMs' secrets are sealed with
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     /// Check what this machine needs, and say how to get it
     Doctor(Box<doctor::Doctor>),
     /// Make a VM, run a small TypeScript and JavaScript program in it, remove it
@@ -97,6 +100,7 @@ impl Cli {
             Command::Image(image) => image.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
             Command::Audit(audit) => audit.run(shared).await,
+            Command::Secrets(secrets) => secrets.run(shared).await,
             Command::Demo(demo) => demo.run(shared).await,
             Command::Doctor(doctor) => doctor.run(shared).await,
             Command::Bench(bench) => bench.run(shared).await,
@@ -116,24 +120,38 @@ impl Shared {
     }
 }
 
+/// Where the server's settings are flags.
+const CONFIGURED: [&[&str]; 4] = [&["up"], &["serve"], &["doctor"], &["secrets", "rekey"]];
+
 /// The command with the configuration file's values as defaults of the server's flags.
 fn command() -> Result<clap::Command, CliError> {
     let root = settings::default_storage_root().into_os_string();
     let mut command = Cli::command();
-    for name in ["up", "doctor"] {
-        let root = root.clone();
-        command = command.mut_subcommand(name, |own| own.mut_arg("storage_root", |arg| arg.default_value(root)));
+    for path in CONFIGURED.into_iter().filter(|path| *path != ["serve"]) {
+        let default = |own: clap::Command| Ok(own.mut_arg("storage_root", |arg| arg.default_value(root.clone())));
+        command = at(command, path, &default)?;
     }
-    let servers = ["up", "serve", "doctor"];
-    let serves = std::env::args_os().skip(1).any(|arg| servers.iter().any(|name| arg == *name));
-    if let Some(file) = config::path_from(std::env::args_os().skip(1)).filter(|_| serves) {
-        for name in servers {
-            let server = command.find_subcommand(name).expect("declared above").clone();
-            let server = config::with_file(server, &file).map_err(|error| CliError::Usage(error.to_string()))?;
-            command = command.mut_subcommand(name, |_| server);
+    let words = || std::env::args_os().skip(1);
+    let configured = words().any(|arg| CONFIGURED.iter().flat_map(|path| path.last()).any(|name| arg == *name));
+    if let Some(file) = config::path_from(words()).filter(|_| configured) {
+        for path in CONFIGURED {
+            let with_file = |own| config::with_file(own, &file).map_err(|error| CliError::Usage(error.to_string()));
+            command = at(command, path, &with_file)?;
         }
     }
     Ok(command)
+}
+
+/// Changes the subcommand that these names lead to.
+fn at(
+    command: clap::Command,
+    path: &[&str],
+    change: &impl Fn(clap::Command) -> Result<clap::Command, CliError>,
+) -> Result<clap::Command, CliError> {
+    let Some((name, rest)) = path.split_first() else { return change(command) };
+    let own = command.find_subcommand(name).expect("declared above").clone();
+    let own = at(own, rest, change)?;
+    Ok(command.mut_subcommand(name, |_| own))
 }
 
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
@@ -163,6 +181,17 @@ mod tests {
             panic!("another command");
         };
         assert_eq!(serve.config.auth.api_key.unwrap().expose_secret(), "server");
+    }
+
+    #[test]
+    fn the_servers_settings_are_flags_where_they_are_said_to_be() {
+        for path in CONFIGURED {
+            at(Cli::command(), path, &|own| {
+                assert!(own.get_arguments().any(|arg| arg.get_id() == "vm_secret_key"), "{path:?}");
+                Ok(own)
+            })
+            .unwrap();
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod images;
 mod limits;
 mod memory;
 mod no_hypervisor;
+mod rekey;
 mod serving;
 mod store;
 mod test_app;

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod image;
 pub(crate) mod run;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 mod terminal;
 pub(crate) mod up;

@@ -1,7 +1,7 @@
 //! The store, by the same tests on both databases.
 
 mod postgres;
-mod suite;
+pub(crate) mod suite;
 
 use rds_manager::store::Store;
 

@@ -61,7 +61,7 @@ async fn images(store: &Store) {
     assert!(store.image_files(None).await.unwrap().is_empty(), "files go with their image");
 }
 
-fn vm(id: &str, host_index: i64) -> VmRow {
+pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
     VmRow {
         id: id.into(),
         state: "CREATED".into(),

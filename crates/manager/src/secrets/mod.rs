@@ -1,5 +1,9 @@
 //! Secrets of VMs: sealed at rest, opened only to be handed to the VM's own agent, and struck out of logs.
 
+mod rekey;
+
+pub use rekey::{Rekeyed, rekey};
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -129,6 +133,11 @@ impl Sealer {
         Ok([&[LAYOUT][..], &self.key_id, &nonce, &sealed].concat())
     }
 
+    /// Whether this key sealed it, as far as it says so itself.
+    fn has_sealed(&self, sealed: &[u8]) -> bool {
+        sealed.get(1..=KEY_ID_BYTES) == Some(&self.key_id)
+    }
+
     /// Opens what was sealed for this VM.
     pub fn open(&self, vm: VmId, sealed: &[u8]) -> Result<SecretEnv> {
         let failed = |why: &str| Error::internal(format!("cannot open the secrets of VM {vm}"), why.to_owned());
@@ -139,7 +148,7 @@ impl Sealer {
             return Err(failed("they have a layout that this version does not know"));
         }
         if key_id != self.key_id {
-            return Err(failed("they were sealed with another VM_SECRET_KEY"));
+            return Err(failed("they were sealed with another VM_SECRET_KEY; `rds secrets rekey` seals them anew"));
         }
         let aad = vm.to_string();
         let payload = Payload { msg: sealed, aad: aad.as_bytes() };

@@ -1,0 +1,64 @@
+//! `rds secrets`: the key that VMs' secrets are sealed with.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rds_manager::{Config, secrets};
+use secrecy::SecretString;
+use serde_json::json;
+
+use super::serve::chain;
+use crate::cli::Shared;
+use crate::error::CliError;
+use crate::output;
+
+/// What to do with them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secrets {
+    /// Seal all VMs' secrets with VM_SECRET_KEY instead of VM_SECRET_KEY_OLD, while no server runs
+    Rekey(Box<Rekey>),
+}
+
+/// The variable with the old key. There is no flag for it: other users can see flags.
+const OLD_KEY: &str = "VM_SECRET_KEY_OLD";
+
+/// Works on the storage root and the database of a server that was stopped; VMs may go on running. Whatever goes wrong,
+/// one of the two keys opens all secrets.
+#[derive(Debug, Args)]
+pub(crate) struct Rekey {
+    /// File with the old key [default: what VM_SECRET_KEY_OLD holds]
+    #[arg(long, env = "VM_SECRET_KEY_OLD_FILE", value_name = "FILE")]
+    old_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Secrets {
+    /// Does it.
+    pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
+        let Self::Rekey(rekey) = self;
+        let old = rekey.old_key()?;
+        let config = rekey.config.validated().map_err(|error| CliError::Usage(error.to_string()))?;
+        let done = secrets::rekey(&config, &old).await.map_err(|error| CliError::Failed(chain(&error)))?;
+        if shared.json {
+            output::json(&json!({ "changed": done.changed, "already": done.already }));
+        } else {
+            output::line(&format!("sealed anew: {}; sealed with this key already: {}", done.changed, done.already));
+        }
+        Ok(0)
+    }
+}
+
+impl Rekey {
+    fn old_key(&self) -> Result<SecretString, CliError> {
+        let given = match &self.old_key_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(CliError::file(file))?;
+                Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
+            }
+            None => std::env::var(OLD_KEY).ok(),
+        };
+        let missing = || CliError::Usage(format!("give the old key in {OLD_KEY} or with --old-key-file"));
+        given.filter(|key| !key.is_empty()).map(SecretString::from).ok_or_else(missing)
+    }
+}
