@@ -20,6 +20,7 @@ mod limits;
 mod openapi;
 mod pty;
 mod recovery;
+mod rekey;
 mod run_js;
 mod run_ts;
 mod uploads;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         openapi::cases(),
         pty::cases(),
         recovery::cases(),
+        rekey::cases(),
         run_js::cases(),
         run_ts::cases(),
         uploads::cases(),
