@@ -117,7 +117,12 @@ pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64) -> String {
     if accelerator == Accelerator::Tcg {
         // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it for
         // disagreeing with them.
-        let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable");
+        //
+        // The emulator knows translated code by its virtual address. With addresses chosen at random, each process of
+        // the guest has its shell, loader and libraries translated anew. Measured with QEMU 7.2 for `true`: 6,000
+        // blocks translated and 40 ms with random addresses, 11 blocks and 13 ms without. The buffer of translations
+        // was full every 76 calls, and the call that met that took 130 ms. Deno starts three times as fast.
+        let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable norandmaps");
     }
     line
 }
