@@ -41,7 +41,7 @@ pub(super) fn command(client: &Client, vm: &str, cmd: &str) -> RequestBuilder {
     client.request(Method::POST, &["v1", "vms", vm, "exec"]).json(&body)
 }
 
-/// `true`, over the API and by the guest's clock.
+/// `true`, over the API and by the guest's clock: a percentile of all calls beside the same one of the same calls.
 pub(super) async fn exec(client: &Client, vm: &str, count: usize) -> Result<Vec<Figure>, CliError> {
     let (mut wall, mut guest) = (Vec::new(), Vec::new());
     for round in 0..count + 5 {
