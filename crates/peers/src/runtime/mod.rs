@@ -2,7 +2,7 @@
 //!
 //! Owns how a consumer's code speaks to its agent. Must not know what is called.
 //!
-//! `peer-bridge.json` is read anew for every call, so a new token or port is used by the next one. The directory has a
+//! `peer-bridge.json` is read by a program's first call, and again when its token is not taken any more. The directory has a
 //! `package.json` so that the files mean the same whatever the consumer's own package says.
 
 use serde::Serialize;

@@ -27,13 +27,24 @@ export async function call(alias, modulePath, exportName, args = [], options = {
   const given = [...args];
   while (given.length > 0 && given.at(-1) === undefined) given.pop();
   const body = JSON.stringify({ alias, modulePath, exportName, args: given, timeoutMs }, bigintAsString);
-  const { url, token } = JSON.parse(await read(BRIDGE));
-  const headers = { "content-type": "application/json", authorization: `Bearer ${token}` };
-  const { status, text } = await post(url, headers, body, signal);
+  bridge ??= await readBridge();
+  let { status, text } = await send(body, signal);
+  if (status === 401) {
+    // The VM has a new token, and nothing was done with the old one.
+    bridge = await readBridge();
+    ({ status, text } = await send(body, signal));
+  }
   const reply = parse(text);
   if (status !== 200) throw new PeerError(status, reply);
   return reply.result;
 }
+
+let bridge;
+const readBridge = async () => JSON.parse(await read(BRIDGE));
+const send = (body, signal) => {
+  const headers = { "content-type": "application/json", authorization: `Bearer ${bridge.token}` };
+  return post(bridge.url, headers, body, signal);
+};
 
 const bigintAsString = (_key, value) => (typeof value === "bigint" ? value.toString() : value);
 
@@ -56,10 +67,10 @@ async function postWithFetch(url, headers, body, signal) {
 
 // Node's fetch takes longer to load than a call takes. Connections are kept for less long than the agent keeps them.
 const IDLE_MS = 15_000;
-let agent;
+let http, agent;
 
 async function postWithHttp(url, headers, body, signal) {
-  const http = await import("node:http");
+  http ??= await import("node:http");
   agent ??= new http.Agent({ keepAlive: true, timeout: IDLE_MS });
   return await new Promise((resolve, reject) => {
     const length = Buffer.byteLength(body);
