@@ -115,6 +115,7 @@ impl Create {
             None => None,
         };
         let wish = CreateVm {
+            peer_links: Vec::new(),
             cpu: self.cpu,
             mem_mb: self.mem,
             allow_ips: self.allow_ips,

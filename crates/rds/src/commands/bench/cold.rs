@@ -80,7 +80,7 @@ async fn create(client: &Client) -> Result<f64, CliError> {
 }
 
 /// The one file of a directory that the server filled.
-fn only_file(dir: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn only_file(dir: &Path) -> Result<PathBuf, CliError> {
     let mut entries = std::fs::read_dir(dir).map_err(CliError::file(dir))?.flatten();
     entries.next().map(|entry| entry.path()).ok_or_else(|| CliError::Failed(format!("{} is empty", dir.display())))
 }

@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 
 use super::figure::{Figure, Limit};
 use super::run::{command, sample};
+use super::server::resident_mb;
 use super::vm;
 use crate::client::Client;
 use crate::error::CliError;
@@ -57,12 +58,4 @@ async fn measure_in(client: &Client, vms: &[String], server: Option<u32>) -> Res
 fn failures(name: &str, count: usize) -> Figure {
     let measured = u32::try_from(count).map_or(f64::INFINITY, f64::from);
     Figure { name: name.into(), unit: "", measured, floor: None, floor_is: "", limit: Limit::AtMost(0.0) }
-}
-
-/// Resident memory of a process.
-fn resident_mb(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(kib * 1024.0 / 1e6)
 }

@@ -7,6 +7,8 @@ mod cold;
 mod figure;
 mod files;
 mod load;
+mod peer_floor;
+mod peers;
 mod run;
 mod server;
 
@@ -50,6 +52,8 @@ enum Group {
     RunTs,
     /// Uploading and downloading
     Files,
+    /// Calls from one VM's code to another's
+    Peers,
     /// Many at once, and memory
     Load,
 }
@@ -99,6 +103,11 @@ impl Bench {
             let measured = self.measure_in(client, &vm, rounds).await;
             client.delete_vm(&vm).await?;
             figures.extend(measured?);
+        }
+        if self.wants(Group::Peers)
+            && let Some(server) = server
+        {
+            figures.extend(peers::measure(client, server, rounds).await?);
         }
         if self.wants(Group::Load) {
             figures.extend(load::measure(client, server.map(BenchServer::pid)).await?);

@@ -144,3 +144,11 @@ pub(super) fn settings_from_environment() -> Result<Config, CliError> {
     let config = matches.and_then(|matches| Config::from_arg_matches(&matches));
     config.map_err(|error| CliError::Usage(error.to_string()))
 }
+
+/// Resident memory of a process, in MB.
+pub(super) fn resident_mb(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}

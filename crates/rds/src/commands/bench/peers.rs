@@ -1,0 +1,185 @@
+//! Calls between two VMs, beside the same bytes passed between the same two agents by hand.
+
+use std::time::Instant;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::figure::{Figure, Limit, median, percentile};
+use super::peer_floor::ByHand;
+use super::run::sample;
+use super::server::{BenchServer, resident_mb};
+use super::vm;
+use crate::api::CreateVm;
+use crate::archive;
+use crate::client::Client;
+use crate::error::CliError;
+
+/// Memory of each VM in MiB.
+const MEM_MB: u32 = 256;
+
+/// Calls at once, and calls of the burst.
+const AT_ONCE: usize = 50;
+const BURST: usize = 1000;
+
+/// Starts of an interpreter a round, and creates a round.
+const STARTS_A_ROUND: usize = 2;
+
+const SDK: &str = "export function add(a: number, b: number): number {\n  return a + b;\n}\n";
+
+/// What the consumer's code measured, in milliseconds.
+#[derive(Debug, Deserialize)]
+struct Calls {
+    one: Vec<f64>,
+    many: Vec<f64>,
+    lost: f64,
+}
+
+/// Measures calls by one caller and by many, and what being linked adds to a create.
+pub(super) async fn measure(client: &Client, server: &BenchServer, rounds: usize) -> Result<Vec<Figure>, CliError> {
+    let provider = client.create_vm(&vm(MEM_MB)).await?.id;
+    let measured = with_provider(client, server, &provider, rounds).await;
+    client.delete_vm(&provider).await?;
+    measured
+}
+
+async fn with_provider(
+    client: &Client,
+    server: &BenchServer,
+    provider: &str,
+    rounds: usize,
+) -> Result<Vec<Figure>, CliError> {
+    let manifest = manifest().to_string();
+    let files = [("sdk.ts", SDK.as_bytes()), (".rds-peer/manifest.json", manifest.as_bytes())];
+    let packed = archive::pack_files(&files).map_err(CliError::file("archive"))?;
+    client.upload(provider, "/workspace", packed).await?;
+    let consumer = client.create_vm(&linked(provider, 1)).await?.id;
+    let measured = calls(client, server, provider, &consumer, rounds).await;
+    client.delete_vm(&consumer).await?;
+    let mut figures = measured?;
+    figures.push(creates(client, provider, rounds).await?);
+    Ok(figures)
+}
+
+fn linked(provider: &str, links: usize) -> CreateVm {
+    let links = (0..links).map(|n| json!({"alias": format!("bench{n}"), "vmId": provider})).collect();
+    CreateVm { peer_links: links, ..vm(MEM_MB) }
+}
+
+fn manifest() -> Value {
+    let number = |name: &str| json!({"name": name, "description": "A number", "schema": {"type": "number"}});
+    let add = json!({
+        "name": "add", "description": "Adds", "params": [number("a"), number("b")],
+        "returns": {"description": "The sum", "schema": {"type": "number"}},
+        "examples": [{"description": "A sum", "code": "await add(1, 2)"}],
+    });
+    json!({"sdk": {"name": "Bench", "description": "Adds"}, "modules": [{"path": "sdk.ts", "exports": [add]}]})
+}
+
+async fn calls(
+    client: &Client,
+    server: &BenchServer,
+    provider: &str,
+    consumer: &str,
+    rounds: usize,
+) -> Result<Vec<Figure>, CliError> {
+    let by_hand = ByHand::boot(server).await?;
+    let (mut one, mut many, mut floor, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let mut starts = Vec::new();
+    let mut memory = Vec::new();
+    for _ in 0..rounds {
+        let calls: Calls = serde_json::from_value(run_ts(client, consumer, &program()).await?)
+            .map_err(|error| CliError::Answer(error.to_string()))?;
+        one.extend(calls.one);
+        many.extend(calls.many);
+        lost += calls.lost;
+        memory.push(resident_mb(server.pid()).unwrap_or(f64::NAN));
+        floor.extend(by_hand.round_trips().await?);
+        for _ in 0..STARTS_A_ROUND {
+            let code = "import { add } from \"file:///workspace/sdk.ts\"; result.set(add(1, 2));";
+            let request = client.request(Method::POST, &["v1", "vms", provider, "run-ts"]).json(&json!({"code": code}));
+            starts.push(sample(client, request).await?.wall);
+        }
+    }
+    by_hand.end().await;
+    let (p50, p99) = (percentile(&one, 0.5), percentile(&one, 0.99));
+    let hand = "the same bytes to both agents and back, by hand";
+    let times = |name: &str, measured, floor, floor_is, limit| Figure {
+        name: name.into(),
+        unit: "ms",
+        measured,
+        floor: Some(floor),
+        floor_is,
+        limit: Limit::Times(limit),
+    };
+    let plain = |name: &str, unit, measured, limit| Figure {
+        name: name.into(),
+        unit,
+        measured,
+        floor: None,
+        floor_is: "",
+        limit: Limit::AtMost(limit),
+    };
+    // The first rounds fill caches and the allocator's pools.
+    let grown = memory.last().zip(memory.get(memory.len() / 2)).map_or(f64::NAN, |(last, middle)| last - middle);
+    Ok(vec![
+        times("peer call, warm, p50", p50, percentile(&floor, 0.5), hand, 2.0),
+        times("peer call, warm, p99", p99, percentile(&floor, 0.99), hand, 4.0),
+        times("peer call, warm, p50", p50, median(&starts), "starting the interpreter for the call", 1.0 / 30.0),
+        plain("calls lost of 1,000, 50 at once, each round", "", lost, 0.0),
+        times("peer call, 50 at once, p99", percentile(&many, 0.99), median(&many), "their own p50", 5.0),
+        plain("server's memory grown by the later calls", "MB", grown, 4.0),
+    ])
+}
+
+/// One caller, then many at once.
+fn program() -> String {
+    format!(
+        "import {{ add }} from \"file:///workspace/peers/bench0/proxy/sdk.ts\";
+async function timed(list) {{
+  const begun = performance.now();
+  const sum = await add(1, 2).catch(() => undefined);
+  list.push(performance.now() - begun);
+  return sum === 3 ? 0 : 1;
+}}
+const [warm, one, many] = [[], [], []];
+let lost = 0;
+for (let n = 0; n < 300; n++) lost += await timed(n < 100 ? warm : one);
+const caller = async () => {{ for (let n = 0; n < {BURST} / {AT_ONCE}; n++) lost += await timed(many); }};
+await Promise.all(Array.from({{ length: {AT_ONCE} }}, caller));
+result.set({{ one, many, lost }});"
+    )
+}
+
+async fn run_ts(client: &Client, vm: &str, code: &str) -> Result<Value, CliError> {
+    let body = json!({"code": code, "timeoutMs": 120_000});
+    let run: crate::api::RunResult = client.post_vm(vm, "run-ts", &body).await?;
+    match run.rest.get("result") {
+        Some(result) if run.exit_code == 0 => Ok(result.clone()),
+        _ => Err(CliError::Failed(format!("the measuring program failed: {} {:?}", run.stderr, run.rest.get("error")))),
+    }
+}
+
+/// Creates with two links beside creates without, by turns.
+async fn creates(client: &Client, provider: &str, rounds: usize) -> Result<Figure, CliError> {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        for (wish, times) in [(linked(provider, 2), &mut with), (vm(MEM_MB), &mut without)] {
+            let begun = Instant::now();
+            let made = client.create_vm(&wish).await?;
+            if round > 0 {
+                times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            }
+            client.delete_vm(&made.id).await?;
+        }
+    }
+    Ok(Figure {
+        name: "create with 2 links".into(),
+        unit: "ms",
+        measured: median(&with),
+        floor: Some(median(&without)),
+        floor_is: "a plain create",
+        limit: Limit::Plus((median(&without) * 0.15).max(300.0)),
+    })
+}
