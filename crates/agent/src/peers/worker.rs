@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rds_protocol::peer::{Call, OfferedModule, Outcome, Uncallable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::command::Runtime;
@@ -22,7 +22,8 @@ use crate::sandbox::launch::{Child, Executable, Launch, Streams};
 /// Orders that wait for a worker to read them. Further callers wait their turn.
 const QUEUE: usize = 32;
 
-/// How long a worker may be silent after a cancellation. One that is stuck takes no further calls.
+/// How long a worker may be silent after a cancellation. One that is stuck takes no further calls; those it has go on, for
+/// they may be what keeps it busy.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A worker. It is killed when nobody has it any more, so one that was replaced finishes the calls it has.
@@ -41,8 +42,18 @@ struct Waiting {
     offer: Cell<Option<oneshot::Sender<Vec<Uncallable>>>>,
     calls: RefCell<HashMap<u64, oneshot::Sender<Outcome>>>,
     heard: Cell<u64>,
+    trust: watch::Sender<Trust>,
+}
+
+/// Whether a worker is given further calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Trust {
+    #[default]
+    Full,
+    /// It was told to cancel a call, and has said nothing since. Further calls wait.
+    Doubted,
     /// It has ended, says nonsense or is stuck.
-    unusable: Cell<bool>,
+    Lost,
 }
 
 /// The worker has ended, or has to be taken for ended.
@@ -101,11 +112,18 @@ impl Worker {
 
     /// Whether it may be given further calls.
     pub(super) fn is_usable(&self) -> bool {
-        !self.waiting.unusable.get()
+        *self.waiting.trust.borrow() != Trust::Lost
+    }
+
+    /// The same, once there is no doubt.
+    pub(super) async fn proves_usable(&self) -> bool {
+        let mut trust = self.waiting.trust.subscribe();
+        let settled = trust.wait_for(|trust| *trust != Trust::Doubted).await;
+        settled.is_ok_and(|trust| *trust == Trust::Full)
     }
 
     async fn order(&self, order: &Order<'_>) -> Result<(), WorkerEnded> {
-        if self.waiting.unusable.get() {
+        if !self.is_usable() {
             return Err(WorkerEnded);
         }
         self.orders.send(order.to_bytes()).await.map_err(|_| WorkerEnded)
@@ -124,9 +142,11 @@ impl Drop for Cancellation<'_> {
         let waiting = &self.worker.waiting;
         waiting.calls.borrow_mut().remove(&self.id);
         if self.needed {
+            // Before it can answer.
+            let suspicion = Rc::clone(waiting).suspect();
             // A full queue is one that the worker does not read.
             let _ = self.worker.orders.try_send(Order::Cancel { id: self.id }.to_bytes());
-            tokio::task::spawn_local(Rc::clone(waiting).suspect());
+            tokio::task::spawn_local(suspicion);
         }
     }
 }
@@ -137,6 +157,7 @@ impl Waiting {
         let mut reports = BufReader::with_capacity(16 * 1024, reports);
         while let Some(report) = message::read(&mut reports).await {
             self.heard.set(self.heard.get() + 1);
+            self.change_trust(Trust::Doubted, Trust::Full);
             let (id, outcome) = match report {
                 Report::Offered { uncallable } => {
                     if let Some(offer) = self.offer.take() {
@@ -152,17 +173,30 @@ impl Waiting {
                 let _ = call.send(outcome);
             }
         }
-        self.unusable.set(true);
+        self.trust.send_replace(Trust::Lost);
         self.offer.take();
         self.calls.borrow_mut().clear();
     }
 
+    fn change_trust(&self, from: Trust, to: Trust) {
+        self.trust.send_if_modified(|trust| {
+            let changes = *trust == from;
+            if changes {
+                *trust = to;
+            }
+            changes
+        });
+    }
+
     /// Gives the worker up if it is not heard from.
-    async fn suspect(self: Rc<Self>) {
+    fn suspect(self: Rc<Self>) -> impl Future<Output = ()> {
         let heard = self.heard.get();
-        tokio::time::sleep(PATIENCE).await;
-        if self.heard.get() == heard {
-            self.unusable.set(true);
+        self.change_trust(Trust::Full, Trust::Doubted);
+        async move {
+            tokio::time::sleep(PATIENCE).await;
+            if self.heard.get() == heard {
+                self.trust.send_replace(Trust::Lost);
+            }
         }
     }
 }

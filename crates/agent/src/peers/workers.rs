@@ -68,10 +68,16 @@ impl Workers {
         if !module.is_some_and(|module| module.exports.contains(&call.export)) {
             return Err(Refusal::new(StatusCode::CONFLICT, "the module or the export was not offered"));
         }
+        let ended = |WorkerEnded| Refusal::new(StatusCode::BAD_GATEWAY, "the provider's worker ended");
         let made = async {
-            let (worker, _) = self.ready(vm, Runtime::of(&call.module)).await?;
-            let ended = |WorkerEnded| Refusal::new(StatusCode::BAD_GATEWAY, "the provider's worker ended");
-            worker.ok_or(WorkerEnded).map_err(ended)?.call(call).await.map_err(ended)
+            loop {
+                let (worker, _) = self.ready(vm, Runtime::of(&call.module)).await?;
+                let worker = worker.ok_or(WorkerEnded).map_err(ended)?;
+                // One that is stuck is replaced, not waited for.
+                if worker.proves_usable().await {
+                    return worker.call(call).await.map_err(ended);
+                }
+            }
         };
         let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the call took too long");
         timeout(Duration::from_millis(call.timeout_ms), made).await.map_err(late)?
