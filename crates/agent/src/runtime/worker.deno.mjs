@@ -1,7 +1,7 @@
 
 // Deno: what the modules print must not get among the messages.
 {
-  const { stdin, stdout, stderr } = Deno;
+  const { exit, stdin, stdout, stderr } = Deno;
   const writeSync = stdout.writeSync.bind(stdout);
   stdout.write = stderr.write.bind(stderr);
   stdout.writeSync = stderr.writeSync.bind(stderr);
@@ -12,7 +12,11 @@
   });
 
   const write = (bytes) => {
-    for (let start = 0; start < bytes.length; ) start += writeSync(bytes.subarray(start));
+    try {
+      for (let start = 0; start < bytes.length; ) start += writeSync(bytes.subarray(start));
+    } catch {
+      exit(1); // without answers, calls would wait for nothing
+    }
   };
   const load = (path) => import(new URL(`file://${path.split("/").map(encodeURIComponent).join("/")}`).href);
   await serve(load, write, stdin.readable);

@@ -6,12 +6,22 @@ import { pathToFileURL } from "node:url";
 
 {
   const { writeSync } = fs;
+  const { exit } = process;
+  const clock = new Int32Array(new SharedArrayBuffer(4));
   process.stdout.write = process.stderr.write.bind(process.stderr);
   globalThis.console = new Console(process.stderr, process.stderr);
   process.on("unhandledRejection", (error) => console.error(error));
 
   const write = (bytes) => {
-    for (let start = 0; start < bytes.length; ) start += writeSync(1, bytes, start);
+    for (let start = 0; start < bytes.length; ) {
+      try {
+        start += writeSync(1, bytes, start);
+      } catch (error) {
+        // Whoever looks at process.stdout makes the pipe one that does not wait.
+        if (error.code === "EAGAIN") Atomics.wait(clock, 0, 0, 1);
+        else exit(1); // without answers, calls would wait for nothing
+      }
+    }
   };
   await serve((path) => import(pathToFileURL(path).href), write, process.stdin);
 }
