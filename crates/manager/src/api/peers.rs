@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -104,8 +105,7 @@ struct PeerCall {
     /// `default` if absent.
     export_name: Option<String>,
     /// Empty if absent.
-    #[schema(value_type = Option<Vec<Object>>)]
-    args: Option<Vec<()>>,
+    args: Option<Vec<Value>>,
     /// Time limit in milliseconds, at most 120000; 30000 if absent.
     timeout_ms: Option<u64>,
 }

@@ -38,7 +38,6 @@ pub struct PendingCall {
     /// The export.
     pub export: String,
     /// The arguments, so that a person can decide.
-    #[schema(value_type = Vec<Object>)]
     pub args: Vec<Value>,
 }
 

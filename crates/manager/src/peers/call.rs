@@ -49,7 +49,6 @@ struct Request {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallResult {
     /// What the provider's function returned.
-    #[schema(value_type = Object, nullable)]
     pub result: Value,
 }
 
