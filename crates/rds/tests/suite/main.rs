@@ -18,6 +18,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod openapi;
+mod peers;
 mod pty;
 mod recovery;
 mod rekey;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         limits::cases(),
         openapi::cases(),
+        peers::cases(),
         pty::cases(),
         recovery::cases(),
         rekey::cases(),

@@ -209,6 +209,7 @@ fn base_env() -> Vec<(String, String)> {
             ("ADMIN_EMAIL", ADMIN_EMAIL),
             ("ADMIN_PASSWORD", ADMIN_PASSWORD),
             ("MAX_VMS", "40"),
+            ("VM_SECRET_KEY", "the key of the suite"),
             ("NO_COLOR", "1"),
         ]
         .map(|(name, value)| owned((name, value.to_owned()))),
