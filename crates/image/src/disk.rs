@@ -11,9 +11,9 @@ use std::str::FromStr;
 
 use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
-use tempfile::NamedTempFile;
 
 use crate::ImageError;
+use crate::draft::draft;
 use crate::e2fsprogs;
 
 /// Smallest disk that can be made, in bytes: below it journal and inodes leave no room worth having.
@@ -69,8 +69,8 @@ pub fn template(dir: &Path, bytes: u64) -> Result<PathBuf, ImageError> {
     }
     fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
     let write = |error| ImageError::io("write", &path)(error);
-    let disk = NamedTempFile::with_prefix_in(".new-", dir).map_err(write)?;
-    let script = NamedTempFile::with_prefix_in(".new-", dir).map_err(write)?;
+    let disk = draft(dir).map_err(write)?;
+    let script = draft(dir).map_err(write)?;
     disk.as_file().set_len(bytes).map_err(write)?;
     e2fsprogs::mke2fs(&MKE2FS_OPTIONS, None, disk.path())?;
     e2fsprogs::debugfs(LAYOUT, script.path(), disk.path())?;

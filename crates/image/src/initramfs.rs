@@ -8,11 +8,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use crate::ImageError;
 use crate::cpio::{self, Archive, Node};
 use crate::digest;
+use crate::draft::draft;
 
 /// Largest agent or modules archive that is accepted, in bytes. An initramfs lives in the guest's memory.
 const MAX_PART_BYTES: u64 = 64 << 20;
@@ -75,7 +74,7 @@ fn read_part(path: &Path) -> Result<Vec<u8>, ImageError> {
 
 /// Makes `path` appear whole or not at all; another writer of the same content may win.
 fn write_new(dir: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = NamedTempFile::with_prefix_in(".new-", dir)?;
+    let mut file = draft(dir)?;
     file.write_all(content)?;
     // It holds no secret, and each VM's monitor reads it as a user of its own.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;

@@ -10,10 +10,12 @@ pub mod initramfs;
 
 mod cpio;
 mod digest;
+mod draft;
 mod e2fsprogs;
 mod error;
 mod program;
 mod progress;
 
+pub use draft::remove_drafts;
 pub use error::ImageError;
 pub use progress::{Event, Progress};

@@ -30,6 +30,10 @@ pub fn prepare(config: &StorageConfig) -> Result<Lock> {
     for dir in [tmp, config.images_dir(), config.vms_dir()] {
         make_dir(&dir)?;
     }
+    for dir in [config.templates_dir(), config.initramfs_dir()] {
+        let failed = |error| Error::internal(format!("cannot tidy up {}", dir.display()), error);
+        rds_image::remove_drafts(&dir).map_err(failed)?;
+    }
     Ok(lock)
 }
 

@@ -116,6 +116,16 @@ impl StorageConfig {
         self.storage_root.join("vms")
     }
 
+    /// Directory of the empty disks that VMs' disks are cloned from.
+    pub fn templates_dir(&self) -> PathBuf {
+        self.storage_root.join("templates")
+    }
+
+    /// Directory of the initramfs files.
+    pub fn initramfs_dir(&self) -> PathBuf {
+        self.storage_root.join("initramfs")
+    }
+
     /// The guest agent's program.
     pub fn agent_path(&self) -> PathBuf {
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join("rds-agent"));

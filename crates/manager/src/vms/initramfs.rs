@@ -42,7 +42,7 @@ impl Initramfs {
         if let Some(path) = made.get(&parts).filter(|path| path.exists()) {
             return Ok(path.clone());
         }
-        let dir = storage.storage_root.join("initramfs");
+        let dir = storage.initramfs_dir();
         let path = spawn_blocking(move || assemble(&agent, modules.as_deref(), &dir))
             .await
             .map_err(|error| Error::internal("the task that makes an initramfs ended", error))?

@@ -134,7 +134,7 @@ impl Host {
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
 
         self.faults.at(Step::Disk)?;
-        let templates = self.storage.storage_root.join("templates");
+        let templates = self.storage.templates_dir();
         let (bytes, mode, to) = (vm.spec.disk_bytes, clone_mode(self.storage.rootfs_clone_mode), disk.clone());
         spawn_blocking(move || match to.exists() {
             true => Ok(0),
