@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 
 use super::auth::Caller;
 use crate::clock::now_ms;
@@ -39,10 +40,10 @@ impl Request {
 }
 
 /// Does `work` unless an equal request did it before; then gives that one's answer.
-pub(super) async fn once<T: Serialize>(
+pub(super) async fn once<T: Serialize + Send + 'static>(
     store: &Store,
     request: Option<Request>,
-    work: impl Future<Output = Result<(StatusCode, T)>>,
+    work: impl Future<Output = Result<(StatusCode, T)>> + Send + 'static,
 ) -> Result<Response> {
     let Some(Request { key, hash }) = request else {
         let (status, body) = work.await?;
@@ -64,15 +65,23 @@ pub(super) async fn once<T: Serialize>(
             return Ok((status, [(header::CONTENT_TYPE, "application/json")], response).into_response());
         }
     }
-    match work.await {
+    // A client that goes away does not take back what it asked for: the answer is kept for when it asks again.
+    let (store, span) = (store.clone(), tracing::Span::current());
+    let task = tokio::spawn(async move { keep(&store, &key, work.await).await }.instrument(span));
+    task.await.map_err(|error| Error::internal("the task of a request ended", error))?
+}
+
+/// Keeps an answer under its key. An error is not kept: the same request may succeed later.
+async fn keep<T: Serialize>(store: &Store, key: &IdempotencyKey, answer: Result<(StatusCode, T)>) -> Result<Response> {
+    match answer {
         Ok((status, body)) => {
             let body =
                 serde_json::to_string(&body).map_err(|error| Error::internal("an answer has no JSON form", error))?;
-            store.finish_idempotent(&key, status.as_u16().into(), &body).await?;
+            store.finish_idempotent(key, status.as_u16().into(), &body).await?;
             Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
         }
         Err(error) => {
-            store.release_idempotent(&key).await?;
+            store.release_idempotent(key).await?;
             Err(error)
         }
     }

@@ -91,8 +91,9 @@ async fn create(
     Json(body): Json<CreateVm>,
 ) -> Result<Response> {
     let request = idempotency::Request::of(&headers, &caller, "POST /v1/vms", &body)?;
-    idempotency::once(&app.store, request, async {
-        let vm = app.vms.create(body).await?;
+    let vms = app.vms.clone();
+    idempotency::once(&app.store, request, async move {
+        let vm = vms.create(body).await?;
         Ok((StatusCode::CREATED, vm))
     })
     .await

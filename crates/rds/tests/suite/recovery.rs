@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{World, cases, processes};
+use crate::harness::{Api, World, cases, processes};
 
 cases![
     a_manager_killed_under_load_finds_every_vm_again,
     a_vm_that_died_meanwhile_is_not_running,
     a_stopped_vm_stays_stopped,
     what_belongs_to_no_vm_is_removed,
+    a_key_gives_the_first_answer_after_a_restart_too,
+    a_key_whose_create_was_cut_off_can_be_used_again,
     one_storage_root_has_one_manager,
 ];
 
@@ -34,7 +37,7 @@ async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
             };
             tokio::spawn(async move {
                 let path = format!("/v1/vms/{vm}/exec");
-                let _ = api.request(reqwest::Method::POST, &path).json(&body).send().await;
+                let _ = api.request(Method::POST, &path).json(&body).send().await;
             })
         })
         .collect();
@@ -108,7 +111,53 @@ async fn what_belongs_to_no_vm_is_removed(world: &World) {
     std::fs::create_dir_all(&stray).expect("a directory");
     std::fs::write(stray.join("disk.ext4"), "x").expect("a file");
     std::fs::write(server.root().join("tmp/half"), "x").expect("a file");
+    let drafts = ["templates/.new-a1b2c3", "initramfs/.new-d4e5f6"].map(|name| server.root().join(name));
+    for draft in &drafts {
+        std::fs::create_dir_all(draft.parent().expect("a parent")).expect("a directory");
+        std::fs::write(draft, "x").expect("a file");
+    }
     server.restart(&[]).await;
+    assert!(!drafts.iter().any(|draft| draft.exists()), "unfinished files are left");
+    server.assert_no_trace().await;
+}
+
+fn create_once(api: &Api, key: &str, body: &Value) -> reqwest::RequestBuilder {
+    api.request(Method::POST, "/v1/vms").header("idempotency-key", key).json(body)
+}
+
+async fn a_key_gives_the_first_answer_after_a_restart_too(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let api = server.api();
+    let body = json!({"cpu": 1, "memMb": 128, "allowIps": []});
+    let first = api.send(create_once(&api, "order", &body)).await.status(201).json();
+    server.kill();
+    server.restart(&[]).await;
+    let api = server.api();
+    assert_eq!(api.send(create_once(&api, "order", &body)).await.status(201).json(), first);
+    let other = json!({"cpu": 1, "memMb": 256, "allowIps": []});
+    let refused = api.send(create_once(&api, "order", &other)).await;
+    assert!((400..500).contains(&refused.status), "{refused:?}");
+    assert_eq!(api.get("/v1/vms").await.ok().json().as_array().map(Vec::len), Some(1));
+    api.delete(&format!("/v1/vms/{}", first["id"].as_str().expect("an id"))).await.status(204);
+}
+
+async fn a_key_whose_create_was_cut_off_can_be_used_again(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let api = server.api();
+    let body = json!({"cpu": 1, "memMb": 128, "allowIps": []});
+    let cut_off = tokio::spawn(create_once(&api, "order", &body).send());
+    while server.vm_processes().is_empty() {
+        assert!(!cut_off.is_finished(), "no process was seen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.kill();
+    assert!(cut_off.await.expect("it ends").is_err(), "it was answered");
+    server.restart(&[]).await;
+    server.assert_no_trace().await;
+    let api = server.api();
+    let vm = api.send(create_once(&api, "order", &body)).await.status(201).json();
+    assert_eq!(api.send(create_once(&api, "order", &body)).await.status(201).json(), vm);
+    api.delete(&format!("/v1/vms/{}", vm["id"].as_str().expect("an id"))).await.status(204);
     server.assert_no_trace().await;
 }
 

@@ -1,5 +1,7 @@
 //! `/v1/vms`: making, finding and naming VMs.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -11,6 +13,7 @@ cases![
     ids_that_are_none_find_nothing,
     without_an_image_a_create_says_what_to_do,
     the_same_key_never_makes_a_second_vm,
+    a_key_outlives_the_client_that_sent_it,
     a_name_belongs_to_one_vm,
     a_vm_with_a_time_to_live_ends,
     logs_are_read_from_their_end,
@@ -143,6 +146,32 @@ async fn the_same_key_never_makes_a_second_vm(world: &World) {
     api.delete(&format!("/v1/vms/{id}")).await.status(204);
 }
 
+async fn a_key_outlives_the_client_that_sent_it(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let body = json!({"cpu": 1, "memMb": 128, "allowIps": []});
+    let first = {
+        let (api, body) = (api.clone(), body.clone());
+        tokio::spawn(async move { create_with_key(&api, "order", &body).await })
+    };
+    while server.vm_processes().is_empty() {
+        assert!(!first.is_finished(), "no process was seen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    first.abort();
+    let begun = Instant::now();
+    let vm = loop {
+        let reply = create_with_key(&api, "order", &body).await;
+        if reply.status != 409 {
+            break reply.status(201).json();
+        }
+        assert!(begun.elapsed().as_secs() < 60, "it is worked on for ever");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert_eq!(api.get("/v1/vms").await.ok().json().as_array().map(Vec::len), Some(1));
+    api.delete(&format!("/v1/vms/{}", vm["id"].as_str().expect("an id"))).await.status(204);
+}
+
 async fn a_name_belongs_to_one_vm(world: &World) {
     let (api, id) = world.own_vm(json!({"name": "taken", "memMb": 128})).await;
     let reply =
@@ -155,10 +184,10 @@ async fn a_name_belongs_to_one_vm(world: &World) {
 
 async fn a_vm_with_a_time_to_live_ends(world: &World) {
     let (api, id) = world.own_vm(json!({"memMb": 128, "ttlSeconds": 8})).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while api.get(&format!("/v1/vms/{id}")).await.status != 404 {
         assert!(begun.elapsed().as_secs() < 40, "it lives on");
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
