@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use super::Vms;
 use super::files::workspace_path;
+use super::record::Sealed;
 use super::run_log::{Kind, Log};
 use crate::error::{Error, Result};
 use crate::secrets::is_name;
@@ -122,16 +123,26 @@ impl Vms {
 
     async fn run(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
+        let began_with = self.sealed(id)?;
         let reply = reply_of(self.guest(id).await?.run(start, limit).await?);
-        self.write_log(id, log, &reply).await;
+        self.write_log(id, log, began_with, &reply).await;
         Ok(reply)
     }
 
-    pub(super) async fn write_log(&self, id: VmId, log: Log, reply: &RunReply) {
+    /// The VM's secrets as they are now.
+    pub(super) fn sealed(&self, id: VmId) -> Result<Sealed> {
+        Ok(self.handle(id)?.live.borrow().settings.sealed.clone())
+    }
+
+    /// Writes a run down, without the secrets that the VM has and those that it had when the program began.
+    pub(super) async fn write_log(&self, id: VmId, log: Log, began_with: Sealed, reply: &RunReply) {
         let written = async {
-            let sealed = self.handle(id)?.live.borrow().settings.sealed.clone();
-            let secrets = sealed.open(self.0.host.sealer.as_deref(), id)?;
-            self.0.host.store.add_exec_log(&log.without(&secrets).to_row(id, reply)).await
+            let (sealer, now) = (self.0.host.sealer.as_deref(), self.sealed(id)?);
+            let mut log = log.without(&now.open(sealer, id)?);
+            if began_with != now {
+                log = log.without(&began_with.open(sealer, id)?);
+            }
+            self.0.host.store.add_exec_log(&log.to_row(id, reply)).await
         };
         if let Err(error) = written.await {
             tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");

@@ -39,12 +39,13 @@ impl Vms {
         let log = Log::of_exec(&request);
         let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         start.output_limit = None;
+        let began_with = self.sealed(id)?;
         let (sender, frames) = self.guest(id).await?.exec(start, START_LIMIT).await?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let vms = self.clone();
         tokio::spawn(async move {
             if let Some(reply) = forward(frames, &events).await {
-                vms.write_log(id, log, &reply).await;
+                vms.write_log(id, log, began_with, &reply).await;
             }
             // It was kept so that the program is alive as long as somebody listens.
             drop(sender);
