@@ -22,6 +22,7 @@ const SERVER: &str = "RDS_TEST_SERVER_ADDRESS_FILE";
 
 /// No test by itself: it is the server of the test below.
 #[tokio::test]
+#[ignore = "the server of another test"]
 async fn server_process() {
     let Some(file) = std::env::var_os(SERVER) else { return };
     let test = TestApp::start().await;
@@ -47,7 +48,7 @@ async fn an_upload_of_1_gb_takes_little_memory() {
     let file = dir.path().join("address");
     let program = std::env::current_exe().unwrap();
     let child = Command::new(program)
-        .args(["memory::server_process", "--exact"])
+        .args(["memory::server_process", "--exact", "--ignored"])
         .env(SERVER, &file)
         .env("TMPDIR", dir.path())
         .stdout(Stdio::null())

@@ -1,5 +1,4 @@
 use std::path::Path;
-use std::process::Command;
 
 use super::*;
 
@@ -15,24 +14,6 @@ fn the_committed_copy_is_current() {
     }
     let copy = std::fs::read_to_string(COPY).unwrap_or_default();
     assert!(copy == text, "docs/openapi.json is stale: run UPDATE_OPENAPI=1 cargo test -p rds-manager openapi");
-}
-
-#[test]
-fn an_independent_validator_accepts_it() {
-    let Some(validator) = std::env::var_os("OPENAPI_VALIDATOR") else {
-        eprintln!("SKIPPED: OPENAPI_VALIDATOR is not set to a program that takes an OpenAPI file");
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("openapi.json");
-    std::fs::write(&file, document().to_string()).unwrap();
-    let output = Command::new(validator).arg(&file).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
 
 #[test]

@@ -18,12 +18,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// `None`, and says so, if the package is not installed.
-    pub(super) fn start() -> Option<Self> {
-        let Some(bin) = programs() else {
-            eprintln!("SKIPPED: no Postgres server is installed (Debian's package postgresql)");
-            return None;
-        };
+    /// Fails if the package is not installed.
+    pub(super) fn start() -> Self {
+        let bin = programs().expect("no Postgres server is installed (Debian's package postgresql)");
         let dir = tempfile::Builder::new().prefix("rds-pg-").tempdir().unwrap();
         if is_root() {
             chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -52,7 +49,7 @@ impl Server {
             assert!(Instant::now() < deadline, "the server does not start: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(server)
+        server
     }
 
     pub(super) fn url(&self) -> String {
