@@ -84,7 +84,8 @@ impl Client {
         while let Some(source) = reason.source() {
             reason = source;
         }
-        CliError::Unreachable { url: self.base.to_string(), reason: reason.to_string() }
+        let (url, reason) = (self.base.to_string(), reason.to_string());
+        if error.is_connect() { CliError::Unreachable { url, reason } } else { CliError::Broken { url, reason } }
     }
 
     /// All VMs.

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+/// Exit code when a program in a VM was lost: how it ended is not known.
+const LOST: u8 = 125;
+
 /// A failed command.
 #[derive(Debug, Error)]
 pub(crate) enum CliError {
@@ -25,6 +28,17 @@ pub(crate) enum CliError {
         /// Why it was not found.
         reason: String,
     },
+    /// The connection broke before the reply was there.
+    #[error("the connection to the server at {url} broke: {reason}")]
+    Broken {
+        /// Whereto.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// A program was sent to a VM, and how it ended is not known.
+    #[error("{0}")]
+    Lost(String),
     /// The server answered something that this program does not understand.
     #[error("unexpected answer from the server: {0}")]
     Answer(String),
@@ -54,6 +68,14 @@ impl CliError {
         move |source| Self::File { path, source }
     }
 
+    /// The same of a call that runs a program: it may have been sent when the connection broke.
+    pub(crate) fn of_a_run(self) -> Self {
+        match self {
+            Self::Broken { .. } => Self::Lost(format!("{self}; the program may have run, wholly or in part")),
+            other => other,
+        }
+    }
+
     /// The process's exit code; `docs/cli.md` lists them.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -61,6 +83,7 @@ impl CliError {
             Self::Unreachable { .. } => 3,
             Self::Refused { status: 401 | 403, .. } => 4,
             Self::NotFound(_) | Self::Refused { status: 404, .. } => 5,
+            Self::Lost(_) => LOST,
             _ => 1,
         }
     }

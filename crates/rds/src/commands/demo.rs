@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{CreateVm, RunResult};
 use crate::archive;
@@ -31,11 +32,14 @@ impl Demo {
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         let client = shared.client()?;
         let wish = CreateVm { cpu: 1, mem_mb: self.mem, ..CreateVm::default() };
-        // Not given up halfway: a VM that is being made has no name yet by which it could be removed.
+        // From here on ctrl-c ends nothing by itself. The create is not given up halfway: a VM that is being made has no
+        // name yet by which it could be removed.
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::file("ctrl-c"))?;
         let vm = progress::step("create a VM", client.create_vm(&wish)).await?;
         let outcome = tokio::select! {
+            biased;
+            _ = interrupt.recv() => Err(CliError::Failed("interrupted".into())),
             outcome = show(&client, &vm.id) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(CliError::Failed("interrupted".into())),
         };
         let removed = progress::step("remove the VM", client.delete_vm(&vm.id)).await;
         let results = outcome?;

@@ -19,9 +19,6 @@ use crate::sse::{Event, Events};
 /// Exit code at the time limit, as that of timeout(1).
 pub(crate) const TIMED_OUT: u8 = 124;
 
-/// Exit code when the command could not be run or was lost.
-pub(crate) const NOT_RUN: u8 = 125;
-
 /// A command to run.
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
@@ -72,7 +69,7 @@ impl Exec {
             body["timeoutMs"] = json!(timeout);
         }
         if shared.json {
-            let result: RunResult = client.post_vm(&id, "exec", &body).await?;
+            let result: RunResult = client.post_vm(&id, "exec", &body).await.map_err(CliError::of_a_run)?;
             output::json(&result);
             return Ok(exit_code(result.exit_code, result.exit_code == -1));
         }
@@ -101,21 +98,23 @@ fn quoted(word: &str) -> String {
 
 /// The exit code of this process for one of the guest.
 pub(crate) fn exit_code(code: i32, timed_out: bool) -> u8 {
-    if timed_out { TIMED_OUT } else { u8::try_from(code & 0xff).unwrap_or(NOT_RUN) }
+    let [low, ..] = code.to_le_bytes();
+    if timed_out { TIMED_OUT } else { low }
 }
 
 async fn stream(client: &Client, id: &str, body: &Value) -> Result<u8, CliError> {
     let request = client.request(Method::POST, &["v1", "vms", id, "exec", "stream"]).json(body);
-    let mut pieces = client.send(request).await?.bytes_stream();
+    let mut pieces = client.send(request).await.map_err(CliError::of_a_run)?.bytes_stream();
     let mut events = Events::default();
     while let Some(piece) = pieces.next().await {
-        for event in events.push(&piece.map_err(|error| client.transport(&error))?) {
+        let piece = piece.map_err(|error| client.transport(&error).of_a_run())?;
+        for event in events.push(&piece) {
             if let Some(code) = show(&event)? {
                 return Ok(code);
             }
         }
     }
-    Err(CliError::Failed("the server closed the stream before the command ended".into()))
+    Err(CliError::Lost("the server closed the stream before the command ended".into()))
 }
 
 /// Shows what an event says; gives the exit code with the last one.
@@ -130,8 +129,7 @@ fn show(event: &Event) -> Result<Option<u8>, CliError> {
         }
         "error" => {
             let error: crate::api::ErrorBody = serde_json::from_str(&event.data).map_err(unreadable)?;
-            eprintln!("rds: {}", error.message.unwrap_or_else(|| "the VM was lost".into()));
-            return Ok(Some(NOT_RUN));
+            return Err(CliError::Lost(error.message.unwrap_or_else(|| "the VM was lost".into())));
         }
         _ => {}
     }

@@ -82,7 +82,7 @@ impl Program {
         if let Some(timeout) = self.timeout {
             body["timeoutMs"] = json!(timeout);
         }
-        let result: RunResult = client.post_vm(&id, call, &body).await?;
+        let result: RunResult = client.post_vm(&id, call, &body).await.map_err(CliError::of_a_run)?;
         if shared.json {
             output::json(&result);
         } else {

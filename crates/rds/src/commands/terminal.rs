@@ -11,7 +11,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::exec::{NOT_RUN, exit_code};
+use super::exec::exit_code;
 use crate::api::Exit;
 use crate::client::Client;
 use crate::error::CliError;
@@ -82,14 +82,16 @@ fn incoming(message: Option<tungstenite::Result<Message>>) -> Result<Option<u8>,
             Ok(exit) => Ok(Some(exit_code(exit.exit_code, exit.timed_out))),
             Err(_) => Ok(None),
         },
-        Some(Ok(Message::Close(_))) | None => Ok(Some(NOT_RUN)),
+        Some(Ok(Message::Close(_))) | None => {
+            Err(CliError::Lost("the server closed the terminal before its program ended".into()))
+        }
         Some(Ok(_)) => Ok(None),
         Some(Err(error)) => Err(lost(&error)),
     }
 }
 
 fn lost(error: &tungstenite::Error) -> CliError {
-    CliError::Failed(format!("the terminal was lost: {error}"))
+    CliError::Lost(format!("the terminal was lost: {error}"))
 }
 
 fn refused(client: &Client, error: tungstenite::Error) -> CliError {

@@ -1,12 +1,15 @@
 //! The command line against a real server.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tokio::process::Command;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
-use crate::harness::{API_KEY, World, cases};
+use crate::harness::{API_KEY, World, cases, create, processes};
 
 cases![
     a_vm_is_made_named_and_removed,
@@ -17,6 +20,8 @@ cases![
     images_and_logs_are_listed,
     api_keys_are_made_and_revoked,
     the_demo_shows_and_leaves_nothing,
+    an_interrupted_demo_leaves_nothing,
+    a_program_that_is_lost_ends_with_125,
     doctor_and_completions_need_no_server,
     up_keeps_its_key_and_starts_again_quickly,
 ];
@@ -26,10 +31,19 @@ struct Rds<'a> {
 }
 
 impl Rds<'_> {
-    async fn run(&self, args: &[&str]) -> Output {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rds"));
         command.args(args).env("RDS_URL", self.url).env("RDS_API_KEY", API_KEY).kill_on_drop(true);
-        command.output().await.expect("rds runs")
+        command
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("rds runs")
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().await.expect("rds runs")
     }
 
     async fn ok(&self, args: &[&str]) -> String {
@@ -159,6 +173,57 @@ async fn the_demo_shows_and_leaves_nothing(world: &World) {
     server.assert_no_trace().await;
 }
 
+async fn an_interrupted_demo_leaves_nothing(world: &World) {
+    let server = world.own_server(&[]).await;
+    let (rds, api) = (Rds { url: server.url() }, server.api());
+    // Once while the VM is being made, once while it runs.
+    for state in ["CREATED STARTING", "RUNNING"] {
+        let demo = rds.spawn(&["demo", "--mem", "256"]);
+        let begun = Instant::now();
+        loop {
+            let vms = api.get("/v1/vms").await.ok().json();
+            let seen = vms[0]["state"].as_str();
+            if seen.is_some_and(|seen| state.contains(seen)) {
+                break;
+            }
+            assert!(begun.elapsed().as_secs() < 60 && seen != Some("RUNNING"), "it is never {state}");
+        }
+        processes::signal(demo.id().expect("it runs"), Signal::INT);
+        let ended = timeout(Duration::from_secs(60), demo.wait_with_output()).await.expect("it ends");
+        let ended = ended.expect("it ends");
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        server.assert_no_trace().await;
+    }
+}
+
+async fn a_program_that_is_lost_ends_with_125(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = &create(&api, json!({})).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("a.js").display().to_string();
+    std::fs::write(&file, "require('fs').writeFileSync('4', ''); setTimeout(() => {}, 60_000)").expect("a file");
+    let url = server.url().to_owned();
+    let rds = Rds { url: &url };
+    let programs = [
+        rds.spawn(&["exec", vm, "--", "touch 1; sleep 60"]),
+        rds.spawn(&["exec", "-it", vm, "--", "touch 2; sleep 60"]),
+        rds.spawn(&["--json", "exec", vm, "--timeout", "70000", "--", "touch 3; sleep 60"]),
+        rds.spawn(&["run-js", vm, &file, "--timeout", "70000"]),
+    ];
+    let begun = Instant::now();
+    while api.exec(vm, "ls 1 2 3 4").await["exitCode"] != 0 {
+        assert!(begun.elapsed().as_secs() < 60, "they do not begin");
+    }
+    server.kill();
+    for program in programs {
+        let ended = timeout(Duration::from_secs(20), program.wait_with_output()).await.expect("it ends");
+        let ended = ended.expect("it ends");
+        assert_eq!(ended.status.code(), Some(125), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("rds: "), "{ended:?}");
+    }
+}
+
 async fn doctor_and_completions_need_no_server(_: &World) {
     let rds = Rds { url: "http://127.0.0.1:1" };
     let doctor = rds.run(&["--json", "doctor"]).await;
@@ -173,12 +238,12 @@ async fn up_keeps_its_key_and_starts_again_quickly(world: &World) {
     let root = tempfile::Builder::new().prefix("rds-u").tempdir_in("/tmp").expect("a directory");
     let mut keys = Vec::new();
     for start in 0..2 {
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rds"));
         command.args(["--json", "up", "--port", "0"]).kill_on_drop(true);
         command.env("STORAGE_ROOT", root.path()).env("RDS_AGENT_PATH", &world.found.agent);
         command.envs(world.found.image_settings());
-        let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("rds runs");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("rds runs");
         let mut said = String::new();
         let mut stdout = tokio::io::BufReader::new(child.stdout.take().expect("a pipe"));
         while !said.trim_end().ends_with('}') {
