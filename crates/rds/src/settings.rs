@@ -13,6 +13,9 @@ pub(crate) const API_KEY_FILE: &str = "api-key";
 /// File in the storage root with the administrator's password that `rds up` made.
 pub(crate) const ADMIN_PASSWORD_FILE: &str = "admin-password";
 
+/// File in the storage root with the key that `rds up` made to seal VMs' secrets with.
+pub(crate) const VM_SECRET_KEY_FILE: &str = "vm-secret-key";
+
 /// Who signs in with that password.
 pub(crate) const ADMIN_EMAIL: &str = "admin@localhost";
 
@@ -64,6 +67,11 @@ pub(crate) fn new_api_key() -> String {
 /// A new password with 128 random bits.
 pub(crate) fn new_password() -> String {
     hex(&rand::random::<[u8; 16]>())
+}
+
+/// A new key to seal secrets with, of 256 random bits.
+pub(crate) fn new_vm_secret_key() -> String {
+    hex(&rand::random::<[u8; 32]>())
 }
 
 fn hex(bytes: &[u8]) -> String {

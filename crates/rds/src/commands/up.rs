@@ -10,7 +10,7 @@ use super::serve::{Server, log_to_stderr};
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
-use crate::settings::{self, ADMIN_EMAIL, ADMIN_PASSWORD_FILE, API_KEY_FILE};
+use crate::settings::{self, ADMIN_EMAIL, ADMIN_PASSWORD_FILE, API_KEY_FILE, VM_SECRET_KEY_FILE};
 use crate::{output, progress};
 
 /// The server's settings; what is not set is made and kept in the storage root.
@@ -46,7 +46,7 @@ impl Up {
     }
 }
 
-/// Fills in the key and the password that nobody set, and gives the key.
+/// Fills in the keys and the password that nobody set, and gives the API key.
 fn keep_secrets(config: &mut Config) -> Result<String, CliError> {
     let root = &config.storage.storage_root;
     std::fs::create_dir_all(root).map_err(CliError::file(root))?;
@@ -54,6 +54,10 @@ fn keep_secrets(config: &mut Config) -> Result<String, CliError> {
         let password = settings::secret_file(&root.join(ADMIN_PASSWORD_FILE), settings::new_password)?;
         config.auth.admin_email = Some(ADMIN_EMAIL.to_owned());
         config.auth.admin_password = Some(SecretString::from(password));
+    }
+    if config.auth.vm_secret_key.is_none() {
+        let key = settings::secret_file(&root.join(VM_SECRET_KEY_FILE), settings::new_vm_secret_key)?;
+        config.auth.vm_secret_key = Some(SecretString::from(key));
     }
     if let Some(key) = &config.auth.api_key {
         return Ok(key.expose_secret().to_owned());
