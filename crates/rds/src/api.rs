@@ -25,9 +25,49 @@ pub(crate) struct Vm {
     /// The image it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image_id: Option<String>,
+    /// The providers it may call.
+    #[serde(default)]
+    pub(crate) peer_links: Vec<PeerLink>,
     /// Everything else.
     #[serde(flatten)]
     pub(crate) rest: Map<String, Value>,
+}
+
+/// A link to a provider.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PeerLink {
+    /// The provider's name in the VM.
+    pub(crate) alias: String,
+    /// The provider.
+    pub(crate) vm_id: String,
+    /// `hidden` or `mounted`.
+    pub(crate) source_mode: String,
+    /// What the VM may do with it; everything that its manifest declares if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) policy: Option<Value>,
+}
+
+/// A call that waits for a person.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PendingCall {
+    /// What an answer names.
+    pub(crate) id: String,
+    /// When it came (RFC 3339).
+    pub(crate) requested_at: String,
+    /// The VM that calls.
+    pub(crate) consumer: String,
+    /// The alias it calls.
+    pub(crate) alias: String,
+    /// The VM behind the alias.
+    pub(crate) provider: String,
+    /// The module, relative to `/workspace`.
+    pub(crate) module: String,
+    /// The export.
+    pub(crate) export: String,
+    /// The arguments.
+    pub(crate) args: Vec<Value>,
 }
 
 /// What a new VM shall be.
@@ -60,6 +100,9 @@ pub(crate) struct CreateVm {
     /// Secrets as `KEY=value`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) secret_env: Vec<String>,
+    /// Links to providers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) peer_links: Vec<PeerLink>,
 }
 
 /// What a finished program left.

@@ -5,7 +5,7 @@ use rds_manager::config;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, run, secrets, serve, up, vm};
+use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, up, vm};
 use crate::error::CliError;
 use crate::settings;
 
@@ -59,15 +59,18 @@ enum Command {
     Image(image::Image),
     /// Make, list and revoke API keys (signs in as the administrator)
     ApiKey(api_key::ApiKey),
+    /// List, sync and change what VMs are linked to; approve calls
+    #[command(subcommand)]
+    Peers(peers::Peers),
     /// List, export and verify the log of calls between VMs
     #[command(subcommand)]
     Audit(audit::Audit),
-    /// Change the key that VMs' secrets are sealed with
+    /// Replace a VM's secrets; change the key that those of all VMs are sealed with
     #[command(subcommand)]
     Secrets(secrets::Secrets),
     /// Check what this machine needs, and say how to get it
     Doctor(Box<doctor::Doctor>),
-    /// Make a VM, run a small TypeScript and JavaScript program in it, remove it
+    /// Show the product in a minute: code in a VM, and code that calls an SDK in another VM, which has the credentials
     Demo(demo::Demo),
     /// Measure, each figure beside its floor
     Bench(bench::Bench),
@@ -99,6 +102,7 @@ impl Cli {
             Command::Cp(cp) => cp.run(shared).await,
             Command::Image(image) => image.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
+            Command::Peers(peers) => peers.run(shared).await,
             Command::Audit(audit) => audit.run(shared).await,
             Command::Secrets(secrets) => secrets.run(shared).await,
             Command::Demo(demo) => demo.run(shared).await,

@@ -53,9 +53,13 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Text of a guest made harmless for a terminal: control characters are shown, not sent.
+/// Text of a guest made harmless for a terminal: control characters, and those that change how their neighbours are
+/// shown, are spelled out.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+    let harmless = |c: char| {
+        !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+    };
+    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! `rds secrets`: the key that VMs' secrets are sealed with.
+//! `rds secrets`: a VM's secrets, and the key that those of all VMs are sealed with.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use rds_manager::{Config, secrets};
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::json;
 
+use super::secret_source::SecretSource;
 use super::serve::chain;
 use crate::cli::Shared;
 use crate::error::CliError;
@@ -15,8 +17,19 @@ use crate::output;
 /// What to do with them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Secrets {
+    /// Replace all secrets of a VM without a restart; prints its id
+    Set(Set),
     /// Seal all VMs' secrets with VM_SECRET_KEY instead of VM_SECRET_KEY_OLD, while no server runs
     Rekey(Box<Rekey>),
+}
+
+/// Programs and calls that begin afterwards have the new ones; secrets that are not named again are gone.
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    /// The VM: its id, the beginning of its id, or its name
+    vm: String,
+    #[command(flatten)]
+    source: SecretSource,
 }
 
 /// The variable with the old key. There is no flag for it: other users can see flags.
@@ -36,20 +49,45 @@ pub(crate) struct Rekey {
 impl Secrets {
     /// Does it.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
-        let Self::Rekey(rekey) = self;
-        let old = rekey.old_key()?;
-        let config = rekey.config.validated().map_err(|error| CliError::Usage(error.to_string()))?;
-        let done = secrets::rekey(&config, &old).await.map_err(|error| CliError::Failed(chain(&error)))?;
-        if shared.json {
-            output::json(&json!({ "changed": done.changed, "already": done.already }));
-        } else {
-            output::line(&format!("sealed anew: {}; sealed with this key already: {}", done.changed, done.already));
+        match self {
+            Self::Set(set) => set.run(shared).await?,
+            Self::Rekey(rekey) => rekey.run(shared.json).await?,
         }
         Ok(0)
     }
 }
 
+impl Set {
+    async fn run(self, shared: &Shared) -> Result<(), CliError> {
+        if self.source.is_empty() {
+            return Err(CliError::Usage("name the new secrets with --secret or --secret-file".into()));
+        }
+        let body = json!({ "secretEnv": self.source.read()? });
+        let client = shared.client()?;
+        let id = client.find_vm(&self.vm).await?;
+        client.send(client.request(Method::PUT, &["v1", "vms", &id, "secrets"]).json(&body)).await?;
+        if shared.json {
+            output::json(&json!({ "changed": id }));
+        } else {
+            output::line(&id);
+        }
+        Ok(())
+    }
+}
+
 impl Rekey {
+    async fn run(self, json: bool) -> Result<(), CliError> {
+        let old = self.old_key()?;
+        let config = self.config.validated().map_err(|error| CliError::Usage(error.to_string()))?;
+        let done = secrets::rekey(&config, &old).await.map_err(|error| CliError::Failed(chain(&error)))?;
+        if json {
+            output::json(&json!({ "changed": done.changed, "already": done.already }));
+        } else {
+            output::line(&format!("sealed anew: {}; sealed with this key already: {}", done.changed, done.already));
+        }
+        Ok(())
+    }
+
     fn old_key(&self) -> Result<SecretString, CliError> {
         let given = match &self.old_key_file {
             Some(file) => {

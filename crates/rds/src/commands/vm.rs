@@ -1,10 +1,14 @@
 //! `rds vm`: the life of a VM.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use crate::api::{self, CreateVm, Log};
+use super::peers::read_policy;
+use super::secret_source::SecretSource;
+use crate::api::{self, CreateVm, Log, PeerLink};
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
@@ -71,7 +75,7 @@ pub(crate) struct Create {
     #[arg(long)]
     name: Option<String>,
     /// Label; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = pair)]
     labels: Vec<(String, String)>,
     /// Image: its id, the beginning of its id, or its name [default: the server's default image]
     #[arg(long)]
@@ -82,13 +86,18 @@ pub(crate) struct Create {
     /// Let the VM reach what --allow-ip names
     #[arg(long)]
     internet: bool,
-    /// Name of a variable of this process's environment to give to the VM as a secret; may be repeated
-    #[arg(long = "secret", value_name = "NAME")]
-    secrets: Vec<String>,
+    #[command(flatten)]
+    secrets: SecretSource,
+    /// Provider whose SDK the VM's code may call under this alias, and with :mounted see the files of; may be repeated
+    #[arg(long = "peer", value_name = "ALIAS=VM[:mounted]", value_parser = pair)]
+    peers: Vec<(String, String)>,
+    /// File with the policy of a --peer as JSON, or - for standard input; may be repeated
+    #[arg(long = "peer-policy", value_name = "ALIAS=FILE", value_parser = pair)]
+    policies: Vec<(String, String)>,
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
-    text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("not KEY=VALUE".to_owned())
+fn pair(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("there is no =".to_owned())
 }
 
 impl Vm {
@@ -114,6 +123,7 @@ impl Create {
             Some(image) => Some(client.find_image(image).await?),
             None => None,
         };
+        let peer_links = links(client, &self.peers, &self.policies).await?;
         let wish = CreateVm {
             peer_links: Vec::new(),
             cpu: self.cpu,
@@ -124,7 +134,8 @@ impl Create {
             disk_size_mb: self.disk,
             name: self.name,
             labels: self.labels.into_iter().map(|(key, value)| (key, Value::String(value))).collect(),
-            secret_env: self.secrets.iter().map(|name| secret(name)).collect::<Result<_, _>>()?,
+            secret_env: self.secrets.read()?,
+            peer_links,
         };
         let vm = progress::step("create the VM", client.create_vm(&wish)).await?;
         if json {
@@ -136,14 +147,24 @@ impl Create {
     }
 }
 
-/// Secrets come from the environment, for other users of the machine can see arguments.
-fn secret(name: &str) -> Result<String, CliError> {
-    match std::env::var(name) {
-        Ok(value) => Ok(format!("{name}={value}")),
-        Err(_) => {
-            Err(CliError::Usage(format!("there is no variable `{name}` in the environment to take a secret from")))
-        }
+/// The links that `--peer` and `--peer-policy` name.
+async fn links(
+    client: &Client,
+    peers: &[(String, String)],
+    policies: &[(String, String)],
+) -> Result<Vec<PeerLink>, CliError> {
+    let mut links = Vec::new();
+    for (alias, vm) in peers {
+        let (vm, source_mode) = vm.strip_suffix(":mounted").map_or((vm.as_str(), "hidden"), |vm| (vm, "mounted"));
+        let (vm_id, source_mode) = (client.find_vm(vm).await?, source_mode.to_owned());
+        links.push(PeerLink { alias: alias.clone(), vm_id, source_mode, policy: None });
     }
+    for (alias, file) in policies {
+        let link = links.iter_mut().find(|link| link.alias == *alias);
+        let link = link.ok_or_else(|| CliError::Usage(format!("--peer-policy: there is no --peer {alias}=...")))?;
+        link.policy = Some(read_policy(Path::new(file))?);
+    }
+    Ok(links)
 }
 
 async fn list(client: &Client, json: bool) -> Result<(), CliError> {
