@@ -13,7 +13,7 @@ run: ## Install what is missing, build, and start the server with a default imag
 	@exec target/release/rds up
 
 .PHONY: demo
-demo: ## Run a small program in a VM of the server that runs
+demo: ## Run code in a VM of the server that runs, and code that calls an SDK in another VM
 	@scripts/prerequisites.sh run
 	@scripts/build.sh release
 	@exec target/release/rds demo

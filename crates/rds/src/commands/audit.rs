@@ -113,11 +113,15 @@ impl Ls {
             return Ok(());
         }
         let entries = page.get("entries").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-        let heading = ["#", "TIME", "CONSUMER", "ALIAS", "MODULE", "EXPORT", "OUTCOME", "MS", "RULE"];
-        output::line(&output::table(&heading, &rows));
+        output::line(&table(entries));
         Ok(())
     }
+}
+
+/// Records as a person reads them.
+pub(super) fn table(entries: &[Value]) -> String {
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    output::table(&["#", "TIME", "CONSUMER", "ALIAS", "MODULE", "EXPORT", "OUTCOME", "MS", "STRUCK", "RULE"], &rows)
 }
 
 /// The id of a VM; what no VM is called may be the id of one that is gone.
@@ -134,7 +138,8 @@ fn row(entry: &Value) -> Vec<String> {
     let number = |field| entry.get(field).and_then(Value::as_u64).unwrap_or_default();
     let ms = format!("{:.1}", number("durationUs") as f64 / 1000.0);
     let texts = ["time", "consumer", "alias", "module", "export", "outcome"].map(text);
-    [vec![number("sequence").to_string()], texts.to_vec(), vec![ms, text("rule")]].concat()
+    [vec![number("sequence").to_string()], texts.to_vec(), vec![ms, number("strikes").to_string(), text("rule")]]
+        .concat()
 }
 
 fn export_request(client: &Client) -> RequestBuilder {

@@ -22,6 +22,7 @@ cases![
     the_demo_shows_and_leaves_nothing,
     an_interrupted_demo_leaves_nothing,
     a_program_that_is_lost_ends_with_125,
+    peers_are_linked_changed_and_approved,
     doctor_and_completions_need_no_server,
     up_keeps_its_key_and_starts_again_quickly,
 ];
@@ -165,11 +166,79 @@ async fn api_keys_are_made_and_revoked(world: &World) {
 }
 
 async fn the_demo_shows_and_leaves_nothing(world: &World) {
-    let server = world.own_server(&[]).await;
+    let server = world.own_server(&[("VM_SECRET_KEY", "words")]).await;
     let rds = Rds { url: server.url() };
     let results = rds.json(&["demo"]).await;
     assert_eq!(results["run-ts"]["items"], 6, "{results}");
     assert_eq!(results["run-js"]["items"], 4, "{results}");
+    let (seen, calls) = (&results["peers"]["consumer"], &results["peers"]["audit"]);
+    assert_eq!((&seen["hasToken"], &seen["unread"][0]["from"]), (&json!(false), &json!("ada@example.org")), "{seen}");
+    let struck = "Error: 401 from the mail server: no mailbox archive for Bearer [redacted]";
+    assert_eq!((seen["thrown"].as_str(), calls[1]["strikes"].as_u64()), (Some(struck), Some(1)), "{results}");
+    let outcomes: Vec<&Value> = calls.as_array().expect("a list").iter().map(|call| &call["outcome"]).collect();
+    assert_eq!(outcomes, ["refused", "threw", "returned"], "{calls}");
+    server.assert_no_trace().await;
+}
+
+async fn peers_are_linked_changed_and_approved(world: &World) {
+    let server = world.own_server(&[("VM_SECRET_KEY", "words")]).await;
+    let rds = Rds { url: server.url() };
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+        std::fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let manifest = json!({"sdk": {"name": "Echo", "description": "d"}, "modules": [{"path": "echo.mjs", "exports": [{
+        "name": "secret", "description": "d", "params": [], "returns": {"description": "r", "schema": {}},
+        "examples": [{"description": "e", "code": "await secret()"}]}]}]});
+    file("sdk/.rds-peer/manifest.json", &manifest.to_string());
+    file("sdk/echo.mjs", "export const secret = () => process.env.SHORT;");
+    let secrets = file("secrets", "# a comment\n\nSHORT=a = b\n");
+    let policy = file("policy.json", r#"{"require": "approval", "maxSeconds": 60}"#);
+    let program = file(
+        "app.mjs",
+        "import { secret } from '/workspace/peers/echo/proxy/echo.mjs';\n\
+         result.set(await secret().catch((error) => error.message));",
+    );
+
+    rds.ok(&["vm", "create", "--name", "sdk", "--mem", "256", "--secret-file", &secrets]).await;
+    rds.ok(&["cp", &dir.path().join("sdk").display().to_string(), "sdk:/workspace"]).await;
+    let link = ["--peer", "echo=sdk:mounted", "--peer-policy", &format!("echo={policy}")];
+    let app = rds.ok(&[&["vm", "create", "--name", "app", "--mem", "256"], &link[..]].concat()).await;
+    let links = rds.json(&["peers", "ls", "app"]).await;
+    assert_eq!(
+        (&links[0]["sourceMode"], &links[0]["policy"]["maxSeconds"]),
+        (&json!("mounted"), &json!(60)),
+        "{links}"
+    );
+
+    let run = ["run-js", "app", &program];
+    for (answer, expected) in [("deny", "A person denied the call"), ("approve", "a = b")] {
+        let answered = async {
+            let waiting = loop {
+                let waiting = rds.json(&["peers", "approvals"]).await;
+                if waiting[0]["id"].is_string() {
+                    break waiting;
+                }
+            };
+            let id = waiting[0]["id"].as_str().expect("an id");
+            assert!(rds.ok(&["peers", "approvals"]).await.ends_with("echo.mjs#secret()"));
+            rds.ok(&["peers", "approvals", answer, id]).await;
+        };
+        let (ran, ()) = tokio::join!(rds.json(&run), answered);
+        assert_eq!(ran["result"], expected, "{ran}");
+    }
+
+    rds.ok(&["peers", "set", "app", "echo", "--source-mode", "hidden", "--policy", &file("none.json", "{}")]).await;
+    assert_eq!(rds.run(&["exec", "app", "--", "ls", "/workspace/peers/echo/source"]).await.status.code(), Some(2));
+    assert_eq!(rds.run(&["secrets", "set", "sdk"]).await.status.code(), Some(2));
+    rds.ok(&["secrets", "set", "sdk", "--secret-file", &file("secrets", "SHORT=c")]).await;
+    assert_eq!(rds.json(&run).await["result"], "c");
+    assert_eq!(rds.json(&["peers", "sync", "app"]).await["synced"], app);
+    assert_eq!(rds.run(&["peers", "set", "app", "none", "--source-mode", "hidden"]).await.status.code(), Some(5));
+    rds.ok(&["vm", "rm", "app", "sdk"]).await;
     server.assert_no_trace().await;
 }
 
@@ -236,7 +305,7 @@ async fn doctor_and_completions_need_no_server(_: &World) {
 
 async fn up_keeps_its_key_and_starts_again_quickly(world: &World) {
     let root = tempfile::Builder::new().prefix("rds-u").tempdir_in("/tmp").expect("a directory");
-    let mut keys = Vec::new();
+    let (mut keys, mut seals) = (Vec::new(), Vec::new());
     for start in 0..2 {
         let begun = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_rds"));
@@ -256,7 +325,9 @@ async fn up_keeps_its_key_and_starts_again_quickly(world: &World) {
         let reply = reqwest::Client::new().get(format!("{url}/v1/vms")).header("x-api-key", key).send().await;
         assert_eq!(reply.expect("a reply").status().as_u16(), 200);
         keys.push(key.to_owned());
+        seals.push(std::fs::read_to_string(root.path().join("vm-secret-key")).expect("a key"));
         child.kill().await.expect("it ends");
     }
-    assert_eq!(keys[0], keys[1]);
+    assert_eq!((&keys[0], &seals[0]), (&keys[1], &seals[1]));
+    assert_eq!(seals[0].trim().len(), 64);
 }
