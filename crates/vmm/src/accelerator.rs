@@ -81,6 +81,14 @@ impl Choice {
     }
 }
 
+/// What the host's processors are and can do, as a guest under KVM sees it.
+pub(crate) fn processor() -> String {
+    const FIELDS: [&str; 5] = ["vendor_id", "cpu family", "model\t", "stepping", "flags"];
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = text.lines().take_while(|line| !line.is_empty());
+    first.filter(|line| FIELDS.iter().any(|field| line.starts_with(field))).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,9 @@ use uuid::Uuid;
 pub struct VmId(Uuid);
 
 impl VmId {
+    /// Nobody's: no VM ever gets it.
+    pub(crate) const NONE: Self = Self(Uuid::nil());
+
     /// A new identity.
     #[expect(clippy::new_without_default, reason = "two calls give two identities; a default would hide that")]
     pub fn new() -> Self {
@@ -72,6 +75,8 @@ pub struct MachineSpec {
     /// Needs root. It owns no file and needs to reach none but the monitor's own, the kernel and the initramfs, which
     /// it must have permission to read (whatever directories they are in).
     pub user: Option<u32>,
+    /// Whether it has time: the machine then gets only what others leave of the processors.
+    pub background: bool,
 }
 
 /// A snapshot of a machine's memory and devices, as files in a directory.
@@ -159,6 +164,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Which one this is.
     fn description(&self) -> &Description;
 
+    /// What a snapshot depends on besides its machine's spec: two drivers with the same text can restore each other's
+    /// snapshots.
+    fn fingerprint(&self) -> String;
+
     /// Starts a machine from its kernel. Returns when its processor runs; the guest is still booting.
     ///
     /// The process outlives the caller. On an error nothing is left running.
@@ -168,7 +177,7 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// stay in place while the machine lives.
     ///
     /// `spec` must have the snapshot's processors, memory size, kernel and image; its disk may have another size.
-    /// On an error nothing is left running.
+    /// Device state that is not as it was written is refused. On an error nothing is left running.
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError>;
 
     /// Stops the processors. Does nothing to a machine that is paused.
@@ -179,6 +188,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
 
     /// Saves memory and devices of a paused machine into an empty directory. The machine stays paused.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
+
+    /// Whether the guest has opened its side of both directions of the channel. Asking does not touch the channel: a
+    /// machine that was snapshotted then has no history.
+    async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError>;
 
     /// Opens one direction of the guest channel. At most one stream per direction is open at a time.
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError>;

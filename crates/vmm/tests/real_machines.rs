@@ -63,6 +63,7 @@ async fn bench() -> Bench {
         dir,
         // The temporary directory is closed to it: it gets in through open descriptors alone.
         user: rustix::process::getuid().is_root().then_some(212_345),
+        background: false,
     };
     make_room(&spec, 64 << 20);
     Bench { hypervisor, parent, spec }
@@ -158,7 +159,11 @@ async fn clones_start_from_a_snapshot_with_disks_of_other_sizes() {
     let bench = bench().await;
     let (hypervisor, spec) = (&bench.hypervisor, &bench.spec);
     hypervisor.boot(spec).await.unwrap();
-    drop(bench.greet(&spec.dir, History::Fresh).await);
+    let begun = Instant::now();
+    while !hypervisor.is_listening(&spec.dir).await.unwrap() {
+        assert!(begun.elapsed() < LIMIT, "the agent does not listen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let snapshot = SnapshotDir(bench.parent.path().join("snapshot"));
     std::fs::create_dir(&snapshot.0).unwrap();
     assert!(hypervisor.snapshot(&spec.dir, &snapshot).await.is_err(), "it runs");
@@ -167,7 +172,7 @@ async fn clones_start_from_a_snapshot_with_disks_of_other_sizes() {
     hypervisor.snapshot(&spec.dir, &snapshot).await.unwrap();
     eprintln!("measured: snapshot {:?}", begun.elapsed());
     hypervisor.resume(&spec.dir).await.unwrap();
-    drop(bench.greet(&spec.dir, History::Used).await);
+    drop(bench.greet(&spec.dir, History::Fresh).await);
     hypervisor.kill(&spec.dir).await.unwrap();
 
     for disk_mib in [64, 128, 512] {
@@ -178,10 +183,22 @@ async fn clones_start_from_a_snapshot_with_disks_of_other_sizes() {
         let begun = Instant::now();
         hypervisor.restore(&clone, &snapshot).await.unwrap();
         let restored = begun.elapsed();
-        drop(bench.greet(&clone.dir, History::Used).await);
+        drop(bench.greet(&clone.dir, History::Fresh).await);
         eprintln!("measured: restored {restored:?}, first answer {:?}", begun.elapsed());
     }
     assert_eq!(hypervisor.find(bench.parent.path()).await.len(), 3);
+
+    let id = VmId::new();
+    let dir = bench.parent.path().join(id.to_string());
+    let clone = MachineSpec { id, disk: dir.join("disk"), dir, ..spec.clone() };
+    make_room(&clone, 64 << 20);
+    let state = snapshot.0.join("state");
+    let mut bytes = std::fs::read(&state).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&state, bytes).unwrap();
+    let error = hypervisor.restore(&clone, &snapshot).await.unwrap_err();
+    assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(!hypervisor.is_running(&clone.dir).await);
 }
 
 #[tokio::test]

@@ -154,6 +154,7 @@ impl Host {
             disk,
             dir,
             user: self.own_users.then_some(FIRST_UID + vm.host_index),
+            background: false,
         })
     }
 

@@ -26,6 +26,14 @@ impl Hypervisor for NoHypervisor {
         Err(HypervisorError::NotRunning)
     }
 
+    fn fingerprint(&self) -> String {
+        String::new()
+    }
+
+    async fn is_listening(&self, _: &Path) -> Result<bool, HypervisorError> {
+        Err(HypervisorError::NotRunning)
+    }
+
     async fn restore(&self, _: &MachineSpec, _: &SnapshotDir) -> Result<(), HypervisorError> {
         Err(HypervisorError::NotRunning)
     }

@@ -10,7 +10,7 @@ use crate::accelerator::Accelerator;
 use crate::hypervisor::VmId;
 
 /// Numbers of the descriptors that the process inherits. It opens no path but its own firmware.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Descriptors {
     pub(super) kernel: RawFd,
     pub(super) initramfs: RawFd,

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit, setsid, umask};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setpriority_process, setrlimit, setsid, umask};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::process::{Child, Command};
 
@@ -107,11 +107,20 @@ impl Credentials {
     }
 }
 
+/// Who a process is on the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Role {
+    /// Whom it runs as; this user if `None`.
+    pub(super) credentials: Option<Credentials>,
+    /// Whether it yields the processors to all others.
+    pub(super) background: bool,
+}
+
 /// Starts `program` in a session of its own, with nothing of the manager's but what it inherits.
 pub(super) fn start(
     program: &Path,
     arguments: &[String],
-    credentials: Option<Credentials>,
+    role: Role,
     inheritance: Inheritance,
 ) -> Result<Child, HypervisorError> {
     let numbers = inheritance.numbers();
@@ -121,23 +130,26 @@ pub(super) fn start(
     command.args(arguments).current_dir("/").env_clear();
     command.stdin(Stdio::null()).stdout(clone(stdout)?).stderr(clone(stderr)?);
     // The descriptors' owner, `inheritance`, lives until after `spawn`.
-    confine(&mut command, numbers, credentials);
+    confine(&mut command, numbers, role);
     let child = Command::from(command).spawn();
     drop(inheritance);
     child.map_err(|source| HypervisorError::Spawn { program: program.into(), source })
 }
 
-/// Makes `command` start a session of its own as `credentials` (as this user if `None`), with the descriptors `inherited`.
-pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, credentials: Option<Credentials>) {
-    let prepare = move || prepare(&inherited, credentials);
+/// Makes `command` start a session of its own in `role`, with the descriptors `inherited`.
+pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, role: Role) {
+    let prepare = move || prepare(&inherited, role);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
     // libc's wrappers (rustix) and allocates nothing.
     unsafe { command.pre_exec(prepare) };
 }
 
 /// What a process does to itself before it becomes QEMU.
-fn prepare(inherited: &[RawFd], credentials: Option<Credentials>) -> io::Result<()> {
+fn prepare(inherited: &[RawFd], role: Role) -> io::Result<()> {
     setsid()?;
+    if role.background {
+        yield_processors()?;
+    }
     umask(rustix::fs::Mode::from_raw_mode(0o077));
     // A core dump would hold the guest's secrets.
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
@@ -146,10 +158,20 @@ fn prepare(inherited: &[RawFd], credentials: Option<Credentials>) -> io::Result<
         let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
         fcntl_setfd(descriptor, FdFlags::empty())?;
     }
-    if let Some(credentials) = credentials {
+    if let Some(credentials) = role.credentials {
         credentials.assume()?;
     }
     Ok(set_no_new_privs(true)?)
+}
+
+/// Where sessions are scheduled as groups, a process's own priority counts only within its session.
+fn yield_processors() -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags};
+    setpriority_process(None, 19)?;
+    if let Ok(group) = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        rustix::io::write(&group, b"19")?;
+    }
+    Ok(())
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<File, HypervisorError> {

@@ -28,11 +28,11 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
-use crate::accelerator::{Accelerator, Choice, Wish};
+use crate::accelerator::{self, Accelerator, Choice, Wish};
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
 
-use arguments::{Arguments, Memory};
-use launch::{Credentials, Inheritance, io_error};
+use arguments::{Arguments, Descriptors, Memory};
+use launch::{Credentials, Inheritance, Role, io_error};
 use probe::Probe;
 use process::Process;
 use qmp::Qmp;
@@ -118,7 +118,8 @@ impl Qemu {
             incoming,
         };
         let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
-        let mut child = launch::start(&self.program, &arguments.render(), credentials, inheritance)?;
+        let role = Role { credentials, background: spec.background };
+        let mut child = launch::start(&self.program, &arguments.render(), role, inheritance)?;
         if let Some(pid) = child.id() {
             // Without the file the process is found by a search, only more slowly.
             if let Err(error) = process::record(&spec.dir, pid) {
@@ -155,6 +156,26 @@ impl Hypervisor for Qemu {
         &self.description
     }
 
+    fn fingerprint(&self) -> String {
+        let processor = match self.accelerator {
+            Accelerator::Kvm => accelerator::processor(),
+            Accelerator::Tcg => String::new(),
+        };
+        let arguments = Arguments {
+            id: VmId::NONE,
+            vcpus: 1,
+            mem_mib: 128,
+            accelerator: self.accelerator,
+            version: self.version,
+            // Two measurements differ by a few kHz.
+            tsc_khz: self.tsc_khz.saturating_add(500) / 1000 * 1000,
+            descriptors: Descriptors::default(),
+            memory: Memory::Fresh,
+            incoming: false,
+        };
+        format!("{}\n{}\n{processor}", self.version, arguments.render().join(" "))
+    }
+
     async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError> {
         self.start(spec, None)?;
         self.bring_up(&spec.dir, async { Qmp::open(&spec.dir).await.map(drop) }).await
@@ -165,7 +186,12 @@ impl Hypervisor for Qemu {
         let (templates, memory) = (Arc::clone(&self.templates), snapshot::memory(snapshot));
         let (version, own_user) = (self.version, spec.user.is_none());
         let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version, own_user)).await;
-        let memory = opened.map_err(std::io::Error::other).flatten();
+        let bytes = u64::from(spec.mem_mib) << 20;
+        let whole = |memory: File| match memory.metadata()?.len() {
+            length if length == bytes => Ok(memory),
+            length => Err(std::io::Error::other(format!("it has {length} bytes, not {bytes}"))),
+        };
+        let memory = opened.map_err(std::io::Error::other).flatten().and_then(whole);
         self.start(spec, Some(memory.map_err(|source| io_error("the snapshot's memory", source))?))?;
         self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
     }
@@ -181,6 +207,15 @@ impl Hypervisor for Qemu {
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
         let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
         snapshot::save(dir, &process, to).await
+    }
+
+    async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
+        let devices = Qmp::open(dir).await?.execute("query-chardev", Value::Null).await?;
+        let open = |name: &str| {
+            let mut devices = devices.as_array().into_iter().flatten();
+            devices.any(|device| device["label"] == name && device["frontend-open"] == true)
+        };
+        Ok(open("in") && open("out"))
     }
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {

@@ -1,6 +1,6 @@
 //! Saving a machine and starting others from it.
 //!
-//! A snapshot is two files: `memory`, the guest's memory byte for byte, and `state`, its devices. Memory stays out of the
+//! A snapshot is two files: `memory`, the guest's memory byte for byte, and `state`, a digest and its devices. Memory stays out of the
 //! device state (`x-ignore-shared`), so a restore maps it instead of reading it. State goes through a socket that the
 //! manager copies from and to: every version of QEMU takes one, and the manager decides how large a snapshot gets.
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
@@ -72,26 +73,39 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
         return Err(io_error("device state", io::Error::other("it is too large")));
     }
     migrated(&mut qmp).await?;
-    tokio::fs::write(state(to), data).await.map_err(|source| io_error("writing device state", source))
+    tokio::fs::write(state(to), sealed(&data)).await.map_err(|source| io_error("writing device state", source))
 }
 
 /// Gives a machine that waits for it a snapshot's devices, and lets it run.
 ///
 /// The disk may have another size than the snapshot's: the guest is told the one it really has.
 pub(super) async fn load(dir: &Path, from: &SnapshotDir, disk_bytes: u64) -> Result<(), HypervisorError> {
-    let data = tokio::fs::read(state(from)).await.map_err(|source| io_error("reading device state", source))?;
+    let sealed = tokio::fs::read(state(from)).await;
+    let sealed = sealed.map_err(|source| io_error("reading device state", source))?;
+    let data = unsealed(&sealed).ok_or_else(|| io_error("device state", io::Error::other("it is damaged")))?;
     let mut qmp = Qmp::open(dir).await?;
     ignore_shared(&mut qmp).await?;
     let (mut ours, theirs) = pair()?;
     qmp.give(NAME, theirs.as_fd()).await?;
     drop(theirs);
     qmp.execute("migrate-incoming", json!({"uri": format!("fd:{NAME}")})).await?;
-    let write = timeout(STATE_LIMIT, tokio::io::AsyncWriteExt::write_all(&mut ours, &data)).await;
+    let write = timeout(STATE_LIMIT, tokio::io::AsyncWriteExt::write_all(&mut ours, data)).await;
     write.map_err(|_| HypervisorError::Timeout("loading device state"))?.map_err(|e| io_error("device state", e))?;
     drop(ours);
     migrated(&mut qmp).await?;
     qmp.execute("block_resize", json!({"node-name": "disk", "size": disk_bytes})).await?;
     qmp.execute("cont", Value::Null).await.map(drop)
+}
+
+/// The content of the state file: half of a device's state can crash the monitor in ways that are hard to tell.
+fn sealed(data: &[u8]) -> Vec<u8> {
+    [Sha256::digest(data).as_slice(), data].concat()
+}
+
+/// The device state in a state file that is as it was written.
+fn unsealed(file: &[u8]) -> Option<&[u8]> {
+    let (digest, data) = file.split_first_chunk::<32>()?;
+    (Sha256::digest(data).as_slice() == digest).then_some(data)
 }
 
 async fn ignore_shared(qmp: &mut Qmp) -> Result<(), HypervisorError> {
@@ -159,6 +173,16 @@ pub(super) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn damaged_state_is_known() {
+        let mut file = sealed(b"devices");
+        assert_eq!(unsealed(&file), Some(b"devices".as_slice()));
+        assert_eq!(unsealed(&file[..file.len() - 1]), None);
+        file[33] ^= 1;
+        assert_eq!(unsealed(&file), None);
+        assert_eq!(unsealed(b"short"), None);
+    }
 
     #[test]
     fn holes_stay_holes() {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::launch::{Credentials, confine};
+use super::launch::{Credentials, Role, confine};
 use super::version::Version;
 use crate::accelerator::Accelerator;
 
@@ -81,7 +81,8 @@ impl Probe<'_> {
         let mut command = std::process::Command::new(self.program);
         command.args(arguments(accelerator)).current_dir("/").env_clear();
         command.stdin(payload).stdout(Stdio::null()).stderr(Stdio::piped());
-        confine(&mut command, Vec::new(), self.user.map(|user| Credentials::of(user, accelerator)));
+        let credentials = self.user.map(|user| Credentials::of(user, accelerator));
+        confine(&mut command, Vec::new(), Role { credentials, background: false });
         let mut command = Command::from(command);
         let output = timeout(LIMIT, command.kill_on_drop(true).output()).await;
         let Ok(output) = output else { return Ok(Err("/dev/kvm is there, but a guest hangs in it".into())) };
