@@ -75,7 +75,7 @@ pub struct MachineSpec {
     /// Needs root. It owns no file and needs to reach none but the monitor's own, the kernel and the initramfs, which
     /// it must have permission to read (whatever directories they are in).
     pub user: Option<u32>,
-    /// Whether it has time: the machine then gets only what others leave of the processors.
+    /// Whether it has time: other machines then come before it on the processors.
     pub background: bool,
 }
 
