@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hypervisor;
 use crate::images::Images;
 use crate::rate_limit::RateLimits;
-use crate::secrets::Sealer;
+use crate::seeds::Seeds;
 use crate::storage::{self, Lock};
 use crate::store::Store;
 use crate::vms::Vms;
@@ -35,6 +35,8 @@ pub struct App {
     pub rate_limits: RateLimits,
     /// What VMs are made from.
     pub images: Arc<Images>,
+    /// What VMs start from without being booted.
+    pub seeds: Arc<Seeds>,
     /// The VMs.
     pub vms: Vms,
     /// Done when the server is to end; streams without an end of their own end then.
@@ -63,12 +65,27 @@ impl App {
         let auth = Auth::new(&config.auth, store.clone())?;
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
-        let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?;
-        let (images_too, activity_too, audit_too) = (Arc::clone(&images), activity.clone(), audit.clone());
-        let vms = Vms::start(hypervisor, &config, store.clone(), images_too, activity_too, audit_too, sealer).await?;
-        store.release_unfinished_idempotent().await?;
         let shutdown = CancellationToken::new();
-        Ok(Arc::new(Self { config, store, activity, audit, auth, rate_limits, images, vms, shutdown, _lock: lock }))
+        let (monitor, images_too) = (Arc::clone(&hypervisor), Arc::clone(&images));
+        let seeds = Seeds::start(monitor, &config.storage, &config.snapshots, images_too, shutdown.clone()).await?;
+        let (images_too, seeds_too) = (Arc::clone(&images), Arc::clone(&seeds));
+        let (activity_too, audit_too) = (activity.clone(), audit.clone());
+        let vms =
+            Vms::start(hypervisor, &config, store.clone(), images_too, seeds_too, activity_too, audit_too).await?;
+        store.release_unfinished_idempotent().await?;
+        Ok(Arc::new(Self {
+            config,
+            store,
+            activity,
+            audit,
+            auth,
+            rate_limits,
+            images,
+            seeds,
+            vms,
+            shutdown,
+            _lock: lock,
+        }))
     }
 }
 

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// indices count on from it.
 pub const FIRST_UID: u32 = 200_000;
 
+/// uid and gid of the monitor that makes seeds. At most one runs at a time.
+pub const SEED_UID: u32 = FIRST_UID - 1;
+
 /// What the driver needs to know, for this configuration.
 pub fn settings(config: &Config) -> Settings {
     let accelerator = match config.hypervisor.accelerator {

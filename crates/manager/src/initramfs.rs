@@ -15,7 +15,7 @@ use crate::images::ImageFiles;
 /// What was made, by what it was made of. One is made at a time: it takes some megabytes of memory for a moment, which
 /// many creates at once would multiply.
 #[derive(Debug, Default)]
-pub(super) struct Initramfs(Mutex<HashMap<[Option<Part>; 2], PathBuf>>);
+pub(crate) struct Initramfs(Mutex<HashMap<[Option<Part>; 2], PathBuf>>);
 
 /// One file, as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ impl Part {
 
 impl Initramfs {
     /// The file for an image.
-    pub(super) async fn path(&self, storage: &StorageConfig, image: &ImageFiles) -> Result<PathBuf> {
+    pub(crate) async fn path(&self, storage: &StorageConfig, image: &ImageFiles) -> Result<PathBuf> {
         let (agent, modules) = (storage.agent_path(), image.modules.clone());
         let parts = [Some(Part::of(&agent)?), modules.as_deref().map(Part::of).transpose()?];
         let mut made = self.0.lock().await;

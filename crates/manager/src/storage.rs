@@ -4,11 +4,17 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::config::StorageConfig;
 use crate::error::{Error, Result};
+
+/// How long the lock is waited for: a server that was killed while it started a machine leaves it for a moment to the
+/// process that was to become one.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(20);
 
 /// The storage root is this process's while this lives. The kernel takes the lock back when the process ends, however.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ pub fn prepare(config: &StorageConfig) -> Result<Lock> {
         }
         _ => {}
     }
-    for dir in [tmp, config.images_dir(), config.vms_dir()] {
+    for dir in [tmp, config.images_dir(), config.vms_dir(), config.seeds_dir()] {
         make_dir(&dir)?;
     }
     for dir in [config.templates_dir(), config.initramfs_dir()] {
@@ -51,7 +57,14 @@ pub fn lock(root: &Path) -> Result<Lock> {
     let path = root.join("lock");
     let fail = |error: io::Error| Error::internal(format!("cannot lock {}", path.display()), error);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let begun = Instant::now();
+    let taken = loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(POLL),
+            taken => break taken,
+        }
+    };
+    match taken {
         Ok(()) => Ok(Lock { _file: file }),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
             "another server is using {}: stop it, or give this one another STORAGE_ROOT",

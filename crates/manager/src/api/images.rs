@@ -18,6 +18,7 @@ use super::time::Time;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::images::{FileKind, Image};
+use crate::seeds::{Seeds, Status};
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -58,6 +59,30 @@ struct ImageBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     modules_uploaded_at: Option<Time>,
     checksums: Checksums,
+    /// How it is about the memory that VMs of this image start from.
+    seed_status: SeedStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "seed-img-7c1f2a90-5e0b-4a58-a7d8-0d6f7a3c9b11")]
+    seed_snapshot_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed_updated_at: Option<Time>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed_error: Option<String>,
+}
+
+/// Whether there is a seed of the size that every image gets.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum SeedStatus {
+    /// Seeds are off, or the image is not complete.
+    None,
+    /// It is being made.
+    Building,
+    /// VMs start from it.
+    Ready,
+    /// It could not be made; VMs are booted.
+    Error,
 }
 
 /// SHA-256 in hexadecimal of what was uploaded. Files that were given in place have none.
@@ -71,8 +96,14 @@ struct Checksums {
     modules: Option<String>,
 }
 
-impl From<Image> for ImageBody {
-    fn from(image: Image) -> Self {
+impl ImageBody {
+    fn of(image: Image, seeds: &Seeds) -> Self {
+        let (seed_status, seed_updated_at, seed_error) = match seeds.status(&image.id) {
+            Status::None => (SeedStatus::None, None, None),
+            Status::Building => (SeedStatus::Building, None, None),
+            Status::Ready(at) => (SeedStatus::Ready, Some(Time(at)), None),
+            Status::Failed { at, why } => (SeedStatus::Error, Some(Time(at)), Some(why)),
+        };
         let (kernel, rootfs, modules) =
             (image.file(FileKind::Kernel), image.file(FileKind::Rootfs), image.file(FileKind::Modules));
         Self {
@@ -89,6 +120,10 @@ impl From<Image> for ImageBody {
                 rootfs: rootfs.and_then(|file| file.sha256.clone()),
                 modules: modules.and_then(|file| file.sha256.clone()),
             },
+            seed_snapshot_id: matches!(seed_status, SeedStatus::Ready).then(|| format!("seed-{}", image.id)),
+            seed_status,
+            seed_updated_at,
+            seed_error,
             created_at: Time(image.created_at),
             id: image.id,
             name: image.name,
@@ -112,7 +147,7 @@ struct CreateImage {
     CallerErrors,
 ))]
 async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ImageBody>>> {
-    Ok(Json(app.images.list().await?.into_iter().map(ImageBody::from).collect()))
+    Ok(Json(app.images.list().await?.into_iter().map(|image| ImageBody::of(image, &app.seeds)).collect()))
 }
 
 /// Make an image without files
@@ -123,7 +158,7 @@ async fn list(State(app): State<Arc<App>>) -> Result<Json<Vec<ImageBody>>> {
 ))]
 async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateImage>) -> Result<(StatusCode, Json<ImageBody>)> {
     let image = app.images.create(&body.name, &body.description).await?;
-    Ok((StatusCode::CREATED, Json(image.into())))
+    Ok((StatusCode::CREATED, Json(ImageBody::of(image, &app.seeds))))
 }
 
 /// One image
@@ -133,7 +168,7 @@ async fn create(State(app): State<Arc<App>>, Json(body): Json<CreateImage>) -> R
     CallerErrors,
 ))]
 async fn get(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<ImageBody>> {
-    Ok(Json(app.images.get(&id).await?.into()))
+    Ok(Json(ImageBody::of(app.images.get(&id).await?, &app.seeds)))
 }
 
 /// Delete an image

@@ -27,6 +27,7 @@ mod replies;
 mod request_id;
 mod serve;
 mod sessions;
+mod snapshots;
 pub mod time;
 mod vms;
 
@@ -65,6 +66,7 @@ fn keyed_routes() -> OpenApiRouter<Arc<App>> {
         .merge(files::router())
         .merge(peers::router())
         .merge(images::router())
+        .merge(snapshots::router())
         .merge(admin::router())
         .merge(audit::router())
 }

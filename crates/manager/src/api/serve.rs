@@ -53,6 +53,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     if tokio::time::timeout(GRACE, app.audit.flush()).await.is_err() {
         tracing::error!("the last records of the audit log could not be written");
     }
+    app.seeds.close().await;
     app.store.close().await;
     Ok(())
 }

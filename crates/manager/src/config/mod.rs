@@ -10,7 +10,7 @@ mod parts;
 pub use file::{one_line, path_from, with_file};
 pub use parts::{
     AcceleratorChoice, AuthConfig, CloneMode, DatabaseConfig, Dialect, HttpConfig, HypervisorChoice, HypervisorConfig,
-    LimitsConfig, RateLimitsConfig, StorageConfig,
+    LimitsConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
 };
 
 use std::path::PathBuf;
@@ -44,6 +44,9 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub hypervisor: HypervisorConfig,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "as above")]
+    pub snapshots: SnapshotsConfig,
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub limits: LimitsConfig,

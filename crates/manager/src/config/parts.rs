@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, ValueEnum, value_parser};
+use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::{ArgAction, Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 use secrecy::SecretString;
 
@@ -111,6 +111,11 @@ impl StorageConfig {
         self.storage_root.join("tmp")
     }
 
+    /// Directory of the seeds.
+    pub fn seeds_dir(&self) -> PathBuf {
+        self.storage_root.join("seeds")
+    }
+
     /// Directory of the VMs' own directories.
     pub fn vms_dir(&self) -> PathBuf {
         self.storage_root.join("vms")
@@ -210,6 +215,22 @@ pub struct HypervisorConfig {
     /// Accelerator of the virtual machine monitor
     #[arg(long = "accelerator", id = "rds_accelerator", env = "RDS_ACCELERATOR", default_value = "auto")]
     pub accelerator: AcceleratorChoice,
+}
+
+/// How VMs start in the time of a function call.
+#[derive(Debug, Clone, Args)]
+pub struct SnapshotsConfig {
+    /// Whether VMs start from seeds: the memory of a booted, idle VM with nothing of any user in it
+    #[arg(long, env = "ENABLE_SNAPSHOTS", default_value_t = true, action = ArgAction::Set,
+          value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_snapshots: bool,
+    /// Virtual CPUs of the seed that is made as soon as an image is complete; other sizes are made after their first use
+    #[arg(long, env = "SNAPSHOT_TEMPLATE_CPU", default_value_t = 1, value_parser = value_parser!(u8).range(1..=32))]
+    pub snapshot_template_cpu: u8,
+    /// Its memory in MiB
+    #[arg(long, env = "SNAPSHOT_TEMPLATE_MEM_MB", default_value_t = 256,
+          value_parser = value_parser!(u32).range(128..=1_048_576))]
+    pub snapshot_template_mem_mb: u32,
 }
 
 /// How much callers may have.

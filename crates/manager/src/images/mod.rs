@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use crate::store::images::FileKind;
@@ -69,7 +70,7 @@ pub struct ImageFile {
     pub in_place: bool,
 }
 
-/// The files of a complete image. As long as this lives the image cannot be deleted.
+/// The files of a complete image. As long as one from [`Images::resolve`] lives the image cannot be deleted.
 #[derive(Debug, Clone)]
 pub struct ImageFiles {
     /// `img-…`.
@@ -80,7 +81,15 @@ pub struct ImageFiles {
     pub rootfs: PathBuf,
     /// A cpio archive, if the kernel needs modules.
     pub modules: Option<PathBuf>,
-    _hold: Arc<Hold>,
+    _hold: Option<Arc<Hold>>,
+}
+
+#[cfg(test)]
+impl ImageFiles {
+    /// Files of no service's.
+    pub(crate) fn unheld(id: &str, kernel: PathBuf, rootfs: PathBuf) -> Self {
+        Self { id: id.to_owned(), kernel, rootfs, modules: None, _hold: None }
+    }
 }
 
 /// The service.
@@ -93,6 +102,7 @@ pub struct Images {
     /// Taken by whoever changes an image or begins to use one, for the moment of doing so.
     change: tokio::sync::Mutex<()>,
     holds: Arc<Mutex<HashMap<String, usize>>>,
+    changes: watch::Sender<()>,
 }
 
 impl Images {
@@ -100,7 +110,13 @@ impl Images {
     pub async fn start(config: &StorageConfig, store: Store, activity: Activity) -> Result<Self> {
         in_place::register(config, &store).await?;
         let (dir, tmp) = (config.images_dir(), config.tmp_dir());
-        Ok(Self { store, activity, dir, tmp, change: tokio::sync::Mutex::default(), holds: Arc::default() })
+        let changes = watch::Sender::new(());
+        Ok(Self { store, activity, dir, tmp, change: tokio::sync::Mutex::default(), holds: Arc::default(), changes })
+    }
+
+    /// Changes whenever an image's files do.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// All images, oldest first.
@@ -170,6 +186,7 @@ impl Images {
         {
             tracing::warn!(%error, id, "cannot remove the files of a deleted image");
         }
+        self.changes.send_replace(());
         self.activity.record("image.deleted", id, "Image deleted", None).await;
         Ok(())
     }
@@ -187,18 +204,17 @@ impl Images {
         };
         let files = self.store.image_files(Some(&row.id)).await?;
         let image = self.image(row, files)?;
-        let missing = |what: &str| {
+        let hold = Hold::new(&self.holds, &image.id);
+        let complete = complete(&image);
+        complete.map(|files| ImageFiles { _hold: Some(hold), ..files }).map_err(|what| {
             Error::invalid(format!("Image {} has no {what} yet: upload one to /v1/images/{0}/{what}", image.id))
-        };
-        let kernel = image.file(FileKind::Kernel).ok_or_else(|| missing("kernel"))?;
-        let rootfs = image.file(FileKind::Rootfs).ok_or_else(|| missing("rootfs"))?;
-        Ok(ImageFiles {
-            kernel: kernel.path.clone(),
-            rootfs: rootfs.path.clone(),
-            modules: image.file(FileKind::Modules).map(|file| file.path.clone()),
-            _hold: Hold::new(&self.holds, &image.id),
-            id: image.id,
         })
+    }
+
+    /// The files of every complete image. They may change or go at any time.
+    pub async fn all_complete(&self) -> Result<Vec<ImageFiles>> {
+        let _change = self.change.lock().await;
+        Ok(self.list().await?.iter().filter_map(|image| complete(image).ok()).collect())
     }
 
     /// An image whose files are ours to change.
@@ -226,6 +242,18 @@ impl Images {
 
 const NO_DEFAULT: &str = "There is no default image: name one in imageId, or upload one and make it the default with \
                           POST /v1/images/:id/set-default (`rds image build debian --default` makes one)";
+
+/// The files of an image, or the kind that it lacks.
+fn complete(image: &Image) -> Result<ImageFiles, &'static str> {
+    let path = |kind| image.file(kind).map(|file| file.path.clone());
+    Ok(ImageFiles {
+        id: image.id.clone(),
+        kernel: path(FileKind::Kernel).ok_or("kernel")?,
+        rootfs: path(FileKind::Rootfs).ok_or("rootfs")?,
+        modules: path(FileKind::Modules),
+        _hold: None,
+    })
+}
 
 fn image_file(dir: &Path, row: ImageFileRow) -> Result<ImageFile> {
     let kind: FileKind = row.kind.parse()?;

@@ -57,6 +57,7 @@ impl Images {
         let rows: Vec<_> = files.iter().map(|(kind, file)| row(&id, *kind, file)).collect();
         blocking(move || move_all(files, &dir)).await?;
         self.store.put_image_files(&rows).await?;
+        self.changes.send_replace(());
         let meta: serde_json::Map<_, _> =
             rows.iter().map(|row| (row.kind.clone(), json!({ "bytes": row.bytes, "sha256": row.sha256 }))).collect();
         self.activity.record(event, &id, format!("Files of image {} uploaded", image.name), Some(meta.into())).await;

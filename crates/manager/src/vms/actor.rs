@@ -251,12 +251,12 @@ impl Actor {
         if let Err(error) = self.written_down(&started).await {
             return Work::Done(Err(error));
         }
-        let Started { guest, timings, bridge } = started;
+        let Started { guest, how, bridge } = started;
         self.publish(|live| {
-            live.timings = Some(timings);
             live.guest = Some(guest.clone());
             live.error = None;
             live.settings.bridge = bridge;
+            live.settings.last_start = Some(how);
         });
         self.serve_calls(History::Fresh);
         self.advance(Event::Ready);
@@ -267,7 +267,8 @@ impl Actor {
     async fn written_down(&self, started: &Started) -> Result<()> {
         let id = self.vm.id.to_string();
         let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
-        self.host.store.set_vm_started(&id, "boot", &to_json(&started.timings), hash.as_deref()).await?;
+        let (from, timings) = (started.how.from.as_str(), to_json(&started.how.timings));
+        self.host.store.set_vm_started(&id, from, &timings, hash.as_deref()).await?;
         self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
         Ok(())
     }

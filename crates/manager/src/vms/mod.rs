@@ -8,7 +8,6 @@ pub mod archive;
 pub(crate) mod directory;
 mod fault;
 pub mod files;
-mod initramfs;
 pub mod logs;
 mod provision;
 pub(crate) mod record;
@@ -36,6 +35,7 @@ use crate::images::Images;
 use crate::peers::link::Link;
 use crate::peers::{PatchLink, Peers};
 use crate::secrets::{Sealer, SecretEnv};
+use crate::seeds::Seeds;
 use crate::store::Store;
 
 use actor::{Actor, Begin, Command};
@@ -68,18 +68,17 @@ impl Vms {
         config: &Config,
         store: Store,
         images: Arc<Images>,
+        seeds: Arc<Seeds>,
         activity: Activity,
         audit: Audit,
-        sealer: Option<Sealer>,
     ) -> Result<Self> {
-        let sealer = sealer.map(Arc::new);
+        let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?.map(Arc::new);
         let directory = Directory::default();
         let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
         let own_users = rustix::process::geteuid().is_root();
         let faults = fault::Faults::from_env()?;
-        let initramfs = initramfs::Initramfs::default();
-        let host = Host { hypervisor, storage, store, images, activity, faults, sealer, initramfs, own_users, peers };
+        let host = Host { hypervisor, storage, store, images, seeds, activity, faults, sealer, own_users, peers };
         let vms =
             Self(Arc::new(Inner { host: Arc::new(host), limits, directory, admission: tokio::sync::Mutex::default() }));
         recover::recover(&vms).await?;
@@ -99,7 +98,7 @@ impl Vms {
             let image_id = image.id.clone();
             let id = VmId::new();
             let sealed = self.0.host.seal(id, &secrets, 1)?;
-            let settings = Settings { sealed, links: links.into(), bridge: None };
+            let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
             let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms() };
             self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
             self.spawn(vm, settings, VmState::Created, Begin::Create(reply))
@@ -131,7 +130,7 @@ impl Vms {
     /// Starts the task of a VM.
     fn spawn(&self, vm: VmRecord, settings: Settings, state: VmState, begin: Begin) -> Handle {
         let vm = Arc::new(vm);
-        let live = Live { state, guest: None, timings: None, error: None, deleted: false, settings };
+        let live = Live { state, guest: None, error: None, deleted: false, settings };
         let (live, published) = watch::channel(live);
         let (sender, commands) = mpsc::channel(COMMANDS);
         let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender };

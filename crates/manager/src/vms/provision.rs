@@ -16,21 +16,25 @@ use rds_vmm::{Hypervisor, MachineSpec, VmId};
 use tokio::task::spawn_blocking;
 
 use super::fault::{Faults, Step};
-use super::initramfs::Initramfs;
-use super::record::{Sealed, Settings, Timings, VmRecord};
+use super::record::{LastStart, Sealed, Settings, StartedFrom, Timings, VmRecord};
 use crate::activity::Activity;
 use crate::config::{CloneMode, StorageConfig};
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
 use crate::peers::Peers;
 use crate::peers::token::BridgeToken;
 use crate::secrets::{Sealer, SecretEnv};
+use crate::seeds::{Seed, Seeds, Size};
 use crate::store::Store;
 
 /// How long a guest may take from its first instruction to its agent's first answer. Emulated, 2 s are usual; a host
 /// that starts 50 of them at once on two cores needs most of this.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long a guest that was restored may take to its agent's first answer. 15 ms are usual, emulated; 50 at once on two
+/// cores need some seconds.
+const RESTORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the agent may take to become one VM.
 const CONFIGURE_LIMIT: Duration = Duration::from_secs(60);
@@ -46,7 +50,8 @@ pub(super) struct Host {
     pub faults: Faults,
     /// Seals VMs' secrets; `None` without `VM_SECRET_KEY`.
     pub sealer: Option<Arc<Sealer>>,
-    pub initramfs: Initramfs,
+    /// What VMs start from without being booted.
+    pub seeds: Arc<Seeds>,
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
     pub peers: Peers,
@@ -55,7 +60,7 @@ pub(super) struct Host {
 /// A VM that has come up.
 pub(super) struct Started {
     pub guest: GuestClient,
-    pub timings: Timings,
+    pub how: LastStart,
     /// The token of this start, if the VM is linked to providers.
     pub bridge: Option<BridgeToken>,
 }
@@ -74,47 +79,95 @@ impl Host {
         self.disk(id).exists()
     }
 
-    /// Makes what the VM lacks, boots it, tells the guest who it is and puts its peers in place.
+    /// Makes what the VM lacks, starts it from a seed or boots it, tells the guest who it is and puts its peers in place.
     ///
     /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
     pub(super) async fn start(&self, vm: &VmRecord, settings: &Settings) -> Result<Started> {
+        let _foreground = self.seeds.foreground();
         let begun = Instant::now();
         // What the providers have to say does not depend on the guest: both take their time at once.
         let (up, peers) = tokio::try_join!(self.bring_up(vm, &settings.sealed), self.peers.prepare(&settings.links))?;
-        let (guest, mut timings) = up;
+        let (guest, mut how) = up;
         let mut lap = Lap::new();
         let bridge = BridgeToken::new();
         self.peers.install(&guest, peers, &bridge).await?;
-        timings.peers_ms = lap.take();
+        how.timings.peers_ms = lap.take();
         self.faults.at(Step::Ready)?;
-        timings.total_ms = milliseconds(begun);
-        Ok(Started { guest, timings, bridge: (!settings.links.is_empty()).then_some(bridge) })
+        how.timings.total_ms = milliseconds(begun);
+        Ok(Started { guest, how, bridge: (!settings.links.is_empty()).then_some(bridge) })
     }
 
-    async fn bring_up(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, Timings)> {
+    async fn bring_up(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
+        let queue_ms = lap.take();
         let spec = self.prepare(vm, &image).await?;
         let disk_ms = lap.take();
 
         self.faults.at(Step::Boot)?;
-        self.hypervisor
-            .boot(&spec)
-            .await
-            .map_err(|error| Error::internal(format!("cannot boot VM {}", vm.id), error))?;
-        let boot_ms = lap.take();
-
-        self.faults.at(Step::Connect)?;
-        let guest = self.first_answer(vm.id).await?;
-        let agent_ms = lap.take();
+        let mut timings = Timings { queue_ms, disk_ms, ..Timings::default() };
+        let (guest, from) = self.come_up(&spec, &image, &mut timings).await?;
 
         self.faults.at(Step::Configure)?;
+        let mut lap = Lap::new();
         guest
             .configure(&identity(vm.id, &sealed.open(self.sealer.as_deref(), vm.id)?), CONFIGURE_LIMIT)
             .await
             .map_err(|error| self.failed_guest(vm.id, &error))?;
-        let configure_ms = lap.take();
-        Ok((guest, Timings { disk_ms, boot_ms, agent_ms, configure_ms, ..Timings::default() }))
+        timings.configure_ms = lap.take();
+        if from == StartedFrom::Boot {
+            self.seeds.want(&image.id, size(&spec));
+        }
+        Ok((guest, LastStart { from, timings }))
+    }
+
+    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
+    async fn come_up(
+        &self,
+        spec: &MachineSpec,
+        image: &ImageFiles,
+        timings: &mut Timings,
+    ) -> Result<(GuestClient, StartedFrom)> {
+        if let Some(seed) = self.seeds.find(image, &spec.initramfs, size(spec)) {
+            match self.restore(spec, image, &seed, timings).await {
+                Ok(guest) => return Ok((guest, StartedFrom::Seed)),
+                Err(error) => {
+                    tracing::warn!(vm = %spec.id, error = %Chain(&error), "a VM is booted, since its seed is no good");
+                    timings.restore_ms = 0.0;
+                    self.end_machine(spec.id).await?;
+                    self.seeds.discard(&seed);
+                }
+            }
+        }
+        let mut lap = Lap::new();
+        let booted = self.hypervisor.boot(spec).await;
+        booted.map_err(|error| Error::internal(format!("cannot boot VM {}", spec.id), error))?;
+        timings.boot_ms = lap.take();
+        self.faults.at(Step::Connect)?;
+        let guest = self.first_answer(spec.id, BOOT_LIMIT).await?;
+        timings.agent_ms = lap.take();
+        Ok((guest, StartedFrom::Boot))
+    }
+
+    async fn restore(
+        &self,
+        spec: &MachineSpec,
+        image: &ImageFiles,
+        seed: &Seed,
+        timings: &mut Timings,
+    ) -> Result<GuestClient> {
+        let mut lap = Lap::new();
+        let restored = self.hypervisor.restore(spec, &seed.dir).await;
+        restored.map_err(|error| Error::internal("cannot restore a machine", error))?;
+        timings.restore_ms = lap.take();
+        self.faults.at(Step::Connect)?;
+        let guest = self.first_answer(spec.id, RESTORE_LIMIT).await?;
+        // An upload may have put other files in their place meanwhile, which the guest's memory does not fit.
+        if !self.seeds.fits(seed, image, &spec.initramfs) {
+            return Err(Error::internal("cannot restore a machine", "its image changed meanwhile"));
+        }
+        timings.agent_ms = lap.take();
+        Ok(guest)
     }
 
     /// Seals secrets for a VM; `version` counts their replacements.
@@ -143,7 +196,7 @@ impl Host {
         .await
         .map_err(|error| Error::internal("the task that makes a disk ended", error))?
         .map_err(|error| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))?;
-        let initramfs = self.initramfs.path(&self.storage, image).await?;
+        let initramfs = self.seeds.initramfs().path(&self.storage, image).await?;
         Ok(MachineSpec {
             id: vm.id,
             vcpus: vm.spec.vcpus,
@@ -159,9 +212,9 @@ impl Host {
     }
 
     /// Waits for the agent, but not for one whose machine has ended.
-    async fn first_answer(&self, id: VmId) -> Result<GuestClient> {
+    async fn first_answer(&self, id: VmId, limit: Duration) -> Result<GuestClient> {
         let dir = self.dir(id);
-        let connect = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, BOOT_LIMIT);
+        let connect = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, limit);
         tokio::select! {
             guest = connect => guest.map_err(|error| self.failed_guest(id, &error)),
             () = self.hypervisor.wait(&dir) => Err(self.failed_guest(id, &"its machine ended before its agent answered")),
@@ -192,6 +245,10 @@ impl Host {
             _ => Ok(()),
         }
     }
+}
+
+fn size(spec: &MachineSpec) -> Size {
+    Size { vcpus: spec.vcpus, mem_mib: spec.mem_mib }
 }
 
 /// Who the guest is from now on. Nothing in it was in a guest before.

@@ -45,10 +45,14 @@ pub struct VmRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Timings {
+    /// Until the image was looked up.
+    pub queue_ms: f64,
     /// Making the writable disk and the initramfs.
     pub disk_ms: f64,
-    /// Starting the virtual machine monitor.
+    /// Starting the virtual machine monitor, if the VM was booted.
     pub boot_ms: f64,
+    /// Restoring the machine from a seed, if it was not booted.
+    pub restore_ms: f64,
     /// Until the agent's first answer.
     pub agent_ms: f64,
     /// Telling the guest who it is.
@@ -57,6 +61,44 @@ pub struct Timings {
     pub peers_ms: f64,
     /// All of the start.
     pub total_ms: f64,
+}
+
+/// How a VM came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartedFrom {
+    /// From its kernel.
+    Boot,
+    /// From the memory of an idle machine.
+    Seed,
+}
+
+impl StartedFrom {
+    /// The word of the wire contract.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Seed => "seed",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Boot, Self::Seed].into_iter().find(|from| from.as_str() == text)
+    }
+}
+
+/// The last start of a VM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LastStart {
+    pub from: StartedFrom,
+    pub timings: Timings,
+}
+
+impl LastStart {
+    /// The start that was written down, if there was one.
+    fn from_row(row: &VmRow) -> Option<Self> {
+        let from = StartedFrom::parse(row.started_from.as_deref()?)?;
+        Some(Self { from, timings: serde_json::from_str(&row.timings).ok()? })
+    }
 }
 
 /// A VM's secrets, sealed.
@@ -93,6 +135,8 @@ pub(crate) struct Settings {
     pub links: Arc<[Link]>,
     /// The token of its present start, if it is linked to providers.
     pub bridge: Option<BridgeToken>,
+    /// How it came up the last time.
+    pub last_start: Option<LastStart>,
 }
 
 /// The part of a VM that changes, as its task publishes it.
@@ -101,7 +145,6 @@ pub(crate) struct Live {
     pub state: VmState,
     /// The connection to its agent; `None` while there is none, which for a running VM is a short while.
     pub guest: Option<GuestClient>,
-    pub timings: Option<Timings>,
     /// Why it is in state ERROR, or why it is stopped though nobody asked.
     pub error: Option<String>,
     /// Its deletion was accepted: it is not to be found any more.
@@ -179,13 +222,13 @@ impl VmRecord {
             disk_size_mb: self.spec.disk_bytes >> 20,
             created_at: clock::rfc3339(self.created_at),
             provision_mode: "boot".into(),
-            started_from: live.timings.map(|_| "boot".into()),
+            started_from: live.settings.last_start.map(|start| start.from.as_str().into()),
             image_id: self.image_id.clone(),
             peer_links: live.settings.links.iter().map(Link::view).collect(),
             name: self.spec.name.clone(),
             labels: self.spec.labels.clone(),
             expires_at: self.expires_at().map(clock::rfc3339),
-            timings: live.timings,
+            timings: live.settings.last_start.map(|start| start.timings),
             error: live.error.clone(),
         }
     }
@@ -246,7 +289,7 @@ impl VmRecord {
         let links: Vec<PeerLink> = serde_json::from_str(&row.peer_links).map_err(|_| broken("link"))?;
         let links = Link::parse_all(&links)?.into();
         let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);
-        Ok((vm, Settings { sealed, links, bridge }))
+        Ok((vm, Settings { sealed, links, bridge, last_start: LastStart::from_row(row) }))
     }
 }
 

@@ -17,7 +17,7 @@ cases![
     a_large_upload_takes_little_memory,
 ];
 
-async fn put_file(api: &Api, id: &str, kind: &str, file: &Path) -> Reply {
+pub(crate) async fn put_file(api: &Api, id: &str, kind: &str, file: &Path) -> Reply {
     let size = std::fs::metadata(file).expect("the file").len();
     let body = Body::wrap_stream(ReaderStream::with_capacity(tokio::fs::File::open(file).await.expect("it"), 1 << 18));
     let request = api

@@ -25,6 +25,7 @@ mod rekey;
 mod run_js;
 mod run_ts;
 mod secrets;
+mod seeds;
 mod uploads;
 mod vms;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         run_js::cases(),
         run_ts::cases(),
         secrets::cases(),
+        seeds::cases(),
         uploads::cases(),
         vms::cases(),
     ]

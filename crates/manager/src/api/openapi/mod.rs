@@ -28,6 +28,7 @@ use super::{keyed_routes, limited_routes, open_routes, session_routes};
         (name = "files", description = "Files of a VM"),
         (name = "peers", description = "Calls from one VM's code to another's"),
         (name = "images", description = "What VMs are made from"),
+        (name = "snapshots", description = "What VMs start from"),
         (name = "audit", description = "What VMs called of each other"),
         (name = "admin", description = "What there is and what happens"),
         (name = "api-keys", description = "Keys for programs"),

@@ -154,7 +154,7 @@ impl TestServer {
 
     /// Processes of its VMs.
     pub(crate) fn vm_processes(&self) -> Vec<u32> {
-        processes::holding(self.root.path(), Some(self.child.id()))
+        processes::holding(&self.root.path().join("vms"), Some(self.child.id()))
     }
 
     /// Directories of its VMs.
@@ -190,7 +190,8 @@ impl Drop for TestServer {
             eprintln!("--- end of the server's log ---\n{}\n---", self.log_tail());
         }
         self.kill();
-        for pid in self.vm_processes() {
+        // Of a seed that was being made, too.
+        for pid in processes::holding(self.root.path(), None) {
             processes::kill(pid);
         }
     }

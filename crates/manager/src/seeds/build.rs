@@ -1,0 +1,290 @@
+//! Making seeds: one at a time, when nobody is starting a VM, by a machine that yields to all others.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rds_vmm::hypervisor::{Log, SnapshotDir};
+use rds_vmm::{MachineSpec, VmId};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::desk::{Failure, Wish};
+use super::key::Key;
+use super::{Seed, Seeds, Size, shelf};
+use crate::clock;
+use crate::error::{Chain, Error, Result};
+use crate::hypervisor::SEED_UID;
+use crate::images::ImageFiles;
+
+/// How long a build waits for others' starts to be over. When they never are, it begins nevertheless: it yields.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the guest may take to listen, with what others leave of the processors.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// Between two questions whether it listens.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Left to the guest after it listens, so that what a kernel still does then is not done again by every VM.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Size of the disk that the guest sees and does not touch: not below that of any VM's, since a guest learns of a smaller
+/// one only a moment after it was started.
+const DISK_BYTES: u64 = 1 << 40;
+
+/// Seeds of sizes that clients chose. Each takes some 80 MB of disk.
+const MAX_CHOSEN: usize = 8;
+
+/// A seed of a size that a client chose is removed after so long without use.
+const UNUSED_LIMIT: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Room that is left to others, beyond a seed's own memory.
+const SPARE_BYTES: u64 = 1 << 30;
+
+/// What kept a seed from being made.
+struct Fault {
+    /// For clients.
+    why: &'static str,
+    error: Error,
+}
+
+/// Why something failed, for clients and for the log.
+fn fault<E: Into<Box<dyn std::error::Error + Send + Sync>>>(why: &'static str) -> impl FnOnce(E) -> Fault {
+    move |error| Fault { why, error: Error::internal(why, error) }
+}
+
+impl Seeds {
+    /// Makes what is missing and removes what is stale, until the server ends.
+    pub(super) async fn work(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut changes = self.images.changes();
+        changes.mark_changed();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Ok(()) = changes.changed() => self.reconcile().await,
+                () = self.wishes.notified() => {}
+            }
+            // What images are now decides what is worth making.
+            while !changes.has_changed().unwrap_or(false) {
+                let Some(wish) = self.desk().next() else { break };
+                let outcome = tokio::select! {
+                    outcome = self.fulfil(&wish) => outcome,
+                    () = shutdown.cancelled() => None,
+                };
+                if let Err(error) = self.clear_workshop().await {
+                    tracing::warn!(error = %Chain(&error), "cannot clear up after a seed");
+                }
+                self.desk().done(&wish, outcome);
+                if shutdown.is_cancelled() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends the machine of a build and removes what it wrote.
+    pub(super) async fn clear_workshop(&self) -> Result<()> {
+        let workshop = self.shelf.workshop();
+        for id in self.hypervisor.find(&workshop).await {
+            let killed = self.hypervisor.kill(&workshop.join(id.to_string())).await;
+            killed.map_err(|error| Error::internal("cannot end the machine of a seed", error))?;
+        }
+        shelf::remove(&workshop).map_err(|error| Error::internal("cannot remove what a seed was made of", error))
+    }
+
+    /// Removes every seed that fits no image, or that nobody uses, and wishes for those that are missing.
+    async fn reconcile(&self) {
+        let Some(template) = self.template else { return };
+        let images = match self.images.all_complete().await {
+            Ok(images) => images,
+            Err(error) => return tracing::error!(error = %Chain(&error), "cannot look for images without a seed"),
+        };
+        let seeds = self.list();
+        let mut wishes: Vec<Wish> = images.iter().map(|image| wish(&image.id, template)).collect();
+        for seed in seeds {
+            let image = images.iter().find(|image| image.id == seed.image_id);
+            let fits = match image {
+                Some(image) => self.key_of(image, seed.size).await.is_ok_and(|(key, _)| key == seed.key),
+                None => false,
+            };
+            let unused = seed.size != template && shelf::idle(&seed) > UNUSED_LIMIT;
+            if fits && !unused {
+                wishes.retain(|wish| (&wish.image_id, wish.size) != (&seed.image_id, seed.size));
+                continue;
+            }
+            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that is not needed");
+            self.desk().ready.remove(&seed.key);
+            self.remove(&seed);
+            if image.is_some() && !unused && seed.size != template {
+                wishes.push(wish(&seed.image_id, seed.size));
+            }
+        }
+        for wish in wishes {
+            let image = images.iter().find(|image| image.id == wish.image_id);
+            let key = match image {
+                Some(image) => self.key_of(image, wish.size).await.ok().map(|(key, _)| key),
+                None => None,
+            };
+            let mut desk = self.desk();
+            // The same files would fail again.
+            if key.is_none() || desk.failed.get(&wish).is_none_or(|failure| failure.key != key) {
+                desk.add(wish);
+            }
+        }
+    }
+
+    /// Makes one seed; `None` if it is no longer wanted, or is there already.
+    async fn fulfil(&self, wish: &Wish) -> Option<Result<Seed, Failure>> {
+        let mut foreground = self.foreground.subscribe();
+        let _ = timeout(PATIENCE, foreground.wait_for(|count| *count == 0)).await;
+        let image = self.image(&wish.image_id).await?;
+        let begun = Instant::now();
+        let (key, built) = match self.key_of(&image, wish.size).await {
+            Err(fault) => (None, Err(fault)),
+            Ok((key, _)) if self.desk().ready.contains_key(&key) => return None,
+            Ok((key, initramfs)) => {
+                let built = tokio::select! {
+                    built = self.build(&image, &initramfs, &key, wish.size) => built,
+                    () = self.outdated(&wish.image_id, wish.size, &key) => return None,
+                };
+                (Some(key), built)
+            }
+        };
+        Some(built.inspect(|seed| {
+            let (took, bytes) = (begun.elapsed().as_millis(), seed.bytes);
+            tracing::info!(image = wish.image_id, size = %wish.size, took_ms = took, bytes, "made a seed");
+        }).map_err(|Fault { why, error }| {
+            tracing::warn!(image = wish.image_id, size = %wish.size, error = %Chain(&error), "cannot make a seed");
+            Failure { key, at: clock::now_ms(), instant: Instant::now(), why }
+        }))
+    }
+
+    async fn build(&self, image: &ImageFiles, initramfs: &Path, key: &Key, size: Size) -> Result<Seed, Fault> {
+        self.make_room(size)?;
+        let id = VmId::new();
+        let dir = self.shelf.workshop().join(id.to_string());
+        let disk = dir.join("disk");
+        super::make_private_dir(&dir).map_err(fault("The seed's directory could not be made"))?;
+        let made = File::create_new(&disk).and_then(|disk| disk.set_len(DISK_BYTES));
+        made.map_err(fault("The seed's disk could not be made"))?;
+        let spec = MachineSpec {
+            id,
+            vcpus: size.vcpus,
+            mem_mib: size.mem_mib,
+            kernel: image.kernel.clone(),
+            initramfs: initramfs.to_owned(),
+            rootfs: image.rootfs.clone(),
+            disk,
+            dir: dir.clone(),
+            user: rustix::process::geteuid().is_root().then_some(SEED_UID),
+            background: true,
+        };
+        self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;
+        self.listening(&dir).await?;
+        sleep(SETTLE).await;
+        let saved = fault("The machine's memory could not be saved");
+        let draft = self.shelf.draft(key).map_err(fault("The seed's directory could not be made"))?;
+        match self.save(&dir, &draft).await {
+            Ok(()) => {}
+            Err(error) => {
+                let _ = shelf::remove(&draft.0);
+                return Err(saved(error));
+            }
+        }
+        let (shelf, key, image_id) = (self.shelf.clone(), key.clone(), image.id.clone());
+        let published = spawn_blocking(move || {
+            shelf.publish(&draft, &key, &image_id, size).inspect_err(|_| {
+                let _ = shelf::remove(&draft.0);
+            })
+        });
+        let published = published.await.map_err(io::Error::other).flatten();
+        published.map_err(fault("The seed could not be written down"))
+    }
+
+    async fn save(&self, dir: &Path, draft: &SnapshotDir) -> Result<(), rds_vmm::HypervisorError> {
+        self.hypervisor.pause(dir).await?;
+        self.hypervisor.snapshot(dir, draft).await
+    }
+
+    /// Waits until the guest's agent has opened its channel.
+    async fn listening(&self, dir: &Path) -> Result<(), Fault> {
+        let why = "The image does not come up: its agent was never heard of";
+        let console = || {
+            let log = std::fs::read(self.hypervisor.log_file(dir, Log::Serial)).unwrap_or_default();
+            let end = log.len().saturating_sub(CONSOLE_BYTES);
+            format!("the end of its console: {}", String::from_utf8_lossy(log.get(end..).unwrap_or_default()).trim())
+        };
+        let listens = async {
+            loop {
+                match self.hypervisor.is_listening(dir).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => sleep(POLL).await,
+                    Err(error) => return Err(format!("{error}; {}", console())),
+                }
+            }
+        };
+        tokio::select! {
+            listens = timeout(BOOT_LIMIT, listens) => listens.map_err(|_| console()).flatten(),
+            () = self.hypervisor.wait(dir) => Err(console()),
+        }
+        .map_err(fault(why))
+    }
+
+    /// Removes seeds that have not been used for the longest time until there is room for one more.
+    fn make_room(&self, size: Size) -> Result<(), Fault> {
+        let template = self.template;
+        let mut chosen: Vec<Seed> = self.list().into_iter().filter(|seed| template != Some(seed.size)).collect();
+        chosen.sort_by_key(|seed| std::cmp::Reverse(shelf::idle(seed)));
+        let needed = (u64::from(size.mem_mib) << 20) + SPARE_BYTES;
+        let mut chosen = chosen.into_iter();
+        let mut left = chosen.len();
+        loop {
+            let free = self.shelf.free_bytes().map_err(fault("The room for seeds could not be measured"))?;
+            let crowded = template != Some(size) && left >= MAX_CHOSEN;
+            if free >= needed && !crowded {
+                return Ok(());
+            }
+            let Some(seed) = chosen.next() else {
+                return Err(fault("There is not enough room on the disk")(format!(
+                    "{free} bytes are free, {needed} needed"
+                )));
+            };
+            left -= 1;
+            self.desk().ready.remove(&seed.key);
+            self.remove(&seed);
+        }
+    }
+
+    /// Returns when the files that a seed is being made from are no longer the image's.
+    async fn outdated(&self, image_id: &str, size: Size, key: &Key) {
+        let mut changes = self.images.changes();
+        while changes.changed().await.is_ok() {
+            match self.image(image_id).await {
+                Some(image) if self.key_of(&image, size).await.is_ok_and(|(now, _)| now == *key) => {}
+                _ => return,
+            }
+        }
+    }
+
+    async fn image(&self, id: &str) -> Option<ImageFiles> {
+        self.images.all_complete().await.ok()?.into_iter().find(|image| image.id == id)
+    }
+
+    async fn key_of(&self, image: &ImageFiles, size: Size) -> Result<(Key, std::path::PathBuf), Fault> {
+        let initramfs = self.initramfs.path(&self.storage, image).await;
+        let initramfs = initramfs.map_err(|error| Fault { why: "The guest's agent could not be packed", error })?;
+        let key = Key::of(image, &initramfs, &self.fingerprint, size);
+        Ok((key.map_err(fault("The image's files cannot be read"))?, initramfs))
+    }
+}
+
+/// Bytes of a guest's console that an error repeats.
+const CONSOLE_BYTES: usize = 1500;
+
+fn wish(image_id: &str, size: Size) -> Wish {
+    Wish { image_id: image_id.to_owned(), size }
+}

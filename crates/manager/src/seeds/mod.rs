@@ -1,0 +1,245 @@
+//! Seeds: memory and devices of a booted, idle machine that nobody has told anything yet. VMs start from them.
+//!
+//! A seed fits one image, one size, one agent and one monitor; its [`Key`] says which. Whatever goes wrong with one, the
+//! VM is booted instead. This module owns the seeds' directory and the one machine at a time that makes them; it must not
+//! know VMs, only that somebody is making some.
+
+mod build;
+mod desk;
+mod key;
+mod shelf;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rds_vmm::Hypervisor;
+use rds_vmm::hypervisor::SnapshotDir;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{SnapshotsConfig, StorageConfig};
+use crate::error::{Error, Result};
+use crate::images::{ImageFiles, Images};
+use crate::initramfs::Initramfs;
+
+use desk::Desk;
+use key::Key;
+use shelf::Shelf;
+
+/// How long the end of the server waits for a build to be cut short.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a machine is made of besides its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Size {
+    /// Virtual CPUs.
+    pub vcpus: u8,
+    /// Memory in MiB.
+    pub mem_mib: u32,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.vcpus, self.mem_mib)
+    }
+}
+
+/// A seed that is complete.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    key: Key,
+    /// Its files.
+    pub(crate) dir: SnapshotDir,
+    /// Of which image.
+    pub image_id: String,
+    /// Of which size.
+    pub size: Size,
+    /// Milliseconds since 1970.
+    pub created_at: i64,
+    /// What it takes on the disk.
+    pub bytes: u64,
+}
+
+/// How it is about an image's seed of the size that is made by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// There is none and none is on its way.
+    None,
+    /// It is being made, or is going to be.
+    Building,
+    /// It is there, since this time (milliseconds since 1970).
+    Ready(i64),
+    /// It could not be made.
+    Failed {
+        /// Milliseconds since 1970.
+        at: i64,
+        /// For clients.
+        why: String,
+    },
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Seeds {
+    hypervisor: Arc<dyn Hypervisor>,
+    images: Arc<Images>,
+    initramfs: Arc<Initramfs>,
+    storage: StorageConfig,
+    /// The size that every image gets; `None` if seeds are off.
+    template: Option<Size>,
+    fingerprint: String,
+    shelf: Shelf,
+    desk: Mutex<Desk>,
+    /// Told when there is a new wish.
+    wishes: Notify,
+    /// How many VMs are being started.
+    foreground: watch::Sender<usize>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Somebody is starting a VM as long as this lives; no build begins meanwhile.
+#[derive(Debug)]
+pub(crate) struct Foreground<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Foreground<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+impl Seeds {
+    /// Takes up the seeds that are there, removes what an earlier server left half made, and begins to make those that
+    /// are missing. That ends with `shutdown`.
+    pub async fn start(
+        hypervisor: Arc<dyn Hypervisor>,
+        storage: &StorageConfig,
+        config: &SnapshotsConfig,
+        images: Arc<Images>,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>> {
+        let size = Size { vcpus: config.snapshot_template_cpu, mem_mib: config.snapshot_template_mem_mb };
+        let template = config.enable_snapshots.then_some(size);
+        let seeds = Arc::new(Self {
+            fingerprint: hypervisor.fingerprint(),
+            hypervisor,
+            images,
+            initramfs: Arc::default(),
+            storage: storage.clone(),
+            template,
+            shelf: Shelf(storage.seeds_dir()),
+            desk: Mutex::default(),
+            wishes: Notify::new(),
+            foreground: watch::Sender::new(0),
+            task: Mutex::default(),
+        });
+        seeds.clear_workshop().await?;
+        let found = seeds.shelf.take_stock().map_err(|error| Error::internal("cannot read the seeds", error))?;
+        seeds.desk().ready = found.into_iter().map(|seed| (seed.key.clone(), seed)).collect();
+        if template.is_some() {
+            let task = tokio::spawn(Arc::clone(&seeds).work(shutdown));
+            *seeds.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        }
+        Ok(seeds)
+    }
+
+    /// Waits until a build that was cut short by the end of the server has left nothing.
+    pub async fn close(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task
+            && tokio::time::timeout(CLOSE_LIMIT, task).await.is_err()
+        {
+            tracing::warn!("a seed's machine could not be ended; the next start of the server does it");
+        }
+    }
+
+    /// The initramfs of an image's guests.
+    pub(crate) fn initramfs(&self) -> &Initramfs {
+        &self.initramfs
+    }
+
+    /// Says that a VM is being started.
+    pub(crate) fn foreground(&self) -> Foreground<'_> {
+        self.foreground.send_modify(|count| *count += 1);
+        Foreground(&self.foreground)
+    }
+
+    /// The seed that a VM of this size can start from.
+    pub(crate) fn find(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Seed> {
+        self.template?;
+        let key = self.key(image, initramfs, size)?;
+        let seed = self.desk().ready.get(&key).cloned()?;
+        if let Err(error) = shelf::touch(&seed) {
+            tracing::debug!(%error, %key, "cannot note that a seed was used");
+        }
+        Some(seed)
+    }
+
+    /// Whether the files that a machine was started with are still those of its seed.
+    pub(crate) fn fits(&self, seed: &Seed, image: &ImageFiles, initramfs: &Path) -> bool {
+        self.key(image, initramfs, seed.size).as_ref() == Some(&seed.key)
+    }
+
+    /// Has a seed made that a VM would have started from.
+    pub(crate) fn want(&self, image_id: &str, size: Size) {
+        if self.template.is_some() && self.desk().wish(image_id, size) {
+            self.wishes.notify_one();
+        }
+    }
+
+    /// Removes a seed that no machine could be started from, and has it made again.
+    pub(crate) fn discard(&self, seed: &Seed) {
+        let found = self.desk().ready.remove(&seed.key);
+        if found.is_some() {
+            self.remove(seed);
+            self.want(&seed.image_id, seed.size);
+        }
+    }
+
+    /// How it is about an image's seed.
+    pub fn status(&self, image_id: &str) -> Status {
+        self.template.map_or(Status::None, |size| self.desk().status(image_id, size))
+    }
+
+    /// All seeds, oldest first.
+    pub fn list(&self) -> Vec<Seed> {
+        if self.template.is_none() {
+            return Vec::new();
+        }
+        let mut seeds: Vec<Seed> = self.desk().ready.values().cloned().collect();
+        seeds.sort_by_key(|seed| seed.created_at);
+        seeds
+    }
+
+    /// The name of a seed for clients: `seed-<imageId>` for the size that every image gets, with the size otherwise.
+    pub fn id(&self, seed: &Seed) -> String {
+        match self.template == Some(seed.size) {
+            true => format!("seed-{}", seed.image_id),
+            false => format!("seed-{}-{}", seed.image_id, seed.size),
+        }
+    }
+
+    fn key(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Key> {
+        Key::of(image, initramfs, &self.fingerprint, size).ok()
+    }
+
+    fn remove(&self, seed: &Seed) {
+        if let Err(error) = shelf::remove(&seed.dir.0) {
+            tracing::warn!(%error, key = %seed.key, "cannot remove a seed");
+        }
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A directory that only the manager may enter.
+fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
