@@ -19,5 +19,8 @@
     }
   };
   const load = (path) => import(new URL(`file://${path.split("/").map(encodeURIComponent).join("/")}`).href);
-  await serve(load, write, stdin.readable);
+  const receive = serve(load, write);
+  const buffer = new Uint8Array(64 * 1024);
+  const read = stdin.read.bind(stdin);
+  for (let count; (count = await read(buffer)) !== null; ) receive(buffer.subarray(0, count));
 }

@@ -8,19 +8,25 @@ const ERROR_LENGTH = 16 * 1024;
 /**
  * Serves calls of offered exports. A message is four bytes of length, big-endian, and JSON.
  *
- * `load` gives a module's namespace, `write` writes bytes before it returns, `input` yields bytes.
+ * `load` gives a module's namespace, `write` writes bytes before it returns. Gives what takes the bytes that come.
  */
-async function serve(load, write, input) {
+function serve(load, write) {
   const offered = new Map();
+  const loaded = new Map();
   const cancelled = new Set();
   const running = new Set();
 
-  const send = (message) => {
-    const text = new TextEncoder().encode(JSON.stringify(message));
+  const encoder = new TextEncoder();
+  const decoder = new TextDecoder();
+
+  const send = (message) => write(framed(message));
+
+  const framed = (message) => {
+    const text = encoder.encode(JSON.stringify(message));
     const framed = new Uint8Array(4 + text.length);
     new DataView(framed.buffer).setUint32(0, text.length);
     framed.set(text, 4);
-    write(framed);
+    return framed;
   };
 
   /** An export, as the module itself has it: nothing inherited can be called. */
@@ -38,6 +44,7 @@ async function serve(load, write, input) {
       let module, failure;
       try {
         module = await load(path);
+        loaded.set(path, module);
       } catch (error) {
         failure = `it can't be loaded: ${describe(error).message}`;
       }
@@ -63,18 +70,15 @@ async function serve(load, write, input) {
     running.add(id);
     try {
       if (!offered.get(module)?.has(name)) throw new TypeError("the export was not offered");
-      const callable = lookUp(await load(module), name);
+      const callable = lookUp(loaded.get(module) ?? (await load(module)), name);
       if (typeof callable !== "function") throw new TypeError(`${name} is not callable`);
-      const value = jsonValue(await callable(...args));
-      if (new TextEncoder().encode(JSON.stringify(value)).length > MESSAGE_BYTES) {
-        throw new RangeError(`the result is larger than ${MESSAGE_BYTES} bytes`);
-      }
-      reply = { type: "result", id, value };
+      reply = framed({ type: "result", id, value: jsonValue(await callable(...args)) });
+      if (reply.length > MESSAGE_BYTES) throw new RangeError(`the result is larger than ${MESSAGE_BYTES} bytes`);
     } catch (error) {
-      reply = { type: "error", id, ...describe(error) };
+      reply = framed({ type: "error", id, ...describe(error) });
     }
     running.delete(id);
-    if (!cancelled.delete(id)) send(reply);
+    if (!cancelled.delete(id)) write(reply);
   };
 
   const receive = (message) => {
@@ -88,7 +92,7 @@ async function serve(load, write, input) {
   };
 
   let pending = new Uint8Array(0);
-  for await (const piece of input) {
+  return (piece) => {
     const bytes = new Uint8Array(pending.length + piece.length);
     bytes.set(pending);
     bytes.set(piece, pending.length);
@@ -96,11 +100,11 @@ async function serve(load, write, input) {
     while (bytes.length - start >= 4) {
       const length = new DataView(bytes.buffer).getUint32(start);
       if (bytes.length - start - 4 < length) break;
-      receive(JSON.parse(new TextDecoder().decode(bytes.subarray(start + 4, start + 4 + length))));
+      receive(JSON.parse(decoder.decode(bytes.subarray(start + 4, start + 4 + length))));
       start += 4 + length;
     }
     pending = bytes.subarray(start);
-  }
+  };
 }
 
 /** Name and message of whatever was thrown. */

@@ -2,6 +2,7 @@
 // Node.js: what the modules print must not get among the messages.
 import fs from "node:fs";
 import { Console } from "node:console";
+import { Socket } from "node:net";
 import { pathToFileURL } from "node:url";
 
 {
@@ -23,5 +24,11 @@ import { pathToFileURL } from "node:url";
       }
     }
   };
-  await serve((path) => import(pathToFileURL(path).href), write, process.stdin);
+  const receive = serve((path) => import(pathToFileURL(path).href), write);
+  // Not process.stdin: a stream's events take longer than most calls.
+  const callback = (count, buffer) => {
+    receive(buffer.subarray(0, count));
+    return true;
+  };
+  new Socket({ fd: 0, writable: false, onread: { buffer: Buffer.alloc(64 * 1024), callback } }).resume();
 }
