@@ -94,9 +94,6 @@ pub(crate) struct CreateVm {
     /// Labels.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) labels: Map<String, Value>,
-    /// Links to providers.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) peer_links: Vec<Value>,
     /// Secrets as `KEY=value`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) secret_env: Vec<String>,

@@ -125,7 +125,6 @@ impl Create {
         };
         let peer_links = links(client, &self.peers, &self.policies).await?;
         let wish = CreateVm {
-            peer_links: Vec::new(),
             cpu: self.cpu,
             mem_mb: self.mem,
             allow_ips: self.allow_ips,

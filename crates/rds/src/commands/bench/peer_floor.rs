@@ -57,6 +57,7 @@ impl ByHand {
                 disk: writable,
                 dir: dir.clone(),
                 user: None,
+                background: false,
             };
             by_hand.dirs.push(dir.clone());
             by_hand.qemu.boot(&spec).await.map_err(|error| failed(&error))?;

@@ -11,7 +11,7 @@ use super::peer_floor::ByHand;
 use super::run::sample;
 use super::server::{BenchServer, resident_mb};
 use super::vm;
-use crate::api::CreateVm;
+use crate::api::{CreateVm, PeerLink};
 use crate::archive;
 use crate::client::Client;
 use crate::error::CliError;
@@ -63,8 +63,9 @@ async fn with_provider(
 }
 
 fn linked(provider: &str, links: usize) -> CreateVm {
-    let links = (0..links).map(|n| json!({"alias": format!("bench{n}"), "vmId": provider})).collect();
-    CreateVm { peer_links: links, ..vm(MEM_MB) }
+    let link =
+        |n| PeerLink { alias: format!("bench{n}"), vm_id: provider.into(), source_mode: "hidden".into(), policy: None };
+    CreateVm { peer_links: (0..links).map(link).collect(), ..vm(MEM_MB) }
 }
 
 fn manifest() -> Value {
