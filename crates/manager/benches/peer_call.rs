@@ -241,7 +241,7 @@ impl Hypervisor for Agents {
     }
 
     async fn wait(&self, _: &Path) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn kill(&self, _: &Path) -> Result<(), HypervisorError> {

@@ -2,6 +2,8 @@
 //!
 //! Its machine outlives it: when the manager ends, the task ends and the machine runs on until the next manager adopts it.
 
+mod settings;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -14,12 +16,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::provision::{Host, Started};
-use super::record::{DELETED, Live, VmRecord, links_column, to_json};
+use super::record::{DELETED, Live, VmRecord, to_json};
 use super::state::{Event, VmState};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::peers::PatchLink;
-use crate::peers::link::Link;
 use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
 
@@ -31,9 +32,6 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Between two attempts to reach an agent whose machine runs.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-
-/// How long an agent may take to replace secrets.
-const SECRETS_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a machine's logs are kept within bounds.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
@@ -225,11 +223,9 @@ impl Actor {
                 }
                 Some(Command::SyncPeers(reply)) => refuse(reply, state),
                 Some(Command::PatchLink(alias, patch, reply)) => {
-                    let kept = match self.patched(&alias, &patch) {
-                        Ok(links) => self.keep_links(links, None).await,
-                        Err(error) => Err(error),
-                    };
-                    answer(Some(reply), kept);
+                    if let Some(next) = self.patch_link(&alias, &patch, None, reply).await {
+                        return next;
+                    }
                 }
                 None => return Next::Leave,
             }
@@ -296,12 +292,11 @@ impl Actor {
                             return next;
                         }
                     }
-                    Some(Command::PatchLink(alias, patch, reply)) => match self.patched(&alias, &patch) {
-                        Ok(links) => if let Some(next) = self.sync_peers(links, &guest, reply).await {
+                    Some(Command::PatchLink(alias, patch, reply)) => {
+                        if let Some(next) = self.patch_link(&alias, &patch, Some(&guest), reply).await {
                             return next;
-                        },
-                        Err(error) => answer(Some(reply), Err(error)),
-                    },
+                        }
+                    }
                     None => return Next::Leave,
                 },
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
@@ -320,80 +315,6 @@ impl Actor {
                 _ = trim.tick() => host.hypervisor.trim_logs(&dir),
                 () = expiry(&self.vm) => return self.expired().await,
             }
-        }
-    }
-
-    /// Writes new secrets down, sealed.
-    async fn keep_secrets(&self, secrets: &SecretEnv) -> Result<()> {
-        let version = self.live.borrow().settings.sealed.version + 1;
-        let sealed = self.host.seal(self.vm.id, secrets, version)?;
-        let version = i64::try_from(version).unwrap_or(i64::MAX);
-        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed.column().as_deref(), version).await?;
-        self.publish(|live| live.settings.sealed = sealed);
-        Ok(())
-    }
-
-    async fn give_secrets(&self, secrets: &SecretEnv, guest: &GuestClient) -> Result<()> {
-        self.keep_secrets(secrets).await?;
-        guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?;
-        self.record("vm.secrets_rotated", "VM got new secrets").await;
-        Ok(())
-    }
-
-    /// Answers the calls of the VM's code from now on, if it has anybody to call.
-    fn serve_calls(&mut self, history: History) {
-        let linked = !self.live.borrow().settings.links.is_empty();
-        let (id, hypervisor) = (self.vm.id, &self.host.hypervisor);
-        self.calls = linked.then(|| self.host.peers.serve(id, Arc::clone(hypervisor), self.host.dir(id), history));
-    }
-
-    /// The links with one changed.
-    fn patched(&self, alias: &str, patch: &PatchLink) -> Result<Arc<[Link]>> {
-        let mut links = self.live.borrow().settings.links.to_vec();
-        let link = links.iter_mut().find(|link| link.alias.as_str() == alias);
-        let link = link.ok_or_else(|| Error::not_found("The VM has no peer of this alias"))?;
-        *link = link.clone().patched(patch)?;
-        Ok(links.into())
-    }
-
-    /// Writes links down, and the token of the present start.
-    async fn keep_links(&self, links: Arc<[Link]>, bridge: Option<BridgeToken>) -> Result<()> {
-        let hash = bridge.as_ref().map(BridgeToken::hash_hex);
-        self.host.store.set_vm_links(&self.vm.id.to_string(), &links_column(&links), hash.as_deref()).await?;
-        self.publish(|live| {
-            live.settings.links = links;
-            live.settings.bridge = bridge;
-        });
-        Ok(())
-    }
-
-    /// Puts the peers of a running VM in place anew, and keeps the links if that could be done.
-    async fn sync_peers(&mut self, links: Arc<[Link]>, guest: &GuestClient, reply: Reply) -> Option<Next> {
-        // A manager that was started meanwhile knows the hash of the old one alone.
-        let known = self.live.borrow().settings.bridge.clone().filter(|bridge| bridge.secret().is_some());
-        let bridge = known.unwrap_or_else(BridgeToken::new);
-        let (host, guest) = (Arc::clone(&self.host), guest.clone());
-        let (links_too, bridge_too) = (Arc::clone(&links), bridge.clone());
-        let work = async move {
-            let prepared = host.peers.prepare(&links_too).await?;
-            host.peers.install(&guest, prepared, &bridge_too).await
-        };
-        match self.unless_deleted(Meanwhile::Defer, work).await {
-            Work::Done(Ok(())) => {
-                let bridge = (!links.is_empty()).then_some(bridge);
-                let kept = self.keep_links(links, bridge).await;
-                answer(Some(reply), kept);
-                None
-            }
-            Work::Done(Err(error)) => {
-                answer(Some(reply), Err(error));
-                None
-            }
-            Work::Deleted(deleter) => {
-                answer(Some(reply), Err(Error::conflict("The VM was deleted")));
-                Some(Next::Remove(Some(deleter)))
-            }
-            Work::Leave => Some(Next::Leave),
         }
     }
 
@@ -510,15 +431,6 @@ impl Actor {
                 None => return Work::Leave,
             }
         }
-    }
-
-    /// Nothing reaches the guest from here on, and nothing of this start comes out of it: its token is dead.
-    fn withdraw(&mut self) {
-        self.calls = None;
-        self.publish(|live| {
-            live.guest = None;
-            live.settings.bridge = None;
-        });
     }
 
     fn state(&self) -> VmState {

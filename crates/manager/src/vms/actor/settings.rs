@@ -1,0 +1,130 @@
+//! What changes in a VM's life without its state changing: its secrets, its links and the calls of its code.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rds_protocol::link::History;
+use rds_vmm::guest::GuestClient;
+
+use super::{Actor, Meanwhile, Next, Reply, Work, answer};
+use crate::error::{Error, Result};
+use crate::peers::PatchLink;
+use crate::peers::link::Link;
+use crate::peers::token::BridgeToken;
+use crate::secrets::SecretEnv;
+use crate::vms::record::{Settings, links_column};
+
+/// How long an agent may take to replace secrets.
+const SECRETS_LIMIT: Duration = Duration::from_secs(30);
+
+impl Actor {
+    /// Writes new secrets down, sealed.
+    pub(super) async fn keep_secrets(&self, secrets: &SecretEnv) -> Result<()> {
+        let version = self.live.borrow().settings.sealed.version + 1;
+        let sealed = self.host.seal(self.vm.id, secrets, version)?;
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed.column().as_deref(), version).await?;
+        self.publish(|live| live.settings.sealed = sealed);
+        Ok(())
+    }
+
+    pub(super) async fn give_secrets(&self, secrets: &SecretEnv, guest: &GuestClient) -> Result<()> {
+        self.keep_secrets(secrets).await?;
+        guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?;
+        self.record("vm.secrets_rotated", "VM got new secrets").await;
+        Ok(())
+    }
+
+    /// Answers the calls of the VM's code from now on, if it has anybody to call.
+    pub(super) fn serve_calls(&mut self, history: History) {
+        let linked = !self.live.borrow().settings.links.is_empty();
+        let (id, hypervisor) = (self.vm.id, &self.host.hypervisor);
+        self.calls = linked.then(|| self.host.peers.serve(id, Arc::clone(hypervisor), self.host.dir(id), history));
+    }
+
+    /// The links with one changed.
+    fn patched(&self, alias: &str, patch: &PatchLink) -> Result<Arc<[Link]>> {
+        let mut links = self.live.borrow().settings.links.to_vec();
+        let link = links.iter_mut().find(|link| link.alias.as_str() == alias);
+        let link = link.ok_or_else(|| Error::not_found("The VM has no peer of this alias"))?;
+        *link = link.clone().patched(patch)?;
+        Ok(links.into())
+    }
+
+    /// Changes a link. What a running VM sees of its peers is put in place anew if the change shows there.
+    pub(super) async fn patch_link(
+        &mut self,
+        alias: &str,
+        patch: &PatchLink,
+        guest: Option<&GuestClient>,
+        reply: Reply,
+    ) -> Option<Next> {
+        let links = match self.patched(alias, patch) {
+            Ok(links) => links,
+            Err(error) => {
+                answer(Some(reply), Err(error));
+                return None;
+            }
+        };
+        let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
+        let shows = links.iter().zip(&*before).any(|(link, before)| link.source_mode != before.source_mode);
+        match guest.filter(|_| shows) {
+            Some(guest) => self.sync_peers(links, guest, reply).await,
+            None => {
+                let kept = self.keep_links(links, bridge).await;
+                answer(Some(reply), kept);
+                None
+            }
+        }
+    }
+
+    /// Writes links down, and the token of the present start.
+    async fn keep_links(&self, links: Arc<[Link]>, bridge: Option<BridgeToken>) -> Result<()> {
+        let hash = bridge.as_ref().map(BridgeToken::hash_hex);
+        self.host.store.set_vm_links(&self.vm.id.to_string(), &links_column(&links), hash.as_deref()).await?;
+        self.publish(|live| {
+            live.settings.links = links;
+            live.settings.bridge = bridge;
+        });
+        Ok(())
+    }
+
+    /// Puts the peers of a running VM in place anew, and keeps the links if that could be done.
+    pub(super) async fn sync_peers(&mut self, links: Arc<[Link]>, guest: &GuestClient, reply: Reply) -> Option<Next> {
+        // A manager that was started meanwhile knows the hash of the old one alone.
+        let known = self.live.borrow().settings.bridge.clone().filter(|bridge| bridge.secret().is_some());
+        let bridge = known.unwrap_or_else(BridgeToken::new);
+        let (host, guest) = (Arc::clone(&self.host), guest.clone());
+        let (links_too, bridge_too) = (Arc::clone(&links), bridge.clone());
+        let work = async move {
+            let prepared = host.peers.prepare(&links_too).await?;
+            host.peers.install(&guest, prepared, &bridge_too).await
+        };
+        match self.unless_deleted(Meanwhile::Defer, work).await {
+            Work::Done(Ok(())) => {
+                let bridge = (!links.is_empty()).then_some(bridge);
+                let kept = self.keep_links(links, bridge).await;
+                answer(Some(reply), kept);
+                None
+            }
+            Work::Done(Err(error)) => {
+                answer(Some(reply), Err(error));
+                None
+            }
+            Work::Deleted(deleter) => {
+                answer(Some(reply), Err(Error::conflict("The VM was deleted")));
+                Some(Next::Remove(Some(deleter)))
+            }
+            Work::Leave => Some(Next::Leave),
+        }
+    }
+
+    /// Nothing reaches the guest from here on, and nothing of this start comes out of it: its token is dead.
+    pub(super) fn withdraw(&mut self) {
+        self.calls = None;
+        self.publish(|live| {
+            live.guest = None;
+            live.settings.bridge = None;
+        });
+    }
+}
