@@ -127,6 +127,8 @@ impl Run {
             let frame = AgentFrame::Exit(Box::new(exit)).encode().to_bytes();
             if client.send(Ok(frame)).await.is_ok() {
                 drop(client);
+                // The reply goes out first: the agent has one thread, and a cgroup is not removed and made in no time.
+                tokio::task::yield_now().await;
                 self.child.leave();
             }
         }
