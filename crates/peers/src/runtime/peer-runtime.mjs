@@ -26,7 +26,7 @@ export async function call(alias, modulePath, exportName, args = [], options = {
   signal?.throwIfAborted();
   const given = [...args];
   while (given.length > 0 && given.at(-1) === undefined) given.pop();
-  const body = JSON.stringify({ alias, modulePath, exportName, args: given, timeoutMs }, bigintAsString);
+  const body = toJson({ alias, modulePath, exportName, args: given, timeoutMs });
   bridge ??= await readBridge();
   let { status, text } = await send(body, signal);
   if (status === 401) {
@@ -40,10 +40,27 @@ export async function call(alias, modulePath, exportName, args = [], options = {
 }
 
 let bridge;
-const readBridge = async () => JSON.parse(await read(BRIDGE));
+
+/** Where calls go, and how each of them begins. */
+async function readBridge() {
+  const { url, token } = JSON.parse(await read(BRIDGE));
+  const { hostname, port, pathname } = new URL(url);
+  const head =
+    `POST ${pathname} HTTP/1.1\r\nhost: ${hostname}\r\nauthorization: Bearer ${token}\r\n` +
+    "content-type: application/json\r\ncontent-length: ";
+  return { hostname, port: Number(port), head };
+}
+
 const read = deno ? (url) => deno.readTextFile(url) : async (url) => (await import("node:fs")).readFileSync(url, "utf8");
 
-const bigintAsString = (_key, value) => (typeof value === "bigint" ? value.toString() : value);
+function toJson(call) {
+  try {
+    return JSON.stringify(call);
+  } catch {
+    // Slower, so only when it is needed. A cycle fails again.
+    return JSON.stringify(call, (_key, value) => (typeof value === "bigint" ? value.toString() : value));
+  }
+}
 
 function parse(text) {
   try {
@@ -67,13 +84,9 @@ const decoder = new TextDecoder();
 
 /** Sends a call once. */
 async function send(body, signal) {
-  const { hostname, port, pathname } = new URL(bridge.url);
   const payload = encoder.encode(body);
-  const head = encoder.encode(
-    `POST ${pathname} HTTP/1.1\r\nhost: ${hostname}\r\nauthorization: Bearer ${bridge.token}\r\n` +
-      `content-type: application/json\r\ncontent-length: ${payload.length}\r\n\r\n`,
-  );
-  const connection = takeIdle() ?? (await connect(hostname, Number(port)));
+  const head = encoder.encode(`${bridge.head}${payload.length}\r\n\r\n`);
+  const connection = takeIdle() ?? (await connect(bridge.hostname, bridge.port));
   const abort = () => connection.close();
   signal?.addEventListener("abort", abort, { once: true });
   try {
