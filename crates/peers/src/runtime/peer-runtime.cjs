@@ -1,3 +1,7 @@
 // The runtime of CommonJS proxies; peer-runtime.mjs does the work.
 "use strict";
-exports.call = async (...args) => (await import("./peer-runtime.mjs")).call(...args);
+let runtime;
+exports.call = async (...args) => {
+  runtime ??= await import("./peer-runtime.mjs");
+  return runtime.call(...args);
+};
