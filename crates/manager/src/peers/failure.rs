@@ -58,15 +58,17 @@ impl CallFailure {
 /// A failure of a service on the way of a call.
 impl From<Error> for CallFailure {
     fn from(error: Error) -> Self {
-        let status = match error {
-            Error::Conflict(_) | Error::NotFound(_) => 409,
-            Error::GatewayTimeout(_) => 504,
-            Error::BadGateway(_) | Error::Invalid(_) => 502,
-            _ => 500,
+        let (status, code) = match error {
+            Error::Conflict(_) | Error::NotFound(_) => (409, error.code()),
+            Error::GatewayTimeout(_) => (504, error.code()),
+            Error::BadGateway(_) => (502, error.code()),
+            // The provider was started anew, and what it offers now is not what it must be. The request is blameless.
+            Error::Invalid(_) => (502, "peer_failed"),
+            _ => (500, error.code()),
         };
         if status == 500 {
             tracing::error!(error = %crate::error::Chain(&error), "a call failed in the server");
         }
-        Self::failed(status, error.code(), error.to_string())
+        Self::failed(status, code, error.to_string())
     }
 }
