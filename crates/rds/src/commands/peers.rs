@@ -27,7 +27,7 @@ pub(crate) enum Peers {
         /// The VM that calls
         vm: String,
     },
-    /// Change a link, then sync; what is not named stays
+    /// Change a link; what is not named stays
     Set {
         /// The VM that calls
         vm: String,
@@ -79,7 +79,7 @@ impl Peers {
                 let id = client.find_vm(&vm).await?;
                 let change = change(source_mode, policy)?;
                 let patch = client.request(Method::PATCH, &["v1", "vms", &id, "peers", &alias]).json(&change);
-                progress::step("change the link and sync", client.send(patch)).await?;
+                progress::step("change the link", client.send(patch)).await?;
                 tell("changed", id, json);
             }
             Self::Approvals { decision: None } => waiting(&client, json).await?,
