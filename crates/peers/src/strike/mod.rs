@@ -1,9 +1,9 @@
 //! Striking a provider's secret values out of what leaves it: errors, results, output.
 //!
 //! A value is found as it is, in base64 (standard and URL alphabet, padded or not, also inside a longer encoded text), in
-//! hex, and all of these with any of their characters escaped as in URLs (`%2F`), JSON or JavaScript (`\/`, `\u002f`,
-//! `\x2f`), three levels deep. In JSON, also as a number and as an array of bytes. One pass per level: the time grows with
-//! the length of the text alone.
+//! hex (also with spaces between the bytes), as a list of its bytes in decimal, and all of these with any of their
+//! characters escaped as in URLs (`%2F`), JSON or JavaScript (`\/`, `\u002f`, `\x2f`), three levels deep. In JSON, also as a
+//! number and as an array of bytes. One pass per level: the time grows with the length of the text alone.
 //!
 //! **What it is not.** It catches mistakes: an SDK that puts a token into an error's message. A provider that wants to
 //! give its secret away can (reversed, in two halves, encrypted); its code was trusted with it. Values shorter than
@@ -70,6 +70,7 @@ impl Striker {
             forms.retain(|form| form.len() >= SHORTEST);
             patterns.extend(forms.into_iter().map(|form| (form, false)));
             patterns.extend(hex(secret.as_bytes()).map(|form| (form, false)));
+            patterns.extend(lists(secret.as_bytes()).map(|form| (form, false)));
             patterns.extend(base64(secret.as_bytes()).map(|form| (form, true)));
         }
         patterns.sort();
@@ -185,6 +186,13 @@ fn widen(text: &[u8], place: Range<usize>) -> Range<usize> {
 fn hex(secret: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let lower: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     [lower.to_uppercase().into_bytes(), lower.into_bytes()].into_iter()
+}
+
+/// As runtimes print an array of bytes: `<Buffer 68 75>`, `104,117`, `[ 104, 117 ]`.
+fn lists(secret: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let hex: Vec<String> = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let decimal: Vec<String> = secret.iter().map(u8::to_string).collect();
+    [hex.join(" "), decimal.join(","), decimal.join(", ")].map(String::into_bytes).into_iter()
 }
 
 /// The characters that a secret determines by itself in base64, for each place of its first byte in a group of three.

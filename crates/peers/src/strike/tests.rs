@@ -49,6 +49,9 @@ fn encodings(secret: &str) -> Vec<String> {
         quoted(&component(secret)),
         component(&quoted(secret)),
         secret.replace(' ', "+"),
+        format!("{:02x?}", secret.as_bytes()).replace(',', ""),
+        format!("{:?}", secret.as_bytes()),
+        format!("{:?}", secret.as_bytes()).replace(", ", ","),
     ]
 }
 
