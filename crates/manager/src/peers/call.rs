@@ -81,7 +81,9 @@ impl Record {
     }
 
     fn broke(&mut self, rules: &[Refusal]) {
-        let rules: Vec<&str> = rules.iter().map(|rule| rule.rule.as_str()).collect();
+        let before = self.entry.rule.take();
+        let rules: Vec<&str> =
+            before.iter().map(String::as_str).chain(rules.iter().map(|rule| rule.rule.as_str())).collect();
         self.entry.rule = Some(rules.join(","));
     }
 }
