@@ -59,7 +59,7 @@ async fn every_kind_of_module_is_called_from_node(world: &World) {
             .sh(&stage.consumer, &format!("mkdir -p {kind} && echo '{{\"type\": \"{kind}\"}}' > {kind}/package.json"))
             .await;
         stage.api.sh(&stage.consumer, &format!("cat > {kind}/main.mjs <<'END'\n{program}\nEND")).await;
-        let body = json!({"path": format!("{kind}/main.mjs"), "timeoutMs": 60_000});
+        let body = json!({"path": format!("{kind}/main.mjs"), "timeoutMs": 120_000});
         let reply = stage.api.post(&format!("/v1/vms/{}/run-js", stage.consumer), &body).await.ok().json();
         assert_eq!(reply["result"], expected, "{reply}");
     }

@@ -87,12 +87,12 @@ fn mail() -> Sdk {
 
 /// Runs a TypeScript program that ends well; gives its result.
 pub(super) async fn deno(api: &Api, vm: &str, code: &str) -> Value {
-    run(api, vm, "run-ts", json!({"code": code, "timeoutMs": 60_000})).await
+    run(api, vm, "run-ts", json!({"code": code, "timeoutMs": 120_000})).await
 }
 
 /// Runs a JavaScript program under Node.js that ends well; gives its result.
 pub(super) async fn node(api: &Api, vm: &str, code: &str) -> Value {
-    run(api, vm, "run-js", json!({"code": code, "timeoutMs": 60_000})).await
+    run(api, vm, "run-js", json!({"code": code, "timeoutMs": 120_000})).await
 }
 
 async fn run(api: &Api, vm: &str, how: &str, body: Value) -> Value {
