@@ -13,6 +13,7 @@ mod recovery;
 mod rotation;
 mod sdk;
 mod stage;
+mod types;
 
 use crate::harness::Case;
 
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
         policy::cases(),
         recovery::cases(),
         rotation::cases(),
+        types::cases(),
     ]
     .concat()
 }
