@@ -2,6 +2,9 @@
 /** Largest message to the agent in bytes; it reads no more. */
 const MESSAGE_BYTES = 4 * 1024 * 1024;
 
+/** Arrays and objects within each other of a result; the server takes no deeper ones. */
+const DEEPEST = 64;
+
 /** Characters of an error that are passed on. */
 const ERROR_LENGTH = 16 * 1024;
 
@@ -19,14 +22,14 @@ function serve(load, write) {
   const encoder = new TextEncoder();
   const decoder = new TextDecoder();
 
-  const send = (message) => write(framed(message));
+  const send = (message) => write(framed(JSON.stringify(message)));
 
-  const framed = (message) => {
-    const text = encoder.encode(JSON.stringify(message));
-    const framed = new Uint8Array(4 + text.length);
-    new DataView(framed.buffer).setUint32(0, text.length);
-    framed.set(text, 4);
-    return framed;
+  const framed = (json) => {
+    const text = encoder.encode(json);
+    const frame = new Uint8Array(4 + text.length);
+    new DataView(frame.buffer).setUint32(0, text.length);
+    frame.set(text, 4);
+    return frame;
   };
 
   /** An export, as the module itself has it: nothing inherited can be called. */
@@ -72,10 +75,11 @@ function serve(load, write) {
       if (!offered.get(module)?.has(name)) throw new TypeError("the export was not offered");
       const callable = lookUp(loaded.get(module) ?? (await load(module)), name);
       if (typeof callable !== "function") throw new TypeError(`${name} is not callable`);
-      reply = framed({ type: "result", id, value: jsonValue(await callable(...args)) });
+      const value = jsonText(await callable(...args), DEEPEST);
+      reply = framed(`{"type":"result","id":${id},"value":${value}}`);
       if (reply.length > MESSAGE_BYTES) throw new RangeError(`the result is larger than ${MESSAGE_BYTES} bytes`);
     } catch (error) {
-      reply = framed({ type: "error", id, ...describe(error) });
+      reply = framed(JSON.stringify({ type: "error", id, ...describe(error) }));
     }
     running.delete(id);
     if (!cancelled.delete(id)) write(reply);
