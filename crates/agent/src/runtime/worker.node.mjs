@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import { Console } from "node:console";
 import { Socket } from "node:net";
+import { Readable } from "node:stream";
 import { pathToFileURL } from "node:url";
 
 {
@@ -30,5 +31,7 @@ import { pathToFileURL } from "node:url";
     receive(buffer.subarray(0, count));
     return true;
   };
+  // A module that imports node:process looks at process.stdin, and two that read one pipe are an error.
+  Object.defineProperty(process, "stdin", { value: Readable.from([]), configurable: true, enumerable: true });
   new Socket({ fd: 0, writable: false, onread: { buffer: Buffer.alloc(64 * 1024), callback } }).resume();
 }
