@@ -7,6 +7,7 @@ use rds_protocol::guest::{Configure, Configured, Health};
 use rustix::time::ClockId;
 
 use crate::configure;
+use crate::freeze::Frozen;
 use crate::peers::bridge::Bridge;
 use crate::peers::outbound::Outbound;
 use crate::peers::workers::Workers;
@@ -37,6 +38,8 @@ pub(crate) struct Vm {
     pub(crate) bridge: Rc<Bridge>,
     /// Held by whoever changes the trees that are put into the user's files.
     pub(crate) trees: tokio::sync::Mutex<()>,
+    /// What holds its disk still.
+    pub(crate) frozen: RefCell<Option<Frozen>>,
     /// Names of inline scripts that are free.
     pub(crate) script_names: RefCell<Vec<String>>,
 }

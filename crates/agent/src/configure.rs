@@ -9,11 +9,12 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rds_protocol::guest::{Configure, Configured};
-use rustix::time::{ClockId, Timespec};
 use tokio::sync::Mutex;
 
 use crate::agent::Vm;
+use crate::clock;
 use crate::error::{SystemError, While};
+use crate::grow;
 use crate::peers::bridge::Bridge;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
@@ -55,34 +56,36 @@ pub(crate) fn carry_out(
     bridge: &Rc<Bridge>,
 ) -> Result<(Vm, Configured), SystemError> {
     let start = Instant::now();
-    set_clock(order.clock_us)?;
+    clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
     let (before, mut mounted) = (Instant::now(), None);
     let tree = tree::build(&order.hostname, &order.machine_id, || mounted = Some(before.elapsed()))?;
+    if let Some(bytes) = order.grow_disk_to {
+        grow::grow(&tree.disk, bytes)?;
+    }
     let sandbox = waiting.enclose(tree)?;
     // Old temporary files may be many; nobody waits for them to be gone.
     let _ = fork(None, tree::empty_trash);
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let times = Configured { mount_us: micros(mounted.unwrap_or_default()), total_us: micros(start.elapsed()) };
+    let times = Configured {
+        mount_us: micros(mounted.unwrap_or_default()),
+        total_us: micros(start.elapsed()),
+        clock_us: clock::now(),
+    };
     Ok((
         Vm {
             sandbox,
             keepers: Rc::clone(keepers),
             secrets: RefCell::new(order.secret_env.into()),
             script_names: RefCell::default(),
+            frozen: RefCell::default(),
             trees: Mutex::default(),
             workers: Workers::default(),
             bridge: Rc::clone(bridge),
         },
         times,
     ))
-}
-
-fn set_clock(micros: u64) -> Result<(), SystemError> {
-    let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
-    let time = Timespec { tv_sec: seconds.cast_signed(), tv_nsec: (rest * 1000).cast_signed() };
-    rustix::time::clock_settime(ClockId::Realtime, time).while_("set the clock")
 }
 
 /// Gives the kernel's random source what no other VM has, and has it used at once.

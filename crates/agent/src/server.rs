@@ -11,11 +11,13 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rds_protocol::guest::AdjustClock;
 use rds_protocol::limits::JSON_FRAME_BYTES;
 use rds_protocol::{link, routes};
 
 use crate::agent::Agent;
 use crate::channel::Port;
+use crate::clock;
 use crate::error::SystemError;
 use crate::exec;
 use crate::files::{self, jailed::Order};
@@ -110,6 +112,12 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
         }
         (&Method::PUT, routes::TREES) => trees::put(agent.vm()?, body).await,
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,
+        (&Method::POST, routes::CLOCK) => {
+            let order: AdjustClock = read_json(body, JSON_FRAME_BYTES).await?;
+            Ok(json(StatusCode::OK, &clock::adjust(order).map_err(Refusal::internal)?))
+        }
+        (&Method::POST, routes::FREEZE) => agent.vm()?.freeze().await.map(|()| empty()),
+        (&Method::POST, routes::THAW) => Ok(json(StatusCode::OK, &agent.vm()?.thaw().await?)),
         (&Method::PUT, routes::ARCHIVE) => {
             files::put(agent.vm()?, Order::PutArchive { dest: field("dest")? }, body).await
         }

@@ -167,7 +167,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     // Whatever comes is read, as an agent would.
     let _ = body.collect().await;
     let reply = match (&head.method, head.uri.path()) {
-        (&Method::POST, routes::CONFIGURE) => to_json(&Configured { mount_us: 0, total_us: 0 }),
+        (&Method::POST, routes::CONFIGURE) => to_json(&Configured { mount_us: 0, total_us: 0, clock_us: 0 }),
         (&Method::POST, routes::BRIDGE) => to_json(&Bridge { port: 1 }),
         (&Method::GET, routes::CONTENT) => manifest().to_string().into(),
         (&Method::GET, routes::STAT) => {

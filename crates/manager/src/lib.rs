@@ -19,6 +19,7 @@ pub mod peers;
 pub mod rate_limit;
 pub mod secrets;
 pub mod seeds;
+pub mod snapshots;
 pub mod storage;
 pub mod store;
 pub mod vms;

@@ -33,7 +33,7 @@ pub fn prepare(config: &StorageConfig) -> Result<Lock> {
         }
         _ => {}
     }
-    for dir in [tmp, config.images_dir(), config.vms_dir(), config.seeds_dir()] {
+    for dir in [tmp, config.images_dir(), config.vms_dir(), config.seeds_dir(), config.snapshots_dir()] {
         make_dir(&dir)?;
     }
     for dir in [config.templates_dir(), config.initramfs_dir()] {

@@ -33,6 +33,9 @@ pub struct Configure {
     pub entropy: String,
     /// Environment of the VM's secrets. Kept in the agent's memory and given to programs it runs.
     pub secret_env: BTreeMap<String, String>,
+    /// Bytes that the writable disk has and its filesystem is to fill; absent if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grow_disk_to: Option<u64>,
 }
 
 impl std::fmt::Debug for Configure {
@@ -53,6 +56,34 @@ pub struct Configured {
     pub mount_us: u64,
     /// Everything together.
     pub total_us: u64,
+    /// The wall clock as it was then, in microseconds since the Unix epoch: by how much it is behind the manager's when
+    /// that reads this is what both ways took.
+    #[serde(default)]
+    pub clock_us: u64,
+}
+
+/// By how much the wall clock is to be put forward, or back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdjustClock {
+    /// Microseconds.
+    pub by_us: i64,
+}
+
+/// The guest's wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Clock {
+    /// Microseconds since the Unix epoch.
+    pub clock_us: u64,
+}
+
+/// The disk was as it was at one moment, from a freeze to this answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Thawed {
+    /// How long nothing could be written, in microseconds.
+    pub frozen_us: u64,
 }
 
 /// Body of every reply of the agent with a status of 400 or more.

@@ -26,3 +26,6 @@ pub const ARCHIVE_ENTRIES: u64 = 10_000;
 
 /// uid and gid of every program that is run for a client.
 pub const USER_ID: u32 = 1000;
+
+/// Seconds after which an agent lets programs write again whatever the manager does.
+pub const FROZEN_SECONDS: u64 = 10;

@@ -12,6 +12,16 @@ pub const EXEC: &str = "/v1/exec";
 /// `POST` → 204 when everything written so far is on the disk.
 pub const SYNC: &str = "/v1/sync";
 
+/// `POST` [`crate::guest::AdjustClock`] → [`crate::guest::Clock`].
+pub const CLOCK: &str = "/v1/clock";
+
+/// `POST` → 204 when everything written so far is on the disk and nothing more gets there until [`THAW`], or until the
+/// agent has waited for that for [`crate::limits::FROZEN_SECONDS`]. 409 if it is frozen already.
+pub const FREEZE: &str = "/v1/freeze";
+
+/// `POST` → [`crate::guest::Thawed`]. 409 if the disk is not frozen, or not any more: what was copied may be torn.
+pub const THAW: &str = "/v1/thaw";
+
 /// `PUT ?dest=PATH` with a tar.gz body → 204. The directory is made. The archive was checked by the manager.
 /// `GET ?path=PATH` → a tar.gz of the directory's contents, or of the one file.
 pub const ARCHIVE: &str = "/v1/files/archive";

@@ -85,6 +85,9 @@ pub(crate) struct CreateVm {
     /// The image; the default one if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image_id: Option<String>,
+    /// The snapshot to start from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user_overlay_snapshot_id: Option<String>,
     /// Size of the writable disk in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) disk_size_mb: Option<u64>,

@@ -5,7 +5,9 @@ use rds_manager::config;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
-use crate::commands::{api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, up, vm};
+use crate::commands::{
+    api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, snapshot, up, vm,
+};
 use crate::error::CliError;
 use crate::settings;
 
@@ -57,6 +59,9 @@ enum Command {
     /// Build, list, upload and remove guest images
     #[command(subcommand)]
     Image(image::Image),
+    /// Keep VMs' disks, list and remove what was kept
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     /// Make, list and revoke API keys (signs in as the administrator)
     ApiKey(api_key::ApiKey),
     /// List, sync and change what VMs are linked to; approve calls
@@ -101,6 +106,7 @@ impl Cli {
             Command::RunJs(run) => run.run(shared).await,
             Command::Cp(cp) => cp.run(shared).await,
             Command::Image(image) => image.run(shared).await,
+            Command::Snapshot(snapshot) => snapshot.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
             Command::Peers(peers) => peers.run(shared).await,
             Command::Audit(audit) => audit.run(shared).await,

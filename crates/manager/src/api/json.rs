@@ -57,6 +57,24 @@ impl<S: Sync, const CAP: usize> FromRequest<S> for Bytes<CAP> {
     }
 }
 
+/// A JSON body, or none: then the value that stands for nothing said.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionalJson<T>(pub T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, CREATE_BYTES).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        check_content_type(&parts.headers)?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| Error::Invalid(explain(&error, false)))
+    }
+}
+
 impl<T: Serialize, const CAP: usize> IntoResponse for Json<T, CAP> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()

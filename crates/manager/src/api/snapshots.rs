@@ -1,30 +1,40 @@
-//! `/v1/snapshots`.
+//! `/v1/snapshots`, and taking them.
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::Caller;
 use super::error::ErrorBody;
-use super::json::Json;
-use super::path::Query;
+use super::exec::GuestErrors;
+use super::idempotency;
+use super::json::{Json, OptionalJson};
+use super::path::{Path, Query};
 use super::replies::CallerErrors;
 use super::time::Time;
+use super::vms::{VmErrors, vm_id};
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::seeds::{Seed, Seeds};
+use crate::store::snapshots::SnapshotRow;
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(delete)).routes(routes!(take))
 }
 
 /// What a snapshot is of.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
+    /// A VM's writable disk.
+    UserOverlay,
     /// Memory of a booted, idle VM with nothing of any user in it.
     ImageSeed,
 }
@@ -43,12 +53,21 @@ struct SnapshotBody {
     mem_mb: u32,
     /// The image that it belongs to.
     image_id: String,
+    /// The VM that it was taken of, which may be gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_vm_id: Option<String>,
     /// Whether it holds a whole disk.
     has_disk: bool,
     /// Whether it holds a VM's writable disk.
     has_overlay: bool,
     /// What it takes on the server's disk.
     size_bytes: u64,
+    /// Size of the disk in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_size_mb: Option<u64>,
+    /// How long the VM could not write while it was taken, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frozen_ms: Option<f64>,
 }
 
 impl SnapshotBody {
@@ -60,9 +79,32 @@ impl SnapshotBody {
             cpu: seed.size.vcpus,
             mem_mb: seed.size.mem_mib,
             image_id: seed.image_id.clone(),
+            source_vm_id: None,
             has_disk: false,
             has_overlay: false,
             size_bytes: seed.bytes,
+            disk_size_mb: None,
+            frozen_ms: None,
+        }
+    }
+}
+
+impl From<SnapshotRow> for SnapshotBody {
+    fn from(row: SnapshotRow) -> Self {
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        Self {
+            id: row.id,
+            kind: Kind::UserOverlay,
+            created_at: Time(row.created_at),
+            cpu: u8::try_from(row.cpu).unwrap_or(u8::MAX),
+            mem_mb: u32::try_from(row.mem_mb).unwrap_or(u32::MAX),
+            image_id: row.image_id,
+            source_vm_id: Some(row.source_vm_id),
+            has_disk: false,
+            has_overlay: true,
+            size_bytes: count(row.size_bytes),
+            disk_size_mb: Some(count(row.disk_bytes) >> 20),
+            frozen_ms: Some(std::time::Duration::from_micros(count(row.frozen_us)).as_secs_f64() * 1000.0),
         }
     }
 }
@@ -95,9 +137,64 @@ struct ListQuery {
     CallerErrors,
 ))]
 async fn list(State(app): State<Arc<App>>, Query(query): Query<ListQuery>) -> Result<Json<Vec<SnapshotBody>>> {
-    let mut snapshots = Vec::new();
+    let mut snapshots: Vec<SnapshotBody> = Vec::new();
+    if query.scope != Scope::Internal {
+        snapshots.extend(app.vms.snapshots().list().await?.into_iter().map(SnapshotBody::from));
+    }
     if query.scope != Scope::User {
         snapshots.extend(app.seeds.list().iter().map(|seed| SnapshotBody::of_seed(seed, &app.seeds)));
     }
+    snapshots.sort_by_key(|snapshot| snapshot.created_at.0);
     Ok(Json(snapshots))
+}
+
+/// Delete a snapshot
+///
+/// VMs that were made from it are not touched.
+#[utoipa::path(delete, path = "/snapshots/{id}", tag = "snapshots", params(("id" = String, Path)), responses(
+    (status = 204, description = "It is gone"),
+    (status = 400, description = "It is the server's own", body = ErrorBody),
+    (status = 404, description = "No such snapshot", body = ErrorBody),
+    CallerErrors,
+))]
+async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    if app.seeds.list().iter().any(|seed| app.seeds.id(seed) == id) {
+        return Err(Error::invalid("The server makes this one by itself and removes it with its image"));
+    }
+    app.vms.snapshots().delete(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What to keep of a VM.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+struct TakeSnapshot {
+    /// `user_overlay` (default).
+    kind: Option<Kind>,
+}
+
+/// Keep a VM's disk as it is now
+///
+/// The guest writes down what it has in memory and is held for a moment, so the disk is whole. No running program is in
+/// it. It outlives the VM. With an `Idempotency-Key` header, the same key within a day gives the first answer again.
+#[utoipa::path(post, path = "/vms/{id}/snapshots", tag = "snapshots",
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
+    request_body = Option<TakeSnapshot>,
+    responses((status = 201, body = SnapshotBody), CallerErrors, VmErrors, GuestErrors))]
+async fn take(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<TakeSnapshot>,
+) -> Result<Response> {
+    let id = vm_id(&id)?;
+    if body.kind.is_some_and(|kind| kind != Kind::UserOverlay) {
+        return Err(Error::invalid("kind must be user_overlay"));
+    }
+    let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/snapshots"), &body)?;
+    let vms = app.vms.clone();
+    idempotency::once(&app.store, request, async move {
+        Ok((StatusCode::CREATED, SnapshotBody::from(vms.take_snapshot(id).await?)))
+    })
+    .await
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, value_parser};
 use ipnet::IpNet;
+use rds_image::disk;
 use secrecy::SecretString;
 
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
@@ -116,6 +117,11 @@ impl StorageConfig {
         self.storage_root.join("seeds")
     }
 
+    /// Directory of the snapshots that users made.
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.storage_root.join("snapshots")
+    }
+
     /// Directory of the VMs' own directories.
     pub fn vms_dir(&self) -> PathBuf {
         self.storage_root.join("vms")
@@ -135,6 +141,15 @@ impl StorageConfig {
     pub fn agent_path(&self) -> PathBuf {
         let beside = || Some(std::env::current_exe().ok()?.parent()?.join("rds-agent"));
         self.rds_agent_path.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("rds-agent"))
+    }
+
+    /// How disks are cloned.
+    pub(crate) fn clone_mode(&self) -> disk::CloneMode {
+        match self.rootfs_clone_mode {
+            CloneMode::Auto => disk::CloneMode::Auto,
+            CloneMode::Reflink => disk::CloneMode::Reflink,
+            CloneMode::Copy => disk::CloneMode::Copy,
+        }
     }
 
     /// A variable that is set to nothing is as good as not set.

@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod images;
 pub mod secrets;
 pub mod sessions;
+pub mod snapshots;
 pub mod vms;
 
 use std::fs::File;

@@ -24,6 +24,8 @@ pub(crate) struct Handle {
     pub(super) vm: Arc<VmRecord>,
     pub(crate) live: watch::Receiver<Live>,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Held by whoever has the VM's disk frozen.
+    pub(super) freezing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Handle {

@@ -8,6 +8,7 @@ pub mod archive;
 pub(crate) mod directory;
 mod fault;
 pub mod files;
+mod guest_clock;
 pub mod logs;
 mod provision;
 pub(crate) mod record;
@@ -36,13 +37,15 @@ use crate::peers::link::Link;
 use crate::peers::{PatchLink, Peers};
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::Seeds;
+use crate::snapshots::{Snapshots, Source};
 use crate::store::Store;
+use crate::store::snapshots::SnapshotRow;
 
 use actor::{Actor, Begin, Command};
 use directory::{Directory, Handle};
 use provision::Host;
 use record::{Live, Settings};
-use request::CreateVm;
+use request::{CreateVm, NewVm};
 use state::VmState;
 
 /// Commands that may wait for one VM's task.
@@ -78,7 +81,10 @@ impl Vms {
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
         let own_users = rustix::process::geteuid().is_root();
         let faults = fault::Faults::from_env()?;
-        let host = Host { hypervisor, storage, store, images, seeds, activity, faults, sealer, own_users, peers };
+        let (dir, mode) = (storage.snapshots_dir(), storage.clone_mode());
+        let snapshots = Snapshots::start(store.clone(), activity.clone(), dir, mode).await?;
+        let host =
+            Host { hypervisor, storage, store, images, seeds, snapshots, activity, faults, sealer, own_users, peers };
         let vms =
             Self(Arc::new(Inner { host: Arc::new(host), limits, directory, admission: tokio::sync::Mutex::default() }));
         recover::recover(&vms).await?;
@@ -88,8 +94,12 @@ impl Vms {
     /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
-        let request::Asked { vm: spec, secrets, links } = asked;
+        let request::Asked { vm: mut spec, secrets, links, snapshot, wanted_bytes } = asked;
         self.check_providers(&links)?;
+        if let Some(id) = &snapshot {
+            let base = self.snapshot_to_start_from(id).await?;
+            spec = on_snapshot(spec, &base, wanted_bytes)?;
+        }
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
         let (reply, created) = oneshot::channel();
         let handle = {
@@ -99,7 +109,7 @@ impl Vms {
             let id = VmId::new();
             let sealed = self.0.host.seal(id, &secrets, 1)?;
             let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
-            let vm = VmRecord { id, spec, image_id, host_index, created_at: clock::now_ms() };
+            let vm = VmRecord { id, spec, image_id, snapshot, host_index, created_at: clock::now_ms() };
             self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
             self.spawn(vm, settings, VmState::Created, Begin::Create(reply))
         };
@@ -108,6 +118,35 @@ impl Vms {
         created.await.map_err(|_| stopping())??;
         let live = handle.live.borrow().clone();
         Ok(handle.vm.view(&live))
+    }
+
+    async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {
+        if id.starts_with("seed-") {
+            let what = "is made by the server itself, and VMs of its image start from it anyway";
+            return Err(Error::invalid(format!("{id} {what}: it cannot be named")));
+        }
+        self.0.host.snapshots.get(id).await
+    }
+
+    /// The snapshots that users made.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.0.host.snapshots
+    }
+
+    /// Keeps the disk of a running VM as it is now.
+    pub async fn take_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
+        let guest = self.0.directory.guest(id).await?;
+        let handle = self.0.directory.handle(id)?;
+        let source = Source {
+            vm_id: id.to_string(),
+            image_id: handle.vm.image_id.clone(),
+            vcpus: handle.vm.spec.vcpus,
+            mem_mib: handle.vm.spec.mem_mib,
+            disk: self.0.host.disk(id),
+        };
+        // A guest can be frozen only once at a time.
+        let _turn = handle.freezing.lock().await;
+        self.0.host.snapshots.take(source, guest).await
     }
 
     /// Whether one more VM may be made: its host index if so.
@@ -133,7 +172,8 @@ impl Vms {
         let live = Live { state, guest: None, error: None, deleted: false, settings };
         let (live, published) = watch::channel(live);
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender };
+        let freezing = Arc::default();
+        let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender, freezing };
         self.0.directory.lock().insert(vm.id, handle.clone());
         let actor = Actor::new(Arc::clone(&self.0.host), Arc::clone(&vm), live, commands);
         let inner = Arc::downgrade(&self.0);
@@ -240,7 +280,20 @@ impl Vms {
     }
 }
 
-fn no_such_vm() -> Error {
+/// A VM whose disk is made from a snapshot's.
+fn on_snapshot(spec: NewVm, base: &SnapshotRow, wanted_bytes: Option<u64>) -> Result<NewVm> {
+    if spec.image_id.as_ref().is_some_and(|id| *id != base.image_id) {
+        return Err(Error::invalid(format!("The snapshot is of a VM with image {}: name that one", base.image_id)));
+    }
+    let least = u64::try_from(base.disk_bytes).unwrap_or(0);
+    let disk_bytes = wanted_bytes.unwrap_or(least);
+    if disk_bytes < least {
+        return Err(Error::invalid(format!("diskSizeMb must be at least {}, as in the snapshot", least >> 20)));
+    }
+    Ok(NewVm { image_id: Some(base.image_id.clone()), disk_bytes, ..spec })
+}
+
+pub(super) fn no_such_vm() -> Error {
     Error::not_found("VM not found")
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rds_image::disk;
+use rds_image::{ImageError, disk};
 use rds_protocol::guest::Configure;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
@@ -16,9 +16,10 @@ use rds_vmm::{Hypervisor, MachineSpec, VmId};
 use tokio::task::spawn_blocking;
 
 use super::fault::{Faults, Step};
+use super::guest_clock;
 use super::record::{LastStart, Sealed, Settings, StartedFrom, Timings, VmRecord};
 use crate::activity::Activity;
-use crate::config::{CloneMode, StorageConfig};
+use crate::config::StorageConfig;
 use crate::error::{Chain, Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
@@ -26,6 +27,7 @@ use crate::peers::Peers;
 use crate::peers::token::BridgeToken;
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::{Seed, Seeds, Size};
+use crate::snapshots::Snapshots;
 use crate::store::Store;
 
 /// How long a guest may take from its first instruction to its agent's first answer. Emulated, 2 s are usual; a host
@@ -52,6 +54,8 @@ pub(super) struct Host {
     pub sealer: Option<Arc<Sealer>>,
     /// What VMs start from without being booted.
     pub seeds: Arc<Seeds>,
+    /// What users keep of VMs.
+    pub snapshots: Snapshots,
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
     pub peers: Peers,
@@ -70,7 +74,7 @@ impl Host {
         self.storage.vms_dir().join(id.to_string())
     }
 
-    fn disk(&self, id: VmId) -> PathBuf {
+    pub(super) fn disk(&self, id: VmId) -> PathBuf {
         self.dir(id).join("disk.ext4")
     }
 
@@ -110,10 +114,12 @@ impl Host {
 
         self.faults.at(Step::Configure)?;
         let mut lap = Lap::new();
-        guest
-            .configure(&identity(vm.id, &sealed.open(self.sealer.as_deref(), vm.id)?), CONFIGURE_LIMIT)
-            .await
-            .map_err(|error| self.failed_guest(vm.id, &error))?;
+        let secrets = sealed.open(self.sealer.as_deref(), vm.id)?;
+        let configured = guest.configure(&identity(vm, &secrets), CONFIGURE_LIMIT).await;
+        let configured = configured.map_err(|error| self.failed_guest(vm.id, &error))?;
+        if guest_clock::is_doubtful(configured.clock_us) {
+            guest_clock::correct(&guest).await.map_err(|error| self.failed_guest(vm.id, &error))?;
+        }
         timings.configure_ms = lap.take();
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
@@ -188,10 +194,12 @@ impl Host {
 
         self.faults.at(Step::Disk)?;
         let templates = self.storage.templates_dir();
-        let (bytes, mode, to) = (vm.spec.disk_bytes, clone_mode(self.storage.rootfs_clone_mode), disk.clone());
-        spawn_blocking(move || match to.exists() {
-            true => Ok(0),
-            false => disk::clone_sparse(&disk::template(&templates, bytes)?, &to, mode),
+        let snapshot = vm.snapshot.as_ref().map(|id| self.snapshots.disk(id));
+        let (bytes, mode, to) = (vm.spec.disk_bytes, self.storage.clone_mode(), disk.clone());
+        spawn_blocking(move || match (to.exists(), snapshot) {
+            (true, _) => Ok(()),
+            (false, None) => disk::template(&templates, bytes).and_then(|from| clone(&from, &to, mode, bytes)),
+            (false, Some(from)) => clone(&from, &to, mode, bytes),
         })
         .await
         .map_err(|error| Error::internal("the task that makes a disk ended", error))?
@@ -252,16 +260,17 @@ fn size(spec: &MachineSpec) -> Size {
 }
 
 /// Who the guest is from now on. Nothing in it was in a guest before.
-fn identity(id: VmId, secrets: &SecretEnv) -> Configure {
+fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
     let machine_id: [u8; 16] = rand::random();
     let entropy: [u8; 64] = rand::random();
     let now = jiff::Timestamp::now().as_microsecond();
     Configure {
-        hostname: format!("vm-{}", id.to_string().chars().take(8).collect::<String>()),
+        hostname: format!("vm-{}", vm.id.to_string().chars().take(8).collect::<String>()),
         machine_id: machine_id.iter().map(|byte| format!("{byte:02x}")).collect(),
         clock_us: u64::try_from(now).unwrap_or(0),
         entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
         secret_env: secrets.variables(),
+        grow_disk_to: vm.snapshot.is_some().then_some(vm.spec.disk_bytes),
     }
 }
 
@@ -271,12 +280,13 @@ fn make_private_dir(dir: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-fn clone_mode(mode: CloneMode) -> disk::CloneMode {
-    match mode {
-        CloneMode::Auto => disk::CloneMode::Auto,
-        CloneMode::Reflink => disk::CloneMode::Reflink,
-        CloneMode::Copy => disk::CloneMode::Copy,
+/// Clones a disk to one of at least its size.
+fn clone(from: &Path, to: &Path, mode: disk::CloneMode, bytes: u64) -> Result<(), ImageError> {
+    if disk::clone_sparse(from, to, mode)? < bytes {
+        let grown = std::fs::File::options().write(true).open(to).and_then(|disk| disk.set_len(bytes));
+        grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })?;
     }
+    Ok(())
 }
 
 /// Milliseconds since `begun`, to the microsecond.

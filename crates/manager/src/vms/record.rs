@@ -35,6 +35,8 @@ pub struct VmRecord {
     pub spec: NewVm,
     /// The image it runs on.
     pub image_id: String,
+    /// The snapshot that its disk is made from; not known any more once it was made.
+    pub snapshot: Option<String>,
     /// A small number that no other living VM has; names derived from it never collide.
     pub host_index: u32,
     /// Milliseconds since the Unix epoch.
@@ -280,6 +282,7 @@ impl VmRecord {
                 ttl: row.ttl_seconds.and_then(|s| u64::try_from(s).ok()).map(std::time::Duration::from_secs),
             },
             image_id: row.image_id.clone(),
+            snapshot: None,
             host_index: u32::try_from(row.host_index).map_err(|_| broken("host index"))?,
             created_at: row.created_at,
         };

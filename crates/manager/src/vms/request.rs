@@ -52,7 +52,7 @@ pub struct CreateVm {
     /// Links to provider VMs, whose SDKs the code in this VM may call. At most 32; aliases are unique.
     #[serde(default)]
     pub peer_links: Vec<PeerLink>,
-    /// A snapshot to start from. Not in this version: must be absent.
+    /// A snapshot to start from: the disk is as that VM's was. `snapshotId` is another name.
     #[serde(alias = "snapshotId")]
     pub user_overlay_snapshot_id: Option<String>,
     /// A name for people: 1 to 64 letters, digits, `.`, `_`, `-`; unique among live VMs.
@@ -95,22 +95,23 @@ pub(super) struct Asked {
     pub secrets: SecretEnv,
     /// What may be changed later.
     pub links: Vec<Link>,
+    /// What its disk is to be made from.
+    pub snapshot: Option<String>,
+    /// Size of its disk, if one was named.
+    pub wanted_bytes: Option<u64>,
 }
 
 impl CreateVm {
     /// Checks the request against the limits; the first fault is the error. A disk of no given size has
     /// `default_disk_bytes`.
     pub(super) fn validate(self, limits: &LimitsConfig, default_disk_bytes: u64) -> Result<Asked> {
-        if self.user_overlay_snapshot_id.is_some() {
-            return invalid("userOverlaySnapshotId: this version has no snapshots yet".into());
-        }
         let secrets = SecretEnv::parse(self.secret_env)?;
         let links = Link::parse_all(&self.peer_links)?;
         let vcpus = integer("cpu", self.cpu, 1, u64::from(limits.max_cpu))?;
         let mem_mib = integer("memMb", self.mem_mb, u64::from(MIN_MEM_MIB), u64::from(limits.max_mem_mb))?;
-        let disk_bytes = match self.disk_size_mb {
-            Some(mib) => integer("diskSizeMb", mib, MIN_DISK_MIB, MAX_DISK_MIB)? << 20,
-            None => default_disk_bytes,
+        let wanted_bytes = match self.disk_size_mb {
+            Some(mib) => Some(integer("diskSizeMb", mib, MIN_DISK_MIB, MAX_DISK_MIB)? << 20),
+            None => None,
         };
         if self.allow_ips.len() > limits.max_allow_ips as usize {
             return invalid(format!("allowIps has {} entries; at most {}", self.allow_ips.len(), limits.max_allow_ips));
@@ -134,7 +135,7 @@ impl CreateVm {
         let vm = NewVm {
             vcpus: u8::try_from(vcpus).map_err(|_| Error::Invalid("cpu is too large".into()))?,
             mem_mib: u32::try_from(mem_mib).map_err(|_| Error::Invalid("memMb is too large".into()))?,
-            disk_bytes,
+            disk_bytes: wanted_bytes.unwrap_or(default_disk_bytes),
             allow_ips: self.allow_ips,
             outbound_internet: self.outbound_internet,
             image_id: self.image_id,
@@ -142,7 +143,7 @@ impl CreateVm {
             labels: self.labels,
             ttl,
         };
-        Ok(Asked { vm, secrets, links })
+        Ok(Asked { vm, secrets, links, snapshot: self.user_overlay_snapshot_id, wanted_bytes })
     }
 }
 
@@ -238,7 +239,6 @@ mod tests {
             json!({"ttlSeconds": 0}),
             json!({"secretEnv": ["A"]}),
             json!({"peerLinks": [{"alias": "a", "vmId": "x"}]}),
-            json!({"snapshotId": "snap-1"}),
         ] {
             assert!(matches!(validate(&bad), Err(Error::Invalid(_))), "{bad}");
         }

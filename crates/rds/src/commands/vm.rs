@@ -80,6 +80,9 @@ pub(crate) struct Create {
     /// Image: its id, the beginning of its id, or its name [default: the server's default image]
     #[arg(long)]
     image: Option<String>,
+    /// Snapshot whose disk the VM starts with
+    #[arg(long, value_name = "ID")]
+    snapshot: Option<String>,
     /// Address or network that may be reached (with --internet); may be repeated
     #[arg(long = "allow-ip", value_name = "IP[/LEN]")]
     allow_ips: Vec<String>,
@@ -130,6 +133,7 @@ impl Create {
             allow_ips: self.allow_ips,
             outbound_internet: self.internet,
             image_id,
+            user_overlay_snapshot_id: self.snapshot,
             disk_size_mb: self.disk,
             name: self.name,
             labels: self.labels.into_iter().map(|(key, value)| (key, Value::String(value))).collect(),

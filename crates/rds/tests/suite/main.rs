@@ -26,6 +26,7 @@ mod run_js;
 mod run_ts;
 mod secrets;
 mod seeds;
+mod snapshots;
 mod uploads;
 mod vms;
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         run_ts::cases(),
         secrets::cases(),
         seeds::cases(),
+        snapshots::cases(),
         uploads::cases(),
         vms::cases(),
     ]

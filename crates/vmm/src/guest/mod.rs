@@ -22,7 +22,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rds_protocol::guest::{AgentError, Configure, Configured, Health};
+use rds_protocol::guest::{AdjustClock, AgentError, Clock, Configure, Configured, Health, Thawed};
 use rds_protocol::limits::REPLY_BYTES;
 use rds_protocol::link::{self, History};
 use rds_protocol::{GENERATION, routes};
@@ -146,6 +146,22 @@ impl GuestClient {
     /// Returns when everything that the guest has written is on its disk.
     pub async fn sync(&self, limit: Duration) -> Result<(), GuestError> {
         self.empty(Method::POST, routes::SYNC, whole(""), limit).await
+    }
+
+    /// Puts the guest's wall clock forward by so many microseconds and gives what it is then.
+    pub async fn adjust_clock(&self, by_us: i64, limit: Duration) -> Result<Clock, GuestError> {
+        self.json(Method::POST, routes::CLOCK, to_json(&AdjustClock { by_us }), limit).await
+    }
+
+    /// Returns when everything that the guest has written is on its disk and nothing more gets there until [`Self::thaw`];
+    /// the agent does not wait for that longer than [`FROZEN_SECONDS`](rds_protocol::limits::FROZEN_SECONDS).
+    pub async fn freeze(&self, limit: Duration) -> Result<(), GuestError> {
+        self.empty(Method::POST, routes::FREEZE, whole(""), limit).await
+    }
+
+    /// Lets the guest write again. An error means that it may have written before.
+    pub async fn thaw(&self, limit: Duration) -> Result<Thawed, GuestError> {
+        self.json(Method::POST, routes::THAW, whole(""), limit).await
     }
 
     /// A call that answers JSON of at most [`REPLY_BYTES`].

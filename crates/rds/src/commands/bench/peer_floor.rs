@@ -109,5 +109,6 @@ fn identity(name: &str) -> Configure {
         // The benchmark has no secrets; these guests need no good random numbers.
         entropy: "A".repeat(88),
         secret_env: std::collections::BTreeMap::new(),
+        grow_disk_to: None,
     }
 }

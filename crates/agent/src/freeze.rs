@@ -1,0 +1,113 @@
+//! Holding the VM's disk still while the manager copies it.
+//!
+//! A copy of the agent does it: a disk can take its time, and the agent has one thread. The copy lets go when it is told
+//! to, or by itself when it has waited too long, so that neither a manager that died nor an agent that waits for the
+//! frozen disk itself can hold the user's programs up for good.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use http::StatusCode;
+use rds_protocol::guest::Thawed;
+use rds_protocol::limits::FROZEN_SECONDS;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+
+use crate::agent::Vm;
+use crate::files::pipe;
+use crate::reply::Refusal;
+use crate::sandbox::fork;
+
+/// `FIFREEZE` and `FITHAW`, linux/fs.h.
+const FREEZE: libc::Ioctl = 0xc004_5877;
+const THAW: libc::Ioctl = 0xc004_5878;
+
+/// A process that holds the disk still.
+pub(crate) struct Frozen {
+    /// Anything that is written here makes it let go.
+    order: File,
+    /// It says here when the disk is frozen, and how long it was.
+    news: Receiver,
+}
+
+impl Vm {
+    /// Returns when what was written is on the disk, and nothing more gets there.
+    pub(crate) async fn freeze(&self) -> Result<(), Refusal> {
+        // Of a manager that did not live to thaw it.
+        let left = self.frozen.take();
+        if let Some(frozen) = left {
+            frozen.release().await;
+        }
+        let ((order, ours), (theirs, news)) = pipes().map_err(Refusal::internal)?;
+        let disk = &self.sandbox.tree.disk;
+        let child = || {
+            for other in [ours.as_raw_fd(), theirs.as_raw_fd()] {
+                // SAFETY: they are the agent's ends; this copy of it ends without using or dropping them.
+                unsafe { libc::close(other) };
+            }
+            hold(disk, &order, &news)
+        };
+        fork(None, child).map_err(Refusal::internal)?;
+        drop((order, news));
+        let news = Receiver::from_owned_fd(theirs).map_err(Refusal::internal)?;
+        let mut frozen = Frozen { order: ours.into(), news };
+        let said = frozen.news.read_u8().await;
+        said.map_err(|_| Refusal::internal("the disk could not be frozen"))?;
+        self.frozen.replace(Some(frozen));
+        Ok(())
+    }
+
+    /// Lets programs write again.
+    pub(crate) async fn thaw(&self) -> Result<Thawed, Refusal> {
+        let refused = || Refusal::new(StatusCode::CONFLICT, "the disk is not frozen");
+        let frozen = self.frozen.take().ok_or_else(refused)?;
+        Ok(Thawed { frozen_us: frozen.release().await.ok_or_else(refused)? })
+    }
+}
+
+impl Frozen {
+    /// Has the disk let go and gives how long it was frozen, in microseconds; `None` if that had ended before.
+    async fn release(mut self) -> Option<u64> {
+        // It may have ended.
+        let _ = self.order.write_all(&[1]);
+        self.news.read_u64().await.ok()
+    }
+}
+
+type Pipe = (OwnedFd, OwnedFd);
+
+fn pipes() -> std::io::Result<(Pipe, Pipe)> {
+    Ok((pipe()?, pipe()?))
+}
+
+/// What the copy does.
+fn hold(disk: &OwnedFd, order: &OwnedFd, news: &OwnedFd) -> i32 {
+    // Most is written while programs still can.
+    if rustix::fs::syncfs(disk).is_err() {
+        return 1;
+    }
+    let begun = Instant::now();
+    if control(disk, FREEZE).is_err() {
+        return 1;
+    }
+    let mut orders = [PollFd::new(order, PollFlags::IN)];
+    let told = rustix::io::write(news, &[1]).is_ok()
+        && poll(&mut orders, Some(&Timespec { tv_sec: FROZEN_SECONDS.cast_signed(), tv_nsec: 0 })).is_ok()
+        && orders[0].revents().contains(PollFlags::IN);
+    if control(disk, THAW).is_ok() && told {
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let _ = rustix::io::write(news, &micros.to_be_bytes());
+    }
+    0
+}
+
+fn control(disk: &OwnedFd, what: libc::Ioctl) -> std::io::Result<()> {
+    // SAFETY: neither request reads or writes memory of ours.
+    match unsafe { libc::ioctl(disk.as_raw_fd(), what, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

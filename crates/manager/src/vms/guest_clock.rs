@@ -1,0 +1,72 @@
+//! Setting a guest's wall clock right, however long messages to it take.
+
+use std::time::Duration;
+
+use rds_vmm::guest::{GuestClient, GuestError};
+
+/// What a guest's clock may be off by without more being done. Clients are promised 50 ms.
+const TOLERANCE_US: i64 = 20_000;
+
+/// Readings of which the quickest counts.
+const READINGS: u32 = 10;
+
+/// How long a reading may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// One reading: how far the guest's clock is ahead, to within half of what the reading took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reading {
+    ahead_us: i64,
+    took_us: i64,
+}
+
+impl Reading {
+    fn new(asked: i64, guest: i64, answered: i64) -> Self {
+        let took_us = answered - asked;
+        Self { ahead_us: guest - (asked + took_us / 2), took_us }
+    }
+}
+
+/// Whether a clock that was set by an order and read in its answer can be off by too much.
+pub(super) fn is_doubtful(clock_us: u64) -> bool {
+    now() - i64::try_from(clock_us).unwrap_or(i64::MAX) > TOLERANCE_US
+}
+
+/// Measures the clock and sets it right. It is read again while the guest is slow to answer.
+pub(super) async fn correct(guest: &GuestClient) -> Result<(), GuestError> {
+    let mut best = read(guest).await?;
+    for _ in 1..READINGS {
+        if best.took_us < TOLERANCE_US {
+            break;
+        }
+        let next = read(guest).await?;
+        best = if next.took_us < best.took_us { next } else { best };
+    }
+    if best.ahead_us.abs() > TOLERANCE_US / 4 {
+        guest.adjust_clock(-best.ahead_us, LIMIT).await?;
+    }
+    Ok(())
+}
+
+async fn read(guest: &GuestClient) -> Result<Reading, GuestError> {
+    let asked = now();
+    let clock = guest.adjust_clock(0, LIMIT).await?;
+    Ok(Reading::new(asked, i64::try_from(clock.clock_us).unwrap_or(i64::MAX), now()))
+}
+
+/// Microseconds since 1970.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_takes_both_ways_for_the_same() {
+        assert_eq!(Reading::new(1000, 1100, 1200), Reading { ahead_us: 0, took_us: 200 });
+        assert_eq!(Reading::new(1000, 50, 1100), Reading { ahead_us: -1000, took_us: 100 });
+        assert!(is_doubtful(0) && !is_doubtful(u64::MAX));
+    }
+}
