@@ -11,6 +11,7 @@ mod peer_floor;
 mod peers;
 mod run;
 mod server;
+mod warm;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -46,6 +47,8 @@ pub(crate) struct Bench {
 enum Group {
     /// Creating a VM
     Create,
+    /// Creating a VM from a seed or a snapshot, and taking one
+    Warm,
     /// A shell command
     Exec,
     /// A TypeScript program
@@ -65,7 +68,7 @@ impl Bench {
         let client = if self.running {
             shared.client()?
         } else {
-            let own = BenchServer::start().await?;
+            let own = BenchServer::start(false).await?;
             let client = own.client()?;
             server = Some(own);
             client
@@ -97,6 +100,9 @@ impl Bench {
             && let Some(server) = server
         {
             figures.push(cold::measure(client, server, rounds).await?);
+        }
+        if self.wants(Group::Warm) && server.is_some() {
+            figures.extend(warm::measure(client, rounds).await?);
         }
         if [Group::Exec, Group::RunTs, Group::Files].into_iter().any(|group| self.wants(group)) {
             let vm = client.create_vm(&vm(512)).await?.id;

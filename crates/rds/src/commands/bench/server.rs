@@ -46,8 +46,9 @@ pub(super) struct BenchServer {
 }
 
 impl BenchServer {
-    /// Starts this same program as a server and waits until it listens.
-    pub(super) async fn start() -> Result<Self, CliError> {
+    /// Starts this same program as a server and waits until it listens. Making seeds would disturb what is measured
+    /// meanwhile.
+    pub(super) async fn start(seeds: bool) -> Result<Self, CliError> {
         let image = ImageFiles::find()?;
         let root =
             tempfile::Builder::new().prefix("rds-bench").tempdir().map_err(CliError::file("temporary directory"))?;
@@ -62,6 +63,10 @@ impl BenchServer {
         }
         command.envs(image.modules.as_ref().map(|modules| ("MODULES_PATH", modules)));
         command.envs(RATE_LIMITS.map(|name| (name, "0")));
+        command.env("ENABLE_SNAPSHOTS", seeds.to_string());
+        for name in ["SNAPSHOT_TEMPLATE_CPU", "SNAPSHOT_TEMPLATE_MEM_MB"] {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(CliError::file("this program"))?;
         let url = tokio::time::timeout(START_LIMIT, address(&mut child)).await;

@@ -1,0 +1,216 @@
+//! Creating VMs from seeds and snapshots, beside machines that are restored by hand from the same files.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rds_image::disk;
+use rds_manager::hypervisor;
+use rds_protocol::link::History;
+use rds_vmm::hypervisor::SnapshotDir;
+use rds_vmm::qemu::Qemu;
+use rds_vmm::{GuestClient, Hypervisor, MachineSpec, VmId};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::cold::only_file;
+use super::figure::{Figure, Limit, median, percentile};
+use super::server::{BenchServer, settings_from_environment};
+use crate::api::{CreateVm, RunResult};
+use crate::client::Client;
+use crate::error::CliError;
+
+/// Memory of the VMs: the size that an image's seed is made for by itself.
+const MEM_MIB: u32 = 256;
+
+/// How long a seed may take to be made.
+const SEED_LIMIT: Duration = Duration::from_secs(180);
+
+/// How long a machine that is restored by hand may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Warm creates for each round.
+const CREATES_A_ROUND: usize = 10;
+
+/// Megabytes that are written before a snapshot is taken.
+const WRITTEN_MB: u32 = 100;
+
+/// Measures with a server of its own, which has seeds; `unseeded` has none.
+pub(super) async fn measure(unseeded: &Client, rounds: usize) -> Result<Vec<Figure>, CliError> {
+    let server = BenchServer::start(true).await?;
+    let measured = measure_with(&server, unseeded, rounds).await;
+    server.end().await;
+    measured
+}
+
+async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) -> Result<Vec<Figure>, CliError> {
+    let client = server.client()?;
+    let seed = seeded(server, &client).await?;
+    let by_hand = ByHand::new(server, seed).await?;
+    // The first of each finds nothing in the caches.
+    create(&client, None).await?;
+    create(unseeded, None).await?;
+    by_hand.restore().await?;
+    let (mut created, mut used, mut restored, mut cold) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        cold.push(create(unseeded, None).await?.to_201);
+        for _ in 0..CREATES_A_ROUND {
+            let times = create(&client, None).await?;
+            created.push(times.to_201);
+            used.push(times.to_exec);
+            restored.push(by_hand.restore().await?);
+        }
+    }
+    let kept = Kept::measure(&client, rounds).await?;
+    let to_exec = |name: &str, share: f64, times: f64| Figure {
+        name: format!("create from a seed to the first exec, {name}"),
+        unit: "ms",
+        measured: percentile(&used, share),
+        floor: Some(percentile(&restored, share)),
+        floor_is: "the seed restored by hand to the agent's first answer",
+        limit: Limit::Times(times),
+    };
+    let of_vm = |name: &str, measured, limit| Figure {
+        name: name.into(),
+        unit: "ms",
+        measured,
+        floor: None,
+        floor_is: "",
+        limit: Limit::AtMost(limit),
+    };
+    Ok(vec![
+        to_exec("p50", 0.5, 1.25),
+        to_exec("p99", 0.99, 2.0),
+        Figure {
+            name: "create from a seed".into(),
+            unit: "ms",
+            measured: median(&created),
+            floor: Some(median(&cold)),
+            floor_is: "a cold create",
+            limit: Limit::Times(0.1),
+        },
+        Figure {
+            name: format!("create from a snapshot of {WRITTEN_MB} MB"),
+            unit: "ms",
+            measured: median(&kept.created),
+            floor: Some(median(&created)),
+            floor_is: "a create from a seed",
+            limit: Limit::Times(1.2),
+        },
+        of_vm(&format!("snapshot of {WRITTEN_MB} MB, guest frozen"), median(&kept.frozen), 50.0),
+        of_vm(&format!("snapshot of {WRITTEN_MB} MB, total"), median(&kept.total), 400.0),
+    ])
+}
+
+/// Waits for the image's seed and gives its directory.
+async fn seeded(server: &BenchServer, client: &Client) -> Result<PathBuf, CliError> {
+    let begun = Instant::now();
+    loop {
+        let seeds = client.request(Method::GET, &["v1", "snapshots"]).query(&[("scope", "internal")]);
+        let seeds: Vec<Value> = client.json(seeds).await?;
+        if !seeds.is_empty() {
+            return only_file(&server.root().join("seeds"));
+        }
+        if begun.elapsed() > SEED_LIMIT {
+            return Err(CliError::Failed("the image's seed was not made in time".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Milliseconds from the request.
+struct Times {
+    to_201: f64,
+    to_exec: f64,
+}
+
+async fn create(client: &Client, snapshot: Option<&str>) -> Result<Times, CliError> {
+    let wish = CreateVm { user_overlay_snapshot_id: snapshot.map(str::to_owned), ..super::vm(MEM_MIB) };
+    let begun = Instant::now();
+    let vm = client.create_vm(&wish).await?;
+    let to_201 = milliseconds(begun);
+    let ran: RunResult = client.post_vm(&vm.id, "exec", &json!({"cmd": "true"})).await?;
+    let to_exec = milliseconds(begun);
+    client.delete_vm(&vm.id).await?;
+    if ran.exit_code != 0 {
+        return Err(CliError::Failed(format!("`true` ended with {}", ran.exit_code)));
+    }
+    Ok(Times { to_201, to_exec })
+}
+
+fn milliseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1000.0
+}
+
+/// Milliseconds of what concerns snapshots.
+struct Kept {
+    frozen: Vec<f64>,
+    total: Vec<f64>,
+    created: Vec<f64>,
+}
+
+impl Kept {
+    async fn measure(client: &Client, rounds: usize) -> Result<Self, CliError> {
+        let vm = client.create_vm(&super::vm(MEM_MIB)).await?.id;
+        let cmd = format!("head -c {WRITTEN_MB}000000 /dev/urandom > written && sync");
+        let _: RunResult = client.post_vm(&vm, "exec", &json!({"cmd": cmd, "timeoutMs": 60_000})).await?;
+        let mut kept = Self { frozen: Vec::new(), total: Vec::new(), created: Vec::new() };
+        for _ in 0..rounds {
+            let begun = Instant::now();
+            let request = client.request(Method::POST, &["v1", "vms", &vm, "snapshots"]);
+            let snapshot: Value = client.json(request).await?;
+            kept.total.push(milliseconds(begun));
+            kept.frozen.push(snapshot.get("frozenMs").and_then(Value::as_f64).unwrap_or(f64::NAN));
+            let id = snapshot.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+            kept.created.push(create(client, Some(&id)).await?.to_201);
+            client.send(client.request(Method::DELETE, &["v1", "snapshots", &id])).await?;
+        }
+        client.delete_vm(&vm).await?;
+        Ok(kept)
+    }
+}
+
+/// Machines that are restored without the server.
+struct ByHand<'a> {
+    qemu: Qemu,
+    server: &'a BenchServer,
+    seed: SnapshotDir,
+    initramfs: PathBuf,
+    template: PathBuf,
+}
+
+impl<'a> ByHand<'a> {
+    async fn new(server: &'a BenchServer, seed: PathBuf) -> Result<Self, CliError> {
+        let qemu = Qemu::new(hypervisor::settings(&settings_from_environment()?)).await;
+        let qemu = qemu.map_err(|error| CliError::Failed(error.to_string()))?;
+        let initramfs = only_file(&server.root().join("initramfs"))?;
+        let template = disk::template(&server.root().join("templates"), 512 << 20);
+        let template = template.map_err(|error| CliError::Failed(error.to_string()))?;
+        Ok(Self { qemu, server, seed: SnapshotDir(seed), initramfs, template })
+    }
+
+    /// Milliseconds from the clone of its disk to the agent's first answer.
+    async fn restore(&self) -> Result<f64, CliError> {
+        let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("a machine by hand: {error}"));
+        let scratch = tempfile::tempdir().map_err(CliError::file("temporary directory"))?;
+        let (dir, writable) = (scratch.path().to_owned(), scratch.path().join("disk.ext4"));
+        let spec = MachineSpec {
+            id: VmId::new(),
+            vcpus: 1,
+            mem_mib: MEM_MIB,
+            kernel: self.server.image().kernel.clone(),
+            initramfs: self.initramfs.clone(),
+            rootfs: self.server.image().rootfs.clone(),
+            disk: writable.clone(),
+            dir: dir.clone(),
+            user: None,
+            background: false,
+        };
+        let begun = Instant::now();
+        disk::clone_sparse(&self.template, &writable, disk::CloneMode::Auto).map_err(|error| failed(&error))?;
+        self.qemu.restore(&spec, &self.seed).await.map_err(|error| failed(&error))?;
+        let answered = GuestClient::connect(&self.qemu, &dir, History::Fresh, LIMIT).await;
+        let took = milliseconds(begun);
+        self.qemu.kill(&dir).await.map_err(|error| failed(&error))?;
+        answered.map(|_| took).map_err(|error| failed(&error))
+    }
+}
