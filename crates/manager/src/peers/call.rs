@@ -138,7 +138,7 @@ impl Peers {
         record.entry.args_bytes = bytes;
         let call = policy::Call { module: &module.path, export: &export.name, args: &request.args, bytes };
         let mut decision = Decision::Allow;
-        let running = self.0.counts.admit(consumer, &link.alias, link.policy.calls_per_minute.is_some(), |usage| {
+        let running = self.0.counts.admit(consumer, &link.alias, |usage| {
             decision = policy::decide(&link.policy, &call, usage);
             match &decision {
                 Decision::Refuse(refusal) => Err(refused(refusal)),

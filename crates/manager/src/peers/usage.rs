@@ -10,7 +10,7 @@ use rds_vmm::VmId;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Calls that are remembered for a link. A policy that allows more than this in a minute allows any number.
+/// Calls that are remembered for a link. More in a minute than this are as good as this many.
 const REMEMBERED: usize = 100_000;
 
 /// The counts of all links.
@@ -32,12 +32,11 @@ pub(super) struct Running {
 
 impl Counts {
     /// Lets `decide` look at what the link is doing, and counts one more call unless it refuses. Nobody else decides
-    /// meanwhile. The call's begin is remembered for a minute if that counts for the link.
+    /// meanwhile.
     pub(super) fn admit<E>(
         &self,
         consumer: VmId,
         alias: &Alias,
-        remember: bool,
         decide: impl FnOnce(Usage) -> Result<(), E>,
     ) -> Result<Running, E> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +49,7 @@ impl Counts {
         let last_minute = u32::try_from(count.begun.len()).unwrap_or(u32::MAX);
         decide(Usage { last_minute, running: count.running })?;
         count.running += 1;
-        if remember && count.begun.len() < REMEMBERED {
+        if count.begun.len() < REMEMBERED {
             count.begun.push_back(now);
         }
         Ok(Running { counts: self.clone(), link })
@@ -80,14 +79,14 @@ mod tests {
         let (counts, vm, alias) = (Counts::default(), VmId::new(), Alias::new("a").unwrap());
         let seen = |counts: &Counts| {
             let mut seen = Usage::default();
-            let refused = counts.admit(vm, &alias, true, |usage| {
+            let refused = counts.admit(vm, &alias, |usage| {
                 seen = usage;
                 Err(())
             });
             assert!(refused.is_err());
             seen
         };
-        let first = counts.admit(vm, &alias, true, |_| Ok::<_, ()>(())).unwrap();
+        let first = counts.admit(vm, &alias, |_| Ok::<_, ()>(())).unwrap();
         assert_eq!(seen(&counts), Usage { last_minute: 1, running: 1 });
         drop(first);
         assert_eq!(seen(&counts), Usage { last_minute: 1, running: 0 });
