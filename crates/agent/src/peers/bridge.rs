@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rds_protocol::guest::AgentError;
 use rds_protocol::peer::{Bridge as Opened, CALL_BYTES, INVOKE, OpenBridge};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use super::outbound::Outbound;
@@ -29,6 +30,9 @@ const CALLS: usize = 64;
 
 /// Connections at once. Further ones wait to be accepted.
 const CONNECTIONS: usize = 128;
+
+/// What is read of a body that is refused.
+const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a connection may be silent between calls.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,27 +118,23 @@ impl Bridge {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Reply, Reply> {
-        if request.uri().path() != INVOKE {
-            return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here"));
-        }
-        if request.method() != Method::POST {
-            let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "calls are made with POST");
-            reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return Err(reply);
-        }
-        if !self.knows(request.headers().get(AUTHORIZATION)) {
-            return Err(refuse(StatusCode::UNAUTHORIZED, "the bearer token is missing or not valid"));
-        }
-        let busy = |_| refuse(StatusCode::TOO_MANY_REQUESTS, "too many calls at once");
-        let _room = self.calls.try_acquire().map_err(busy)?;
-        let body = Limited::new(request.into_body(), CALL_BYTES).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                refuse(StatusCode::PAYLOAD_TOO_LARGE, "the call is larger than 1 MiB")
-            } else {
-                refuse(StatusCode::BAD_REQUEST, "the call broke off")
+        let (head, mut body) = request.into_parts();
+        let _room = match self.admit(&head) {
+            Ok(room) => room,
+            Err(refusal) => {
+                drain(&mut body).await;
+                return Err(*refusal);
             }
-        })?;
-        let mut call = Request::new(Full::new(body.to_bytes()));
+        };
+        let body = match Limited::new(&mut body, CALL_BYTES).collect().await {
+            Ok(whole) => whole.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                drain(&mut body).await;
+                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the call is larger than 1 MiB"));
+            }
+            Err(_) => return Err(refuse(StatusCode::BAD_REQUEST, "the call broke off")),
+        };
+        let mut call = Request::new(Full::new(body));
         *call.method_mut() = Method::POST;
         *call.uri_mut() = format!("http://manager{INVOKE}").parse().expect("a constant is a URI");
         call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -149,12 +149,38 @@ impl Bridge {
         Ok(passed_on)
     }
 
+    /// Room for a call, if its head is that of one.
+    fn admit(&self, head: &Parts) -> Result<SemaphorePermit<'_>, Box<Reply>> {
+        if head.uri.path() != INVOKE {
+            return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here").into());
+        }
+        if head.method != Method::POST {
+            let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "calls are made with POST");
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return Err(reply.into());
+        }
+        if !self.knows(head.headers.get(AUTHORIZATION)) {
+            return Err(refuse(StatusCode::UNAUTHORIZED, "the bearer token is missing or not valid").into());
+        }
+        self.calls.try_acquire().map_err(|_| refuse(StatusCode::TOO_MANY_REQUESTS, "too many calls at once").into())
+    }
+
     fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
         let given = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         match (given, &*self.token.borrow()) {
             (Some(given), Some(token)) => equal(given.as_bytes(), token.as_bytes()),
             _ => false,
         }
+    }
+}
+
+/// Reads on, forgetting what comes: a caller that still sends would not see the answer.
+async fn drain(body: &mut Incoming) {
+    let mut drained = 0;
+    while drained <= DRAIN_BYTES
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        drained += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls out of a guest: its agent is the client of an HTTP/2 connection that the manager serves.
 //!
-//! A hostile guest can hold open [`STREAMS`] calls and have [`BODIES`] KiB of their bodies in the manager's memory, no
-//! more; further ones wait. Which guest is calling is known by the channel alone.
+//! A hostile guest can hold open [`STREAMS`] calls and have [`BODIES`] KiB of their bodies in the manager's memory, and
+//! [`CONNECTION_WINDOW`] bytes on their way; further ones wait. Which guest is calling is known by the channel alone.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -21,11 +21,16 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::{CONNECTION_WINDOW, HEADER_BYTES, PING_EVERY, PING_LIMIT, STREAM_WINDOW};
+use super::{HEADER_BYTES, PING_EVERY, PING_LIMIT};
 use crate::hypervisor::{Hypervisor, Port};
 
 /// Calls at once of one guest. Its agent passes on no more than this.
 const STREAMS: u32 = 64;
+
+/// Bytes that the guest may send of one call before they are read, and of all together. Calls whose bodies wait to be
+/// read must leave room for those that are being read, or these would wait for ever.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// KiB of all bodies of one guest's calls that are being worked on.
 const BODIES: u32 = 8 * 1024;
