@@ -43,7 +43,13 @@ pub(super) fn proxy(alias: &Alias, module: &Module) -> Result<Proxy, SchemaFault
         let body: String = functions.iter().map(Function::declaration).collect();
         (extension, format!("{HEADER}export {{}};\n{body}"))
     });
-    Ok(Proxy { code: format!("{HEADER}{head}{body}"), declarations })
+    // Deno does not look beside a module for its types.
+    let types = declared.map_or_else(String::new, |extension| {
+        let stem = module.path.stem();
+        let name = stem.rsplit_once('/').map_or(stem, |(_, name)| name);
+        format!("// @ts-self-types=\"./{}.{extension}\"\n", text::url_path(name))
+    });
+    Ok(Proxy { code: format!("{types}{HEADER}{head}{body}"), declarations })
 }
 
 const HEADER: &str = "// Calls a peer. Made from the provider's manifest; changes are lost with the next sync.\n";

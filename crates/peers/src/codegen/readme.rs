@@ -2,29 +2,9 @@
 
 use std::fmt::Write as _;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-
 use super::text;
 use super::types::{Docs, type_of};
 use crate::manifest::{Alias, Export, Manifest, Module, is_identifier, is_reserved};
-
-/// What a path in a file URL, inside a double-quoted literal, must not contain as it is.
-const PATH: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'"')
-    .add(b'#')
-    .add(b'%')
-    .add(b'<')
-    .add(b'>')
-    .add(b'?')
-    .add(b'\\')
-    .add(b'^')
-    .add(b'`')
-    .add(b'{')
-    .add(b'|')
-    .add(b'}')
-    .add(b'[')
-    .add(b']');
 
 /// The guide.
 pub(super) fn readme(alias: &Alias, manifest: &Manifest) -> String {
@@ -91,7 +71,7 @@ fn push_export(out: &mut String, alias: &Alias, module: &Module, export: &Export
 
 /// The line that imports an export; a default export is named after its file.
 fn import_line(alias: &Alias, module: &Module, export: &Export) -> String {
-    let path = utf8_percent_encode(module.path.as_str(), PATH);
+    let path = text::url_path(module.path.as_str());
     let url = format!("file:///workspace/peers/{alias}/proxy/{path}");
     if export.name.is_default() {
         format!("import {} from \"{url}\";", default_name(module))

@@ -1,6 +1,31 @@
 //! Texts of a manifest as harmless parts of JavaScript, TypeScript and Markdown.
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
 use crate::manifest::is_invisible;
+
+/// What a path in a file URL, inside a double-quoted literal, must not contain as it is.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}')
+    .add(b'[')
+    .add(b']');
+
+/// A path as part of a URL that stands in double quotes, in code or in a comment of one line.
+pub(super) fn url_path(path: &str) -> String {
+    utf8_percent_encode(path, PATH).to_string()
+}
 
 /// A string literal of JavaScript, TypeScript and JSON. Invisible characters are written as escapes.
 pub(super) fn literal(text: &str) -> String {

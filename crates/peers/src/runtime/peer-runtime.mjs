@@ -1,3 +1,4 @@
+// @ts-self-types="./peer-runtime.d.mts"
 // Carries calls of peers' proxies to the manager: one HTTP request each to this VM's agent, on loopback. Node.js and Deno.
 // In Deno, the program needs --allow-net for the address in peer-bridge.json and --allow-read for this directory.
 

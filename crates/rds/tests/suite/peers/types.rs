@@ -10,17 +10,20 @@ cases![a_right_program_passes_the_check_and_a_wrong_one_does_not];
 const RIGHT: &str = "
 import { search, whoAmI } from \"file:///workspace/peers/mail/proxy/sdk/mail.ts\";
 import { fail } from \"file:///workspace/peers/mail/proxy/sdk/mail.mts\";
+import { search as searchInNode } from \"file:///workspace/peers/mail/proxy/sdk/mail.mjs\";
+const same: { id: string }[] = await searchInNode(\"q\");
 const found = await search(\"q\", 3);
-const ids: string[] = found.map((one) => one.id);
+const ids: string[] = [...found, ...same].map((one) => one.id);
 const few: Promise<{ id: string }[]> = search(ids.join());
 const me: object = await whoAmI();
 await fail(\"Error\", String(me) + (await few).length).catch(() => {});
 ";
 
 /// Programs with one mistake each, and the words for it.
-const WRONG: [(&str, &str); 4] = [
+const WRONG: [(&str, &str); 5] = [
     ("await search(7);", "'number' is not assignable to parameter of type 'string'"),
     ("await search('q', '3');", "'string' is not assignable to parameter of type 'number'"),
+    ("await searchInNode(null);", "'null' is not assignable to parameter of type 'string'"),
     ("const n: number = (await search('q'))[0].id; n;", "Type 'string' is not assignable to type 'number'"),
     ("await fail('Error');", "Expected 2 arguments, but got 1"),
 ];
@@ -44,5 +47,5 @@ async fn a_right_program_passes_the_check_and_a_wrong_one_does_not(world: &World
     for (line, words) in WRONG {
         assert!(told.contains(words), "{line}: {told}");
     }
-    assert!(told.contains("Found 4 errors"), "{told}");
+    assert!(told.contains("Found 5 errors"), "{told}");
 }
