@@ -25,6 +25,8 @@ pub(crate) const DENO_CACHE: &str = "var/cache/deno";
 /// Where the preludes and the files for results are, in the sandbox.
 pub(crate) const RUNTIME: &str = "run/rds";
 
+const DISK_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOATIME);
+
 /// Directories of the disk.
 pub(crate) const HOME: &str = "home";
 const TEMPORARY: [(&str, &str); 2] = [("tmp", "tmp"), ("vartmp", "var/tmp")];
@@ -67,6 +69,7 @@ pub(crate) fn build(hostname: &str, machine_id: &str, mounted: impl FnOnce()) ->
         root.directory(kernel)?;
     }
     write_identity(&root, hostname, machine_id)?;
+    flush_from_now_on()?;
     Ok(Tree {
         disk: rustix::fs::open(DISK, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).while_("open the disk")?,
         workspace: root.directory("workspace")?,
@@ -83,8 +86,8 @@ pub(crate) fn empty_trash() -> i32 {
 
 fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
     wait_for("/dev/vdb")?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    mount_at("/dev/vdb", "ext4", DISK, flags, None)?;
+    // Until programs can write there is nothing that a flush could save, and one takes as long as the host's disk is busy.
+    mount_at("/dev/vdb", "ext4", DISK, DISK_FLAGS, Some(c"nobarrier"))?;
     let disk = Root::open(DISK)?;
     for name in ["upper", "work", "trash"] {
         disk.directory(name)?;
@@ -104,6 +107,11 @@ fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
         }
     }
     mount_at("tmpfs", "tmpfs", MEMORY, MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755,size=16m"))
+}
+
+/// From here on what a program syncs is on the host's disk.
+fn flush_from_now_on() -> Result<(), SystemError> {
+    rustix::mount::mount_remount(DISK, DISK_FLAGS, c"barrier").while_("have the disk flushed")
 }
 
 fn mount_overlay() -> Result<(), SystemError> {

@@ -15,6 +15,8 @@ cases![
 
 async fn stop_and_start_keep_the_workspace(world: &World) {
     let (api, vm) = world.own_vm(json!({})).await;
+    // What is synced by hand is on the host's disk, too.
+    api.sh(&vm, "! grep nobarrier /proc/mounts").await;
     // Not synced by hand: stopping does.
     api.sh(&vm, "mkdir -p d && echo kept > d/f && chmod 750 d && head -c 3000000 /dev/urandom > big").await;
     let before = api.sh(&vm, "sha256sum big; cat /proc/sys/kernel/random/boot_id").await;
