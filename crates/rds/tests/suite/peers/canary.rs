@@ -226,6 +226,7 @@ impl Scene {
             "/v1/audit?limit=1000",
             "/v1/audit?format=jsonl",
             "/v1/peers/approvals",
+            "/v1/snapshots?scope=all",
         ] {
             self.get(path).await;
         }
@@ -251,6 +252,10 @@ async fn a_secret_is_nowhere_but_in_its_vms_memory(world: &World) {
     let failing = json!({"code": "throw new Error(process.env.CANARY)"});
     let told = api.post(&format!("/v1/vms/{provider}/run-js"), &failing).await.ok().json();
     assert_eq!(told["error"]["message"], first.secret);
+    for one in [&provider, &vm] {
+        let kept = api.poke(&format!("/v1/vms/{one}/snapshots")).await.status(201);
+        scene.hear(&kept.body);
+    }
     // A module that cannot be loaded, and a create and a sync that fail for it.
     api.sh(&provider, "cp b.mjs kept && echo 'throw new Error(process.env.CANARY)' > b.mjs").await;
     let refused = api.poke(&format!("/v1/vms/{vm}/peers/sync")).await.status(400);

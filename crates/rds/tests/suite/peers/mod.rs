@@ -12,6 +12,7 @@ mod policy;
 mod recovery;
 mod rotation;
 mod sdk;
+mod snapshots;
 mod stage;
 mod types;
 
@@ -30,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         policy::cases(),
         recovery::cases(),
         rotation::cases(),
+        snapshots::cases(),
         types::cases(),
     ]
     .concat()
