@@ -127,6 +127,7 @@ enum Scope {
 struct ListQuery {
     /// `user` (default), `internal` or `all`.
     #[serde(default)]
+    #[param(inline)]
     scope: Scope,
 }
 

@@ -89,9 +89,10 @@ async fn a_start_that_fails_keeps_the_disk(world: &World) {
 }
 
 async fn an_unknown_step_stops_the_server(world: &World) {
+    let root = tempfile::tempdir().expect("a directory");
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_rds"))
         .args(["serve", "--port", "0", "--storage-root"])
-        .arg(tempfile::tempdir().expect("a directory").path())
+        .arg(root.path())
         .env("RDS_FAULT", "nonsense")
         .env("RDS_AGENT_PATH", &world.found.agent)
         .output();

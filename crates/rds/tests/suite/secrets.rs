@@ -59,20 +59,23 @@ async fn new_secrets_take_the_place_of_the_old_ones(world: &World) {
     api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
-/// Fails if a file below `dir` has this text in clear.
+/// Fails if a file below `dir` has this text in clear. Lines end with NUL for it: a file full of them is no one line then.
 async fn assert_nowhere(dir: &Path, text: &str) {
-    let search = tokio::process::Command::new("grep").args(["-rlaF", "-e", text]).arg(dir).output();
+    let search = tokio::process::Command::new("grep").args(["-rlazF", "-e", text]).arg(dir).output();
     let found = search.await.expect("grep runs");
     assert_eq!(found.status.code(), Some(1), "{text} is in {}", String::from_utf8_lossy(&found.stdout));
 }
 
 async fn secrets_need_a_key(world: &World) {
-    let (api, vm) = world.vm().await;
-    let reply = put(&api, vm, &json!(["TOKEN=x"])).await.status(400);
+    let server = world.own_server(&[("VM_SECRET_KEY", "")]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 128})).await;
+    let reply = put(&api, &vm, &json!(["TOKEN=x"])).await.status(400);
     assert!(reply.message().contains("VM_SECRET_KEY"), "{}", reply.message());
     let body = json!({"cpu": 1, "memMb": 128, "allowIps": [], "secretEnv": ["TOKEN=x"]});
     let reply = api.post("/v1/vms", &body).await.status(400);
     assert!(reply.message().contains("VM_SECRET_KEY"), "{}", reply.message());
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
 async fn senseless_secrets_are_refused(world: &World) {
