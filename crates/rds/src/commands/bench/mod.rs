@@ -116,7 +116,11 @@ impl Bench {
             figures.extend(peers::measure(client, server, rounds).await?);
         }
         if self.wants(Group::Load) {
-            figures.extend(load::measure(client, server.map(BenchServer::pid)).await?);
+            figures.extend(if server.is_some() {
+                with_own_server().await?
+            } else {
+                load::measure(client, None).await?
+            });
         }
         Ok(figures)
     }
@@ -134,6 +138,14 @@ impl Bench {
         }
         Ok(figures)
     }
+}
+
+/// On a server that has done nothing else: its memory is to be that of ten VMs and a thousand commands.
+async fn with_own_server() -> Result<Vec<Figure>, CliError> {
+    let server = BenchServer::start(false).await?;
+    let measured = load::measure(&server.client()?, Some(server.pid())).await;
+    server.end().await;
+    measured
 }
 
 /// A VM of one processor.
