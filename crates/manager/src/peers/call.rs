@@ -3,6 +3,7 @@
 //! The consumer is known by the channel or the token that the call came with; everything in the call itself is hostile.
 //! Nothing of it reaches the provider before it fits what the manifest declares and what the link allows.
 
+use std::iter;
 use std::time::{Duration, Instant};
 
 use rds_peers::audit::{Call as AuditCall, Outcome};
@@ -10,6 +11,7 @@ use rds_peers::json::{Limits, MAX_DEPTH, parse};
 use rds_peers::manifest::ModulePath;
 use rds_peers::policy::{self, Decision, Refusal};
 use rds_peers::schema::{ArgumentFault, ValueFault};
+use rds_peers::strike::Striker;
 use rds_protocol::peer::{CALL_BYTES, Call, Outcome as Made};
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestError;
@@ -168,10 +170,7 @@ impl Peers {
         };
         let made = guest.call(&call, limit + GRACE).await;
         let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
-        let mut cleaner = Cleaner { generations: vec![&before], strikes: 0 };
-        if after.version() != before.version() {
-            cleaner.generations.push(&after);
-        }
+        let mut cleaner = Cleaner::new(&before, &after);
         let result = match made {
             Ok(Made::Returned(value)) => {
                 let checked = checker.check_result(&value);
@@ -274,22 +273,29 @@ fn timeout(asked: Option<&Value>) -> Result<Duration, String> {
 
 /// Strikes secrets out of whatever leaves the provider, and counts.
 struct Cleaner<'a> {
-    generations: Vec<&'a Strikes>,
+    generations: Vec<&'a Striker>,
     strikes: u64,
 }
 
-impl Cleaner<'_> {
+impl<'a> Cleaner<'a> {
+    /// For the secrets as they were before a call and after it, each with those they had replaced.
+    fn new(before: &'a Strikes, after: &'a Strikes) -> Self {
+        let of = |strikes: &'a Strikes| iter::once(&*strikes.striker).chain(strikes.replaced.as_deref());
+        let later = (after.version() != before.version()).then(|| of(after)).into_iter().flatten();
+        Self { generations: of(before).chain(later).collect(), strikes: 0 }
+    }
+
     fn text(&mut self, text: &str) -> String {
-        self.generations.iter().fold(text.to_owned(), |text, strikes| {
-            let struck = strikes.striker.text(&text);
+        self.generations.iter().fold(text.to_owned(), |text, striker| {
+            let struck = striker.text(&text);
             self.strikes += struck.strikes as u64;
             struck.value
         })
     }
 
     fn value(&mut self, value: Value) -> Value {
-        self.generations.iter().fold(value, |value, strikes| {
-            let struck = strikes.striker.json(value);
+        self.generations.iter().fold(value, |value, striker| {
+            let struck = striker.json(value);
             self.strikes += struck.strikes as u64;
             struck.value
         })

@@ -60,7 +60,10 @@ pub(super) struct Contract {
 #[derive(Debug)]
 pub(super) struct Strikes {
     sealed: Sealed,
-    pub striker: Striker,
+    pub striker: Arc<Striker>,
+    /// Of the generation before: new secrets are known here a moment before the provider's agent has them, and a call
+    /// that is made in between still sees the old ones.
+    pub replaced: Option<Arc<Striker>>,
 }
 
 impl Contract {
@@ -164,7 +167,8 @@ impl Providers {
         let secrets = sealed.open(self.sealer.as_deref(), id)?;
         let failed = |error| Error::internal("a VM's secrets are too many to be struck out", error);
         let striker = Striker::new(secrets.values()).map_err(failed)?;
-        Ok(Arc::clone(kept.insert(Arc::new(Strikes { sealed, striker }))))
+        let replaced = kept.as_ref().map(|kept| Arc::clone(&kept.striker));
+        Ok(Arc::clone(kept.insert(Arc::new(Strikes { sealed, striker: Arc::new(striker), replaced }))))
     }
 }
 
