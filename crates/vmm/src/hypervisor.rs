@@ -75,8 +75,33 @@ pub struct MachineSpec {
     /// Needs root. It owns no file and needs to reach none but the monitor's own, the kernel and the initramfs, which
     /// it must have permission to read (whatever directories they are in).
     pub user: Option<u32>,
+    /// Its network interface; `None` for a machine without one.
+    pub nic: Option<Nic>,
     /// Whether it has time: other machines then come before it on the processors.
     pub background: bool,
+}
+
+/// A machine's network interface.
+///
+/// The tap is there before the machine is and stays after it; what may pass through it is not the driver's business. A
+/// machine that is restored keeps the address that the snapshot's had until its agent sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// Name of the tap device on the host: persistent, and owned by [`MachineSpec::user`] if that is set.
+    pub tap: String,
+    /// The guest's hardware address.
+    pub mac: Mac,
+}
+
+/// A hardware address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
 }
 
 /// A snapshot of a machine's memory and devices, as files in a directory.

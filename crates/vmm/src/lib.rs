@@ -10,4 +10,4 @@ pub mod hypervisor;
 pub mod qemu;
 
 pub use guest::{GuestClient, GuestError};
-pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, VmId};
+pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, Nic, VmId};

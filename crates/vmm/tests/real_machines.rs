@@ -63,6 +63,7 @@ async fn bench() -> Bench {
         dir,
         // The temporary directory is closed to it: it gets in through open descriptors alone.
         user: rustix::process::getuid().is_root().then_some(212_345),
+        nic: None,
         background: false,
     };
     make_room(&spec, 64 << 20);

@@ -181,6 +181,7 @@ impl Seeds {
             disk,
             dir: dir.clone(),
             user: rustix::process::geteuid().is_root().then_some(SEED_UID),
+            nic: None,
             background: true,
         };
         self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;

@@ -215,6 +215,7 @@ impl Host {
             disk,
             dir,
             user: self.own_users.then_some(FIRST_UID + vm.host_index),
+            nic: None,
             background: false,
         })
     }

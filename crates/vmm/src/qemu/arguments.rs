@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::version::Version;
 use crate::accelerator::Accelerator;
-use crate::hypervisor::VmId;
+use crate::hypervisor::{Mac, VmId};
 
 /// Numbers of the descriptors that the process inherits. It opens no path but its own firmware.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Descriptors {
     pub(super) qmp: RawFd,
     pub(super) port_in: RawFd,
     pub(super) port_out: RawFd,
+    /// The tap device; meaningless for a machine without a network interface.
+    pub(super) tap: RawFd,
 }
 
 /// What a machine's memory is made of.
@@ -45,6 +47,8 @@ pub(super) struct Arguments {
     pub(super) tsc_khz: u64,
     pub(super) descriptors: Descriptors,
     pub(super) memory: Memory,
+    /// Hardware address of the network interface, if there is one.
+    pub(super) mac: Option<Mac>,
     /// Whether the process waits to be given a snapshot's device state.
     pub(super) incoming: bool,
 }
@@ -84,6 +88,10 @@ impl Arguments {
         add(&["-blockdev", &block("root", 2, true), "-device", "virtio-blk-device,drive=root"]);
         add(&["-blockdev", &block("disk", 3, false), "-device", "virtio-blk-device,drive=disk"]);
         add(&["-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng"]);
+        if let Some(mac) = self.mac {
+            let device = format!("virtio-net-device,netdev=net,mac={mac}");
+            add(&["-netdev", &format!("tap,id=net,fd={}", fds.tap), "-device", &device]);
+        }
         if self.incoming {
             add(&["-incoming", "defer"]);
         }
@@ -163,6 +171,7 @@ mod tests {
             qmp: 15,
             port_in: 16,
             port_out: 17,
+            tap: 19,
         };
         Arguments {
             id: "6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f".parse().unwrap(),
@@ -173,6 +182,7 @@ mod tests {
             tsc_khz: 2_500_000,
             descriptors,
             memory: Memory::Fresh,
+            mac: None,
             incoming: false,
         }
     }
@@ -185,6 +195,14 @@ mod tests {
     #[test]
     fn a_cold_boot_under_emulation() {
         insta::assert_snapshot!(show(&arguments()));
+    }
+
+    #[test]
+    fn a_network_interface_is_an_open_tap() {
+        let with = Arguments { mac: Some(Mac([2, 0xfc, 172, 16, 0, 5])), ..arguments() };
+        let without = arguments().render();
+        let more: Vec<String> = with.render().into_iter().filter(|word| !without.contains(word)).collect();
+        insta::assert_snapshot!(more.join(" "), @"-netdev tap,id=net,fd=19 virtio-net-device,netdev=net,mac=02:fc:ac:10:00:05");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_th
 use tokio::process::{Child, Command};
 
 use super::arguments::{Descriptors, Memory};
-use super::files;
+use super::{files, tap};
 use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
@@ -32,6 +32,7 @@ pub(super) struct Inheritance {
     qmp: OwnedFd,
     port_in: OwnedFd,
     port_out: OwnedFd,
+    tap: Option<File>,
     memory: Option<File>,
 }
 
@@ -50,6 +51,7 @@ impl Inheritance {
             qmp: listen(&files::qmp(dir))?,
             port_in: listen(&files::port(dir, Port::In))?,
             port_out: listen(&files::port(dir, Port::Out))?,
+            tap: spec.nic.as_ref().map(|nic| tap::open(&nic.tap).map_err(|e| io_error(&nic.tap, e))).transpose()?,
             memory: None,
         })
     }
@@ -69,13 +71,14 @@ impl Inheritance {
             qmp: self.qmp.as_raw_fd(),
             port_in: self.port_in.as_raw_fd(),
             port_out: self.port_out.as_raw_fd(),
+            tap: self.tap.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         }
     }
 
     fn numbers(&self) -> Vec<RawFd> {
         let fds = self.descriptors();
         let always = [fds.kernel, fds.initramfs, fds.rootfs, fds.disk, fds.serial, fds.qmp, fds.port_in, fds.port_out];
-        always.into_iter().chain(self.memory.as_ref().map(AsRawFd::as_raw_fd)).collect()
+        always.into_iter().chain([&self.tap, &self.memory].into_iter().flatten().map(AsRawFd::as_raw_fd)).collect()
     }
 }
 

@@ -13,6 +13,7 @@ mod probe;
 mod process;
 mod qmp;
 mod snapshot;
+mod tap;
 mod template;
 mod version;
 
@@ -115,6 +116,7 @@ impl Qemu {
             tsc_khz: self.tsc_khz,
             descriptors: inheritance.descriptors(),
             memory,
+            mac: spec.nic.as_ref().map(|nic| nic.mac),
             incoming,
         };
         let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
@@ -171,6 +173,7 @@ impl Hypervisor for Qemu {
             tsc_khz: self.tsc_khz.saturating_add(500) / 1000 * 1000,
             descriptors: Descriptors::default(),
             memory: Memory::Fresh,
+            mac: None,
             incoming: false,
         };
         format!("{}\n{}\n{processor}", self.version, arguments.render().join(" "))

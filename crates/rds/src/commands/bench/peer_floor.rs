@@ -57,6 +57,7 @@ impl ByHand {
                 disk: writable,
                 dir: dir.clone(),
                 user: None,
+                nic: None,
                 background: false,
             };
             by_hand.dirs.push(dir.clone());

@@ -203,6 +203,7 @@ impl<'a> ByHand<'a> {
             disk: writable.clone(),
             dir: dir.clone(),
             user: None,
+            nic: None,
             background: false,
         };
         let begun = Instant::now();
