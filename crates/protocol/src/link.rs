@@ -24,6 +24,10 @@ const FLUSH: usize = 16_384 + 9 + 1;
 /// How long the host waits for an echo before it greets again.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// The same for a guest that may only have to notice first that its last connection has ended; twice as long each time,
+/// up to [`PATIENCE`].
+const SHORT_PATIENCE: Duration = Duration::from_millis(20);
+
 /// A link that could not be made.
 #[derive(Debug, Error)]
 pub enum LinkError {
@@ -43,6 +47,9 @@ pub enum History {
     Fresh,
     /// An earlier manager may have left anything in it. The greeting is repeated.
     Used,
+    /// The last connection was closed with nothing under way, and the guest may not have noticed yet: it takes the first
+    /// greeting for a broken frame, and the second for what it is.
+    Closed,
 }
 
 /// Greets the guest until it answers; afterwards the stream is at the start of an HTTP/2 connection.
@@ -58,6 +65,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + limit;
+    let mut patience = if history == History::Closed { SHORT_PATIENCE } else { PATIENCE };
     let mut flush = 0;
     loop {
         let greeting = [MAGIC.as_slice(), &nonce()].concat();
@@ -69,11 +77,12 @@ where
         };
         let until = match history {
             History::Fresh => deadline,
-            History::Used => deadline.min(Instant::now() + PATIENCE),
+            History::Used | History::Closed => deadline.min(Instant::now() + patience),
         };
         match timeout_at(until, exchange).await {
             Ok(answered) => return Ok(answered?),
             Err(_) if Instant::now() >= deadline => return Err(LinkError::Timeout),
+            Err(_) if patience < PATIENCE => patience = PATIENCE.min(patience * 2),
             Err(_) => flush = FLUSH,
         }
     }
@@ -145,6 +154,21 @@ mod tests {
         };
         let (greeted, ()) = tokio::join!(greet(&mut host, History::Used, counting(), LIMIT), old_connection);
         greeted.unwrap();
+    }
+
+    /// The guest still has the old connection: it drops the first greeting.
+    #[tokio::test(start_paused = true)]
+    async fn a_guest_that_has_not_noticed_an_end_is_reached_soon() {
+        let (mut host, mut guest) = duplex(64 * 1024);
+        let old_connection = async {
+            let mut frame = [0; MAGIC.len() + NONCE];
+            guest.read_exact(&mut frame).await.unwrap();
+            accept(&mut guest).await.unwrap();
+        };
+        let begun = Instant::now();
+        let (greeted, ()) = tokio::join!(greet(&mut host, History::Closed, counting(), LIMIT), old_connection);
+        greeted.unwrap();
+        assert!(begun.elapsed() < PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]

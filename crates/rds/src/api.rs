@@ -97,6 +97,15 @@ pub(crate) struct CreateVm {
     /// Labels.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub(crate) labels: Map<String, Value>,
+    /// Seconds that it lives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ttl_seconds: Option<u64>,
+    /// Seconds without use after which it is idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_timeout_seconds: Option<u64>,
+    /// What is done then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) idle_action: Option<String>,
     /// Secrets as `KEY=value`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) secret_env: Vec<String>,

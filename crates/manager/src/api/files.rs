@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::vms::files::Piece;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use rds_protocol::files::{FileKind, Listing, Stat};
-use rds_vmm::guest::Download;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -189,6 +189,6 @@ fn pieces(body: Body) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin {
     body.into_data_stream().map_err(io::Error::other)
 }
 
-fn stream(kind: &'static str, content: Download) -> Response {
-    ([(header::CONTENT_TYPE, kind)], Body::from_stream(content.into_stream())).into_response()
+fn stream(kind: &'static str, content: impl Stream<Item = Piece> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, kind)], Body::from_stream(content)).into_response()
 }

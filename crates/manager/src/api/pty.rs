@@ -60,9 +60,12 @@ async fn pty(
     let id = vm_id(&id)?;
     let upgrade = upgrade.map_err(|_| Error::invalid("A terminal needs a WebSocket handshake"))?;
     let size = TerminalSize { cols: query.cols.unwrap_or(80).max(1), rows: query.rows.unwrap_or(24).max(1) };
-    let (input, output) = app.vms.terminal(id, size, query.cmd).await?;
+    let (input, output, in_use) = app.vms.terminal(id, size, query.cmd).await?;
     let upgrade = upgrade.max_message_size(FRAME_BYTES).max_frame_size(FRAME_BYTES);
-    Ok(upgrade.on_upgrade(|socket| carry(socket, input, output)))
+    Ok(upgrade.on_upgrade(|socket| async move {
+        carry(socket, input, output).await;
+        drop(in_use);
+    }))
 }
 
 /// Carries bytes both ways until either side ends. What is dropped then kills the program.

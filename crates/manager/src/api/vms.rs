@@ -33,6 +33,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(get, delete))
         .routes(routes!(start))
         .routes(routes!(stop))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
         .routes(routes!(logs))
         .routes(routes!(exec_logs))
         .routes(routes!(set_secrets))
@@ -139,6 +141,32 @@ async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<St
 ))]
 async fn stop(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.stop_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Pause a running VM
+///
+/// It stands still in memory and takes no processor time. Whatever needs it wakes it: running code, files, a call to it by
+/// a peer, a snapshot. Refused with 409 while calls into it or out of it are under way, so that none is lost; programs
+/// that were left running in the background are held up. Stopping and deleting work as ever.
+#[utoipa::path(post, path = "/vms/{id}/pause", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 204, description = "It is paused"),
+    CallerErrors, VmErrors,
+))]
+async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    app.vms.pause_vm(vm_id(&id)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Resume a paused VM
+///
+/// It goes on where it was. Its wall clock is set right; its monotonic clock has not moved.
+#[utoipa::path(post, path = "/vms/{id}/resume", tag = "vms", params(("id" = String, Path)), responses(
+    (status = 204, description = "It runs"),
+    CallerErrors, VmErrors,
+))]
+async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
+    app.vms.resume_vm(vm_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -102,6 +102,7 @@ impl Drop for Record {
 impl Peers {
     /// Makes a call for a consumer. Dropping the future cancels it.
     pub async fn call(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
+        let _in_use = self.0.directory.call_out(consumer);
         // While the log is behind, callers wait: no call goes unrecorded.
         let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
         let made = self.attempt(consumer, body, &mut record).await;

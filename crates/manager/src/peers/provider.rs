@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
 use crate::vms::record::Sealed;
+use crate::vms::uses::Lease;
 
 /// How long a look at one of a provider's files may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -97,8 +98,8 @@ impl Providers {
         Arc::clone(self.known.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default())
     }
 
-    /// The connection to a provider's agent; a conflict if it is not running.
-    pub(super) async fn guest(&self, alias: &Alias, id: VmId) -> Result<GuestClient> {
+    /// The connection to a provider's agent, for one call; a conflict if it neither runs nor is paused.
+    pub(super) async fn guest(&self, alias: &Alias, id: VmId) -> Result<Lease> {
         let state = self.directory.state_name(id);
         match self.directory.guest(id).await {
             Err(Error::Conflict(_) | Error::NotFound(_)) => {
@@ -151,7 +152,7 @@ impl Providers {
             let fault = uncallable(&manifest, first, &strikes.striker);
             return Err(fault.map_or_else(|| Error::BadGateway("The VM's agent answered nonsense".into()), refuse));
         }
-        let contract = Arc::new(Contract { manifest, checkers, guest });
+        let contract = Arc::new(Contract { manifest, checkers, guest: guest.clone() });
         *provider.contract.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&contract));
         Ok(contract)
     }

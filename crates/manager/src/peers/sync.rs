@@ -90,10 +90,13 @@ impl Peers {
     fn open_source(&self, runtime: &Handle, alias: Alias, provider: VmId) -> io::Result<Source<impl Read + use<>>> {
         let opened = runtime.block_on(async {
             let guest = self.0.providers.guest(&alias, provider).await?;
-            Ok::<_, Error>(guest.get_archive("/workspace", SOURCE_BYTES, TREES_LIMIT).await?)
+            Ok::<_, Error>((guest.get_archive("/workspace", SOURCE_BYTES, TREES_LIMIT).await?, guest))
         });
-        let download = opened.map_err(|error| io::Error::other(error.to_string()))?;
-        let stream = download.into_stream().map_err(io::Error::other);
+        let (download, guest) = opened.map_err(|error| io::Error::other(error.to_string()))?;
+        let in_use = move |_: &_| {
+            let _guest = &guest;
+        };
+        let stream = download.into_stream().inspect_ok(in_use).map_err(io::Error::other);
         let archive = SyncIoBridge::new_with_handle(StreamReader::new(stream), runtime.clone());
         Ok(Source { alias, archive })
     }

@@ -34,8 +34,10 @@ pub struct VmRow {
     pub labels: String,
     /// The VM ends this long after its creation.
     pub ttl_seconds: Option<i64>,
-    /// The VM ends after this long without use.
+    /// The VM is idle after this long without use.
     pub idle_timeout_seconds: Option<i64>,
+    /// What is done then: `pause` or `delete`.
+    pub idle_action: String,
     /// `boot` or `snapshot`.
     pub provision_mode: String,
     /// How it really came up.
@@ -60,7 +62,7 @@ macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
-         secrets_version, peer_links, bridge_hash, error, created_at"
+         secrets_version, peer_links, bridge_hash, error, created_at, idle_action"
     };
 }
 
@@ -71,7 +73,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23)"
+             $23, $24)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -96,6 +98,7 @@ impl Store {
         .bind(&vm.bridge_hash)
         .bind(&vm.error)
         .bind(vm.created_at)
+        .bind(&vm.idle_action)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -2,6 +2,8 @@
 //!
 //! Its machine outlives it: when the manager ends, the task ends and the machine runs on until the next manager adopts it.
 
+mod ending;
+mod pause;
 mod settings;
 
 use std::collections::VecDeque;
@@ -15,17 +17,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::idle::IdleAction;
 use super::provision::{Host, Started};
-use super::record::{DELETED, Live, VmRecord, to_json};
+use super::record::{Live, VmRecord, to_json};
 use super::state::{Event, VmState};
+use super::uses::Uses;
 use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::peers::PatchLink;
 use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
-
-/// How long a guest may take to write its disk's cache down when it is stopped.
-const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long one attempt to reach a running guest's agent again may take.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -43,10 +44,27 @@ pub(super) type Reply = oneshot::Sender<Result<()>>;
 pub(super) enum Command {
     Start(Reply),
     Stop(Reply),
+    Pause(Reply),
+    Resume(Reply),
     Delete(Reply),
     SetSecrets(SecretEnv, Reply),
     SyncPeers(Reply),
     PatchLink(String, PatchLink, Reply),
+}
+
+impl Command {
+    fn into_reply(self) -> Reply {
+        match self {
+            Self::Start(reply)
+            | Self::Stop(reply)
+            | Self::Pause(reply)
+            | Self::Resume(reply)
+            | Self::Delete(reply)
+            | Self::SetSecrets(_, reply)
+            | Self::SyncPeers(reply)
+            | Self::PatchLink(_, _, reply) => reply,
+        }
+    }
 }
 
 /// How a task takes up its VM.
@@ -56,6 +74,8 @@ pub(super) enum Begin {
     Create(Reply),
     /// Its machine was running under an earlier manager.
     Adopt,
+    /// Its machine was paused under an earlier manager.
+    Paused,
     /// It has a disk and no machine.
     Stopped,
     /// Its disk is missing.
@@ -67,6 +87,7 @@ pub(super) struct Actor {
     vm: Arc<VmRecord>,
     live: watch::Sender<Live>,
     inbox: Inbox,
+    uses: Arc<Uses>,
     /// Answers the calls of its code to its peers, while it runs and has any.
     calls: Option<AbortOnDropHandle<()>>,
 }
@@ -101,6 +122,8 @@ enum Meanwhile {
 enum Next {
     /// Drive a machine whose agent has answered.
     Run(GuestClient),
+    /// Wait with a paused machine.
+    Sleep,
     /// Wait for somebody to start it.
     Rest,
     /// Remove every trace and tell the one who asked.
@@ -122,20 +145,23 @@ impl Actor {
         vm: Arc<VmRecord>,
         live: watch::Sender<Live>,
         commands: mpsc::Receiver<Command>,
+        uses: Arc<Uses>,
     ) -> Self {
-        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, calls: None }
+        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, uses, calls: None }
     }
 
     pub(super) async fn run(mut self, begin: Begin) {
         let mut next = match begin {
             Begin::Create(reply) => self.create(reply).await,
             Begin::Adopt => self.adopt().await,
+            Begin::Paused => self.adopt_paused().await,
             Begin::Stopped => Next::Rest,
             Begin::Broken(why) => self.broke(why).await,
         };
         loop {
             next = match next {
                 Next::Run(guest) => self.drive(guest).await,
+                Next::Sleep => self.sleep().await,
                 Next::Rest => self.rest().await,
                 Next::Remove(reply) => match self.remove().await {
                     Ok(()) => {
@@ -178,9 +204,16 @@ impl Actor {
     /// Takes up a machine that an earlier manager left running.
     async fn adopt(&mut self) -> Next {
         self.publish(|live| live.state = VmState::Running);
+        // It stands still if that manager was killed while it paused it; one that runs takes no notice.
+        if let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await {
+            tracing::warn!(vm = %self.vm.id, %error, "cannot tell whether an adopted machine runs");
+        }
         self.serve_calls(History::Used);
-        match self.reach().await {
-            Work::Done(Some(guest)) => Next::Run(guest),
+        match self.reach(History::Used).await {
+            Work::Done(Some(guest)) => {
+                self.set_clock(&guest).await;
+                Next::Run(guest)
+            }
             Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
             Work::Deleted(reply) => Next::Remove(Some(reply)),
             Work::Leave => Next::Leave,
@@ -215,18 +248,17 @@ impl Actor {
                     }
                     Work::Leave => return Next::Leave,
                 },
-                Some(Command::Start(reply) | Command::Stop(reply)) => refuse(reply, state),
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::SetSecrets(secrets, reply)) => {
                     let kept = self.keep_secrets(&secrets).await;
                     answer(Some(reply), kept);
                 }
-                Some(Command::SyncPeers(reply)) => refuse(reply, state),
                 Some(Command::PatchLink(alias, patch, reply)) => {
                     if let Some(next) = self.patch_link(&alias, &patch, None, reply).await {
                         return next;
                     }
                 }
+                Some(other) => refuse(other.into_reply(), state),
                 None => return Next::Leave,
             }
         }
@@ -279,7 +311,12 @@ impl Actor {
         loop {
             tokio::select! {
                 command = self.inbox.next() => match command {
-                    Some(Command::Start(reply)) => refuse(reply, VmState::Running),
+                    Some(Command::Start(reply) | Command::Resume(reply)) => refuse(reply, VmState::Running),
+                    Some(Command::Pause(reply)) => {
+                        if let Some(next) = self.pause(&guest, Some(reply)).await {
+                            return next;
+                        }
+                    }
                     Some(Command::Stop(reply)) => return self.stop(guest, reply).await,
                     Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                     Some(Command::SetSecrets(secrets, reply)) => {
@@ -302,7 +339,7 @@ impl Actor {
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
                 () = guest.closed() => {
                     self.publish(|live| live.guest = None);
-                    match self.reach().await {
+                    match self.reach(History::Used).await {
                         Work::Done(Some(again)) => {
                             guest = again;
                             self.publish(|live| live.guest = Some(guest.clone()));
@@ -313,101 +350,35 @@ impl Actor {
                     }
                 }
                 _ = trim.tick() => host.hypervisor.trim_logs(&dir),
+                action = idleness(&self.vm, &self.uses) => match action {
+                    IdleAction::Pause => {
+                        if let Some(next) = self.pause(&guest, None).await {
+                            return next;
+                        }
+                    }
+                    IdleAction::Delete => return self.expired().await,
+                },
                 () = expiry(&self.vm) => return self.expired().await,
             }
         }
     }
 
     /// Connects to the agent of a machine that runs; `None` when the machine has ended.
-    async fn reach(&mut self) -> Work<Option<GuestClient>> {
+    async fn reach(&mut self, mut history: History) -> Work<Option<GuestClient>> {
         let (host, id) = (Arc::clone(&self.host), self.vm.id);
         self.unless_deleted(Meanwhile::Defer, async move {
             let dir = host.dir(id);
             while host.hypervisor.is_running(&dir).await {
-                match GuestClient::connect(&*host.hypervisor, &dir, History::Used, RECONNECT_LIMIT).await {
+                match GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await {
                     Ok(guest) => return Some(guest),
                     Err(error) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
                 }
+                history = History::Used;
                 sleep(RECONNECT_PAUSE).await;
             }
             None
         })
         .await
-    }
-
-    async fn stop(&mut self, guest: GuestClient, reply: Reply) -> Next {
-        self.advance(Event::Stop);
-        self.withdraw();
-        if let Err(error) = guest.sync(SYNC_LIMIT).await {
-            // A guest that does not answer must not be unstoppable; its file system has a journal.
-            tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
-        }
-        drop(guest);
-        let ended = async {
-            self.host.end_machine(self.vm.id).await?;
-            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), None).await
-        };
-        match ended.await {
-            Ok(_) => {
-                self.advance(Event::Ended);
-                self.record("vm.stopped", "VM stopped").await;
-                answer(Some(reply), Ok(()));
-                Next::Rest
-            }
-            Err(error) => {
-                answer(Some(reply), Err(unfinished()));
-                self.broke(error).await
-            }
-        }
-    }
-
-    /// The machine is gone though nobody asked. The disk is there, so the VM can be started again.
-    async fn crashed(&mut self, why: &str) -> Next {
-        let ended = async {
-            self.host.end_machine(self.vm.id).await?;
-            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), Some(why)).await
-        };
-        if let Err(error) = ended.await {
-            return self.broke(error).await;
-        }
-        self.withdraw();
-        self.publish(|live| live.error = Some(why.to_owned()));
-        self.advance(Event::Ended);
-        self.record("vm.crashed", why).await;
-        Next::Rest
-    }
-
-    async fn broke(&mut self, why: Error) -> Next {
-        tracing::error!(vm = %self.vm.id, error = %Chain(&why), "a VM is broken");
-        // The cause may name paths of the host: it is for the log, and clients learn that there is one.
-        let shown = "The VM's files or machine are not as they should be; the server's log says why";
-        let id = self.vm.id.to_string();
-        if let Err(error) = self.host.store.set_vm_state(&id, VmState::Error.as_str(), Some(shown)).await {
-            tracing::error!(vm = %id, error = %Chain(&error), "cannot write down that a VM is broken");
-        }
-        self.withdraw();
-        self.publish(|live| {
-            live.deleted = false;
-            live.error = Some(shown.to_owned());
-        });
-        self.advance(Event::Broke);
-        Next::Rest
-    }
-
-    async fn expired(&mut self) -> Next {
-        tracing::info!(vm = %self.vm.id, "a VM reached the end of its life");
-        Next::Remove(None)
-    }
-
-    /// Removes every trace. It is written down first, so that a manager killed in between finishes it.
-    async fn remove(&mut self) -> Result<()> {
-        self.withdraw();
-        self.publish(|live| live.deleted = true);
-        let id = self.vm.id.to_string();
-        self.host.store.set_vm_state(&id, DELETED, None).await?;
-        self.host.teardown(self.vm.id).await?;
-        self.host.store.delete_vm(&id).await?;
-        Ok(())
     }
 
     /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.
@@ -421,13 +392,7 @@ impl Actor {
             match command {
                 Some(Command::Delete(reply)) => return Work::Deleted(reply),
                 Some(command) if meanwhile == Meanwhile::Defer => self.inbox.deferred.push_back(command),
-                Some(
-                    Command::Start(reply)
-                    | Command::Stop(reply)
-                    | Command::SyncPeers(reply)
-                    | Command::SetSecrets(_, reply)
-                    | Command::PatchLink(_, _, reply),
-                ) => refuse(reply, self.state()),
+                Some(command) => refuse(command.into_reply(), self.state()),
                 None => return Work::Leave,
             }
         }
@@ -458,6 +423,13 @@ async fn expiry(vm: &VmRecord) {
     let Some(at) = vm.expires_at() else { return std::future::pending().await };
     let left = u64::try_from(at.saturating_sub(clock::now_ms())).unwrap_or(0);
     sleep_until(Instant::now() + Duration::from_millis(left)).await;
+}
+
+/// Returns when nobody has used the VM for as long as it is to wait for that; never if it waits for ever.
+async fn idleness(vm: &VmRecord, uses: &Uses) -> IdleAction {
+    let Some(idle) = vm.spec.idle else { return std::future::pending().await };
+    uses.idle(idle.after).await;
+    idle.action
 }
 
 fn refuse(reply: Reply, state: VmState) {

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rds_vmm::VmId;
-use rds_vmm::guest::GuestClient;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::actor::Command;
 use super::record::{Live, VmRecord};
 use super::state::VmState;
+use super::uses::{Lease, Use, Uses};
 use super::{no_such_vm, unreachable_agent};
 use crate::error::{Error, Result};
 
@@ -24,6 +24,7 @@ pub(crate) struct Handle {
     pub(super) vm: Arc<VmRecord>,
     pub(crate) live: watch::Receiver<Live>,
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) uses: Arc<Uses>,
     /// Held by whoever has the VM's disk frozen.
     pub(super) freezing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -64,18 +65,45 @@ impl Directory {
         self.handle(id).map_or("DELETED", |handle| handle.live.borrow().state.as_str())
     }
 
-    /// The connection to the agent of a running VM.
-    pub(crate) async fn guest(&self, id: VmId) -> Result<GuestClient> {
-        let mut live = self.handle(id)?.live;
-        let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running);
-        match timeout(REACH_LIMIT, reached).await {
-            Ok(Ok(live)) if live.state == VmState::Running && !live.deleted => match &live.guest {
-                Some(guest) => Ok(guest.clone()),
-                None => Err(unreachable_agent()),
-            },
-            Ok(Ok(live)) => Err(Error::conflict(format!("VM is {}, not RUNNING", live.state.as_str()))),
-            Ok(Err(_)) => Err(no_such_vm()),
-            Err(_) => Err(unreachable_agent()),
+    /// The connection to the agent of a running VM, for one call. A paused VM is woken.
+    pub(crate) async fn guest(&self, id: VmId) -> Result<Lease> {
+        let reached = timeout(REACH_LIMIT, self.handle(id)?.reach()).await;
+        reached.unwrap_or_else(|_| Err(unreachable_agent()))
+    }
+
+    /// A call out of a VM is under way until this is dropped; `None` if there is no such VM.
+    pub(crate) fn call_out(&self, id: VmId) -> Option<Use> {
+        Some(self.handle(id).ok()?.uses.leave())
+    }
+}
+
+impl Handle {
+    async fn reach(&self) -> Result<Lease> {
+        loop {
+            // First of all: nobody can pause the VM from here on.
+            let Some(in_use) = self.uses.enter() else {
+                self.wake().await?;
+                continue;
+            };
+            let mut live = self.live.clone();
+            let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running).await;
+            let live = reached.map_err(|_| no_such_vm())?;
+            return match (&live.guest, live.state) {
+                (Some(guest), VmState::Running) if !live.deleted => Ok(Lease { guest: guest.clone(), _in_use: in_use }),
+                (None, VmState::Running) => Err(unreachable_agent()),
+                (_, state) => Err(Error::conflict(format!("VM is {}, not RUNNING", state.as_str()))),
+            };
+        }
+    }
+
+    /// Has a paused VM go on.
+    async fn wake(&self) -> Result<()> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Resume(reply)).await.map_err(|_| no_such_vm())?;
+        match done.await.map_err(|_| no_such_vm())? {
+            // Somebody else was first.
+            Err(Error::Conflict(_)) => Ok(()),
+            woken => woken,
         }
     }
 }

@@ -8,11 +8,12 @@ use futures_util::{Stream, StreamExt};
 use rds_protocol::files::{Listing, Stat};
 use rds_protocol::limits::{ARCHIVE_BYTES, UNPACKED_BYTES};
 use rds_vmm::VmId;
-use rds_vmm::guest::Download;
+use rds_vmm::guest::{Download, GuestError};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
+use super::uses::Lease;
 use super::{Vms, archive};
 use crate::error::{Error, Result};
 
@@ -27,6 +28,16 @@ const DOWNLOAD_BYTES: u64 = 4 * UNPACKED_BYTES;
 
 /// Longest path in bytes, as in Linux (`PATH_MAX`).
 const MAX_PATH: usize = 4096;
+
+/// A piece of a file; an error is the last one.
+pub type Piece = std::result::Result<Bytes, GuestError>;
+
+/// A download as a stream. The VM is in use until it ends.
+fn content(download: Download, guest: Lease) -> impl Stream<Item = Piece> + Send + Unpin {
+    download.into_stream().inspect(move |_| {
+        let _in_use = &guest;
+    })
+}
 
 impl Vms {
     /// Unpacks a tar.gz into a directory under `/workspace`. It is checked whole before the guest sees a byte of it.
@@ -51,9 +62,10 @@ impl Vms {
     }
 
     /// The contents of a directory under `/workspace`, or one file, as a tar.gz.
-    pub async fn download(&self, id: VmId, path: &str) -> Result<Download> {
+    pub async fn download(&self, id: VmId, path: &str) -> Result<impl Stream<Item = Piece> + Send + Unpin + use<>> {
         let path = workspace_path("path", path)?;
-        Ok(self.guest(id).await?.get_archive(&path, DOWNLOAD_BYTES, TRANSFER_LIMIT).await?)
+        let guest = self.guest(id).await?;
+        Ok(content(guest.get_archive(&path, DOWNLOAD_BYTES, TRANSFER_LIMIT).await?, guest))
     }
 
     /// Writes one file under `/workspace`; its directories are made.
@@ -72,9 +84,10 @@ impl Vms {
     }
 
     /// The bytes of one file under `/workspace`.
-    pub async fn read_file(&self, id: VmId, path: &str) -> Result<Download> {
+    pub async fn read_file(&self, id: VmId, path: &str) -> Result<impl Stream<Item = Piece> + Send + Unpin + use<>> {
         let path = workspace_path("path", path)?;
-        Ok(self.guest(id).await?.get_content(&path, DOWNLOAD_BYTES, TRANSFER_LIMIT).await?)
+        let guest = self.guest(id).await?;
+        Ok(content(guest.get_content(&path, DOWNLOAD_BYTES, TRANSFER_LIMIT).await?, guest))
     }
 
     /// What a path under `/workspace` is.

@@ -9,6 +9,7 @@ pub(crate) mod directory;
 mod fault;
 pub mod files;
 mod guest_clock;
+pub mod idle;
 pub mod logs;
 mod provision;
 pub(crate) mod record;
@@ -18,10 +19,11 @@ pub mod run;
 pub mod run_log;
 pub mod state;
 pub mod stream;
+pub(crate) mod uses;
 
 use std::sync::Arc;
 
-use rds_vmm::guest::{GuestClient, GuestError};
+use rds_vmm::guest::GuestError;
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -47,6 +49,7 @@ use provision::Host;
 use record::{Live, Settings};
 use request::{CreateVm, NewVm};
 use state::VmState;
+use uses::{Lease, Uses};
 
 /// Commands that may wait for one VM's task.
 const COMMANDS: usize = 16;
@@ -146,7 +149,7 @@ impl Vms {
         };
         // A guest can be frozen only once at a time.
         let _turn = handle.freezing.lock().await;
-        self.0.host.snapshots.take(source, guest).await
+        self.0.host.snapshots.take(source, guest.clone()).await
     }
 
     /// Whether one more VM may be made: its host index if so.
@@ -172,10 +175,11 @@ impl Vms {
         let live = Live { state, guest: None, error: None, deleted: false, settings };
         let (live, published) = watch::channel(live);
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let freezing = Arc::default();
-        let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender, freezing };
+        let (freezing, uses) = (Arc::default(), Arc::new(Uses::default()));
+        let uses_too = Arc::clone(&uses);
+        let handle = Handle { vm: Arc::clone(&vm), live: published, commands: sender, uses, freezing };
         self.0.directory.lock().insert(vm.id, handle.clone());
-        let actor = Actor::new(Arc::clone(&self.0.host), Arc::clone(&vm), live, commands);
+        let actor = Actor::new(Arc::clone(&self.0.host), Arc::clone(&vm), live, commands, uses_too);
         let inner = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             actor.run(begin).await;
@@ -210,6 +214,16 @@ impl Vms {
     /// Syncs a running VM's disk, ends its machine and waits for that.
     pub async fn stop_vm(&self, id: VmId) -> Result<()> {
         self.command(id, Command::Stop).await
+    }
+
+    /// Has a running VM stand still in memory. Refused while calls into it or out of it are under way.
+    pub async fn pause_vm(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::Pause).await
+    }
+
+    /// Has a paused VM go on. So does every call that needs it.
+    pub async fn resume_vm(&self, id: VmId) -> Result<()> {
+        self.command(id, Command::Resume).await
     }
 
     /// Removes a VM and everything of it, whatever it is doing.
@@ -262,8 +276,8 @@ impl Vms {
         })
     }
 
-    /// The connection to the agent of a running VM.
-    async fn guest(&self, id: VmId) -> Result<GuestClient> {
+    /// The connection to the agent of a running VM, for one call. A paused VM is woken.
+    async fn guest(&self, id: VmId) -> Result<Lease> {
         self.0.directory.guest(id).await
     }
 

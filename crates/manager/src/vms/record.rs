@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use rds_vmm::guest::GuestClient;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::idle::{Idle, IdleAction};
 use super::request::NewVm;
 use super::state::VmState;
 use crate::clock;
@@ -197,6 +199,15 @@ pub struct VmView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
+    /// Its `ttlSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+    /// Its `idleTimeoutSeconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
+    /// What is done when it is idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_action: Option<IdleAction>,
     /// How long its last start took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
@@ -230,6 +241,9 @@ impl VmRecord {
             name: self.spec.name.clone(),
             labels: self.spec.labels.clone(),
             expires_at: self.expires_at().map(clock::rfc3339),
+            ttl_seconds: self.spec.ttl.map(|ttl| ttl.as_secs()),
+            idle_timeout_seconds: self.spec.idle.map(|idle| idle.after.as_secs()),
+            idle_action: self.spec.idle.map(|idle| idle.action),
             timings: live.settings.last_start.map(|start| start.timings),
             error: live.error.clone(),
         }
@@ -251,7 +265,8 @@ impl VmRecord {
             name: self.spec.name.clone(),
             labels: to_json(&self.spec.labels),
             ttl_seconds: self.spec.ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
-            idle_timeout_seconds: None,
+            idle_timeout_seconds: self.spec.idle.map(|idle| i64::try_from(idle.after.as_secs()).unwrap_or(i64::MAX)),
+            idle_action: self.spec.idle.map_or_else(IdleAction::default, |idle| idle.action).as_str().into(),
             provision_mode: "boot".into(),
             started_from: None,
             timings: "{}".into(),
@@ -279,7 +294,14 @@ impl VmRecord {
                 image_id: Some(row.image_id.clone()),
                 name: row.name.clone(),
                 labels: serde_json::from_str(&row.labels).map_err(|_| broken("label"))?,
-                ttl: row.ttl_seconds.and_then(|s| u64::try_from(s).ok()).map(std::time::Duration::from_secs),
+                ttl: seconds(row.ttl_seconds),
+                idle: match seconds(row.idle_timeout_seconds) {
+                    None => None,
+                    Some(after) => Some(Idle {
+                        after,
+                        action: IdleAction::parse(&row.idle_action).ok_or_else(|| broken("idle action"))?,
+                    }),
+                },
             },
             image_id: row.image_id.clone(),
             snapshot: None,
@@ -294,6 +316,11 @@ impl VmRecord {
         let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);
         Ok((vm, Settings { sealed, links, bridge, last_start: LastStart::from_row(row) }))
     }
+}
+
+/// A time in a column.
+fn seconds(column: Option<i64>) -> Option<Duration> {
+    column.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
 }
 
 /// The column of a VM's links.

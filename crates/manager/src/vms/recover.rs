@@ -26,6 +26,8 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
         let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
         if row.state == VmState::Running.as_str() && running {
             vms.spawn(vm, settings, VmState::Running, Begin::Adopt);
+        } else if row.state == VmState::Paused.as_str() && running {
+            vms.spawn(vm, settings, VmState::Paused, Begin::Paused);
         } else {
             // It may have been started again by a manager that could not write that down.
             host.end_machine(vm.id).await?;

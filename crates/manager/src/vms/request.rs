@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::idle::{Idle, IdleAction};
 use crate::config::LimitsConfig;
 use crate::error::{Error, Result};
 use crate::peers::PeerLink;
@@ -21,6 +22,9 @@ const MIN_DISK_MIB: u64 = 32;
 
 /// Largest writable disk in MiB. Disks are sparse; this only bounds what one guest may fill.
 const MAX_DISK_MIB: u64 = 64 * 1024;
+
+/// Longest life and longest idleness: a leap year.
+const MAX_SECONDS: u64 = 366 * 24 * 3600;
 
 const MAX_NAME: usize = 64;
 const MAX_LABELS: usize = 32;
@@ -62,6 +66,11 @@ pub struct CreateVm {
     pub labels: BTreeMap<String, String>,
     /// Seconds after which the VM is deleted, from its creation.
     pub ttl_seconds: Option<f64>,
+    /// Seconds without a call into the VM or out of it after which `idleAction` is done.
+    pub idle_timeout_seconds: Option<f64>,
+    /// What is done with an idle VM: `pause` (default) or `delete`.
+    #[serde(default)]
+    pub idle_action: IdleAction,
 }
 
 /// A create request that obeys every rule that can be checked without looking anything up.
@@ -85,6 +94,8 @@ pub struct NewVm {
     pub labels: BTreeMap<String, String>,
     /// How long it lives.
     pub ttl: Option<Duration>,
+    /// When it is idle, and what is done then.
+    pub idle: Option<Idle>,
 }
 
 /// The parts of a create request that obeys the rules.
@@ -128,10 +139,12 @@ impl CreateVm {
         if self.labels.iter().any(|(key, value)| key.is_empty() || key.len() > MAX_LABEL || value.len() > MAX_LABEL) {
             return invalid(format!("labels: keys and values have 1 to {MAX_LABEL} bytes"));
         }
-        let ttl = match self.ttl_seconds {
-            Some(seconds) => Some(Duration::from_secs(integer("ttlSeconds", seconds, 1, 366 * 24 * 3600)?)),
-            None => None,
+        let seconds = |field: &str, value: Option<f64>| {
+            value.map(|value| integer(field, value, 1, MAX_SECONDS).map(Duration::from_secs)).transpose()
         };
+        let ttl = seconds("ttlSeconds", self.ttl_seconds)?;
+        let idle = seconds("idleTimeoutSeconds", self.idle_timeout_seconds)?;
+        let idle = idle.map(|after| Idle { after, action: self.idle_action });
         let vm = NewVm {
             vcpus: u8::try_from(vcpus).map_err(|_| Error::Invalid("cpu is too large".into()))?,
             mem_mib: u32::try_from(mem_mib).map_err(|_| Error::Invalid("memMb is too large".into()))?,
@@ -142,6 +155,7 @@ impl CreateVm {
             name: self.name,
             labels: self.labels,
             ttl,
+            idle,
         };
         Ok(Asked { vm, secrets, links, snapshot: self.user_overlay_snapshot_id, wanted_bytes })
     }
@@ -237,6 +251,8 @@ mod tests {
             json!({"name": ""}),
             json!({"labels": {"": "x"}}),
             json!({"ttlSeconds": 0}),
+            json!({"idleTimeoutSeconds": 0}),
+            json!({"idleTimeoutSeconds": 1.5}),
             json!({"secretEnv": ["A"]}),
             json!({"peerLinks": [{"alias": "a", "vmId": "x"}]}),
         ] {

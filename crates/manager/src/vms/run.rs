@@ -124,7 +124,8 @@ impl Vms {
     async fn run(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let began_with = self.sealed(id)?;
-        let reply = reply_of(self.guest(id).await?.run(start, limit).await?);
+        let guest = self.guest(id).await?;
+        let reply = reply_of(guest.run(start, limit).await?);
         self.write_log(id, log, began_with, &reply).await;
         Ok(reply)
     }

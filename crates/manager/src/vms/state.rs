@@ -9,6 +9,7 @@
 //!                  (nothing)      │               └─────────────────────────►│
 //!                                 └──────────────────── start ───────────────┘
 //!
+//!  RUNNING ─ pause ─► PAUSED ─ resume, or a call ─► RUNNING; a stop resumes first; a machine that ends: STOPPED.
 //!  delete is accepted in every state.
 //! ```
 
@@ -25,6 +26,8 @@ pub enum VmState {
     Starting,
     /// Its agent answers.
     Running,
+    /// Its machine stands still in memory; whoever uses it wakes it.
+    Paused,
     /// Its disk is being synced and its machine ended.
     Stopping,
     /// It has a disk and no machine.
@@ -40,6 +43,10 @@ pub enum Event {
     Start,
     /// Its agent was told who it is.
     Ready,
+    /// Its machine was made to stand still.
+    Pause,
+    /// Its machine goes on, and its agent answers.
+    Resume,
     /// A client wants it to stop.
     Stop,
     /// Its machine is gone: as asked, by itself, or because a start failed.
@@ -54,8 +61,10 @@ impl VmState {
         Some(match (self, event) {
             (Self::Created | Self::Stopped, Event::Start) => Self::Starting,
             (Self::Starting, Event::Ready) => Self::Running,
+            (Self::Running, Event::Pause) => Self::Paused,
+            (Self::Paused, Event::Resume) => Self::Running,
             (Self::Running, Event::Stop) => Self::Stopping,
-            (Self::Starting | Self::Running | Self::Stopping, Event::Ended) => Self::Stopped,
+            (Self::Starting | Self::Running | Self::Paused | Self::Stopping, Event::Ended) => Self::Stopped,
             (_, Event::Broke) => Self::Error,
             _ => return None,
         })
@@ -67,6 +76,7 @@ impl VmState {
             Self::Created => "CREATED",
             Self::Starting => "STARTING",
             Self::Running => "RUNNING",
+            Self::Paused => "PAUSED",
             Self::Stopping => "STOPPING",
             Self::Stopped => "STOPPED",
             Self::Error => "ERROR",
@@ -89,12 +99,13 @@ mod tests {
 
     #[test]
     fn clients_can_start_only_what_is_stopped_and_stop_only_what_runs() {
-        use VmState::{Error, Running, Starting, Stopped, Stopping};
-        for state in [Starting, Running, Stopping, Error] {
+        use VmState::{Error, Paused, Running, Starting, Stopped, Stopping};
+        for state in [Starting, Running, Paused, Stopping, Error] {
             assert_eq!(state.after(Event::Start), None);
         }
-        for state in [Starting, Stopping, Stopped, Error] {
+        for state in [Starting, Paused, Stopping, Stopped, Error] {
             assert_eq!(state.after(Event::Stop), None);
+            assert_eq!(state.after(Event::Pause), None);
         }
     }
 }

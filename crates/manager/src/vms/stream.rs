@@ -40,26 +40,28 @@ impl Vms {
         let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         start.output_limit = None;
         let began_with = self.sealed(id)?;
-        let (sender, frames) = self.guest(id).await?.exec(start, START_LIMIT).await?;
+        let guest = self.guest(id).await?;
+        let (sender, frames) = guest.exec(start, START_LIMIT).await?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let vms = self.clone();
         tokio::spawn(async move {
             if let Some(reply) = forward(frames, &events).await {
                 vms.write_log(id, log, began_with, &reply).await;
             }
-            // It was kept so that the program is alive as long as somebody listens.
-            drop(sender);
+            // They were kept so that the program is alive, and the VM in use, as long as somebody listens.
+            drop((sender, guest));
         });
         Ok(receiver)
     }
 
-    /// Opens a terminal with a shell, or with a command line. Dropping both ends kills what runs in it.
+    /// Opens a terminal with a shell, or with a command line. Dropping both ends kills what runs in it. The VM is in use
+    /// until the last part is dropped.
     pub async fn terminal(
         &self,
         id: VmId,
         size: TerminalSize,
         cmd: Option<String>,
-    ) -> Result<(ExecSender, ExecStream)> {
+    ) -> Result<(ExecSender, ExecStream, impl Send + 'static)> {
         let cmd = cmd.unwrap_or_else(|| "exec \"$SHELL\" -i".into());
         let start = Start {
             program: Program::Shell { cmd: word("cmd", cmd)? },
@@ -69,7 +71,9 @@ impl Vms {
             stdin: Stdin::Terminal(size),
             output_limit: None,
         };
-        Ok(self.guest(id).await?.exec(start, START_LIMIT).await?)
+        let guest = self.guest(id).await?;
+        let (sender, frames) = guest.exec(start, START_LIMIT).await?;
+        Ok((sender, frames, guest))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{output, progress};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Vm {
     /// Make a VM and wait until it answers; prints its id
-    Create(Create),
+    Create(Box<Create>),
     /// List VMs
     #[command(alias = "list")]
     Ls,
@@ -42,6 +42,18 @@ pub(crate) enum Vm {
     },
     /// Start VMs that were stopped
     Start {
+        /// The VMs
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Pause VMs: they stand still in memory until they are resumed, or used
+    Pause {
+        /// The VMs
+        #[arg(required = true)]
+        vms: Vec<String>,
+    },
+    /// Resume VMs that were paused
+    Resume {
         /// The VMs
         #[arg(required = true)]
         vms: Vec<String>,
@@ -89,6 +101,15 @@ pub(crate) struct Create {
     /// Let the VM reach what --allow-ip names
     #[arg(long)]
     internet: bool,
+    /// Seconds after which the VM is removed
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<u64>,
+    /// Seconds without use after which the VM is paused, or what --idle-action says
+    #[arg(long, value_name = "SECONDS")]
+    idle: Option<u64>,
+    /// What is done with an idle VM
+    #[arg(long, value_name = "ACTION", value_parser = ["pause", "delete"], requires = "idle")]
+    idle_action: Option<String>,
     #[command(flatten)]
     secrets: SecretSource,
     /// Provider whose SDK the VM's code may call under this alias, and with :mounted see the files of; may be repeated
@@ -114,6 +135,8 @@ impl Vm {
             Self::Rm { vms } => each(&client, shared.json, &vms, "", "removed").await?,
             Self::Stop { vms } => each(&client, shared.json, &vms, "stop", "stopped").await?,
             Self::Start { vms } => each(&client, shared.json, &vms, "start", "started").await?,
+            Self::Pause { vms } => each(&client, shared.json, &vms, "pause", "paused").await?,
+            Self::Resume { vms } => each(&client, shared.json, &vms, "resume", "resumed").await?,
             Self::Logs { vm, kind, tail } => logs(&client, &vm, &kind, tail, shared.json).await?,
         }
         Ok(0)
@@ -137,6 +160,9 @@ impl Create {
             disk_size_mb: self.disk,
             name: self.name,
             labels: self.labels.into_iter().map(|(key, value)| (key, Value::String(value))).collect(),
+            ttl_seconds: self.ttl,
+            idle_timeout_seconds: self.idle,
+            idle_action: self.idle_action,
             secret_env: self.secrets.read()?,
             peer_links,
         };

@@ -60,10 +60,13 @@ impl Rds<'_> {
 
 async fn a_vm_is_made_named_and_removed(world: &World) {
     let rds = Rds { url: world.server().await.url() };
-    let id = rds.ok(&["vm", "create", "--name", "cli-vm", "--mem", "128", "--label", "a=b"]).await;
+    let id = rds
+        .ok(&["vm", "create", "--name", "cli-vm", "--mem", "128", "--label", "a=b", "--ttl", "3600", "--idle", "600"])
+        .await;
     assert_eq!(id.len(), 36, "{id}");
     let vm = rds.json(&["vm", "get", "cli-vm"]).await;
     assert_eq!((vm["id"].as_str(), vm["labels"]["a"].as_str()), (Some(id.as_str()), Some("b")));
+    assert_eq!((&vm["ttlSeconds"], &vm["idleTimeoutSeconds"]), (&json!(3600), &json!(600)));
     let prefix: String = id.chars().take(10).collect();
     assert_eq!(rds.json(&["vm", "get", &prefix]).await["id"], vm["id"]);
     let table = rds.ok(&["vm", "ls"]).await;
@@ -71,6 +74,9 @@ async fn a_vm_is_made_named_and_removed(world: &World) {
     rds.ok(&["vm", "stop", "cli-vm"]).await;
     assert!(rds.ok(&["vm", "ls"]).await.contains("STOPPED"));
     rds.ok(&["vm", "start", "cli-vm"]).await;
+    rds.ok(&["vm", "pause", "cli-vm"]).await;
+    assert!(rds.ok(&["vm", "ls"]).await.contains("PAUSED"));
+    assert_eq!(rds.json(&["vm", "resume", "cli-vm"]).await["resumed"][0], vm["id"]);
     assert_eq!(rds.ok(&["exec", "cli-vm", "--", "echo", "hi"]).await, "hi");
     assert_eq!(rds.json(&["vm", "rm", "cli-vm"]).await["removed"][0], vm["id"]);
     assert_eq!(rds.run(&["vm", "get", "cli-vm"]).await.status.code(), Some(5));

@@ -18,6 +18,7 @@ mod images;
 mod lifecycle;
 mod limits;
 mod openapi;
+mod pause;
 mod peers;
 mod pty;
 mod recovery;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         lifecycle::cases(),
         limits::cases(),
         openapi::cases(),
+        pause::cases(),
         peers::cases(),
         pty::cases(),
         recovery::cases(),

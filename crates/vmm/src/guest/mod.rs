@@ -60,6 +60,7 @@ const HEADER_BYTES: u32 = 8 * 1024;
 pub struct GuestClient {
     sender: http2::SendRequest<RequestBody>,
     closed: CancellationToken,
+    end: CancellationToken,
 }
 
 impl GuestClient {
@@ -85,8 +86,8 @@ impl GuestClient {
         let deadline = Instant::now() + limit;
         link::greet(&mut stream, history, || Uuid::new_v4().into_bytes(), limit).await?;
         let client = timeout_at(deadline, Self::handshake(stream)).await.map_err(|_| GuestError::Timeout)??;
-        // A fresh machine runs the agent that this program brought; an adopted one may be older than this program.
-        if history == History::Used {
+        // A fresh machine runs the agent that this program brought; another one may be older than this program.
+        if history != History::Fresh {
             let health = client.health(deadline.saturating_duration_since(Instant::now())).await?;
             if health.generation != GENERATION {
                 return Err(GuestError::Protocol(format!("an agent of generation {}", health.generation)));
@@ -109,13 +110,26 @@ impl GuestClient {
             .map_err(GuestError::unsent)?;
         let closed = CancellationToken::new();
         let guard = closed.clone().drop_guard();
+        let end = CancellationToken::new();
+        let ended = end.clone().cancelled_owned();
         tokio::spawn(async move {
             let _guard = guard;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a guest channel broke");
+            tokio::select! {
+                // What is sent from here on is too late.
+                biased;
+                () = ended => {}
+                outcome = connection => if let Err(error) = outcome {
+                    tracing::debug!(%error, "a guest channel broke");
+                }
             }
         });
-        Ok(Self { sender, closed })
+        Ok(Self { sender, closed, end })
+    }
+
+    /// Ends the connection, whoever else has it, and returns when the channel is free for another.
+    pub async fn close(&self) {
+        self.end.cancel();
+        self.closed().await;
     }
 
     /// Returns when the connection has ended, for whatever reason. It does not come back.

@@ -122,6 +122,8 @@ impl Actor {
     /// Nothing reaches the guest from here on, and nothing of this start comes out of it: its token is dead.
     pub(super) fn withdraw(&mut self) {
         self.calls = None;
+        // Whoever comes to the gate is told that there is nobody.
+        self.uses.open();
         self.publish(|live| {
             live.guest = None;
             live.settings.bridge = None;

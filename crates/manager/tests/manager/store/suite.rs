@@ -77,6 +77,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         labels: "{\"a\":\"b\"}".into(),
         ttl_seconds: None,
         idle_timeout_seconds: Some(60),
+        idle_action: "delete".into(),
         provision_mode: "boot".into(),
         started_from: None,
         timings: "{}".into(),

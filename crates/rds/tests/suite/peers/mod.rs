@@ -8,6 +8,7 @@ mod files;
 mod hostile_consumer;
 mod hostile_provider;
 mod links;
+mod pause;
 mod policy;
 mod recovery;
 mod rotation;
@@ -28,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
         hostile_consumer::cases(),
         hostile_provider::cases(),
         links::cases(),
+        pause::cases(),
         policy::cases(),
         recovery::cases(),
         rotation::cases(),

@@ -1,0 +1,90 @@
+//! How a VM's machine comes to its end, and what is left of the VM then.
+
+use std::time::Duration;
+
+use rds_vmm::guest::GuestClient;
+
+use super::{Actor, Next, Reply, answer, unfinished};
+use crate::error::{Chain, Error, Result};
+use crate::vms::record::DELETED;
+use crate::vms::state::{Event, VmState};
+
+/// How long a guest may take to write its disk's cache down when it is stopped.
+const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
+impl Actor {
+    pub(super) async fn stop(&mut self, guest: GuestClient, reply: Reply) -> Next {
+        self.advance(Event::Stop);
+        self.withdraw();
+        if let Err(error) = guest.sync(SYNC_LIMIT).await {
+            // A guest that does not answer must not be unstoppable; its file system has a journal.
+            tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
+        }
+        drop(guest);
+        let ended = async {
+            self.host.end_machine(self.vm.id).await?;
+            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), None).await
+        };
+        match ended.await {
+            Ok(_) => {
+                self.advance(Event::Ended);
+                self.record("vm.stopped", "VM stopped").await;
+                answer(Some(reply), Ok(()));
+                Next::Rest
+            }
+            Err(error) => {
+                answer(Some(reply), Err(unfinished()));
+                self.broke(error).await
+            }
+        }
+    }
+
+    /// The machine is gone though nobody asked. The disk is there, so the VM can be started again.
+    pub(super) async fn crashed(&mut self, why: &str) -> Next {
+        let ended = async {
+            self.host.end_machine(self.vm.id).await?;
+            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), Some(why)).await
+        };
+        if let Err(error) = ended.await {
+            return self.broke(error).await;
+        }
+        self.withdraw();
+        self.publish(|live| live.error = Some(why.to_owned()));
+        self.advance(Event::Ended);
+        self.record("vm.crashed", why).await;
+        Next::Rest
+    }
+
+    pub(super) async fn broke(&mut self, why: Error) -> Next {
+        tracing::error!(vm = %self.vm.id, error = %Chain(&why), "a VM is broken");
+        // The cause may name paths of the host: it is for the log, and clients learn that there is one.
+        let shown = "The VM's files or machine are not as they should be; the server's log says why";
+        let id = self.vm.id.to_string();
+        if let Err(error) = self.host.store.set_vm_state(&id, VmState::Error.as_str(), Some(shown)).await {
+            tracing::error!(vm = %id, error = %Chain(&error), "cannot write down that a VM is broken");
+        }
+        self.withdraw();
+        self.publish(|live| {
+            live.deleted = false;
+            live.error = Some(shown.to_owned());
+        });
+        self.advance(Event::Broke);
+        Next::Rest
+    }
+
+    pub(super) async fn expired(&mut self) -> Next {
+        tracing::info!(vm = %self.vm.id, "a VM is removed, as it was asked for when it was made");
+        Next::Remove(None)
+    }
+
+    /// Removes every trace. It is written down first, so that a manager killed in between finishes it.
+    pub(super) async fn remove(&mut self) -> Result<()> {
+        self.withdraw();
+        self.publish(|live| live.deleted = true);
+        let id = self.vm.id.to_string();
+        self.host.store.set_vm_state(&id, DELETED, None).await?;
+        self.host.teardown(self.vm.id).await?;
+        self.host.store.delete_vm(&id).await?;
+        Ok(())
+    }
+}
