@@ -127,6 +127,22 @@ pub fn clone_sparse(from: &Path, to: &Path, mode: CloneMode) -> Result<u64, Imag
     })
 }
 
+/// Gives a file the content of a disk; it stays the same file for whoever has it open. Empty space stays empty. Returns
+/// the bytes that it holds then.
+///
+/// The disk must not be written meanwhile, and the file not be read. The content is not synced to storage.
+///
+/// # Errors
+/// When a file cannot be read or written, or [`CloneMode::Reflink`] is asked of a filesystem that cannot; the file's
+/// content is undefined then.
+pub fn clone_into(from: &Path, to: &Path, mode: CloneMode) -> Result<u64, ImageError> {
+    let source = File::open(from).map_err(ImageError::io("read", from))?;
+    // Truncated, so that nothing of what it held is left in the holes.
+    let target = OpenOptions::new().write(true).truncate(true).open(to);
+    let target = target.map_err(ImageError::io("write", to))?;
+    fill(&source, &target, mode).map_err(ImageError::io("clone a disk into", to))
+}
+
 fn fill(source: &File, target: &File, mode: CloneMode) -> io::Result<u64> {
     let size = source.metadata()?.len();
     if mode != CloneMode::Copy {
@@ -242,6 +258,25 @@ mod tests {
         assert!(paths.iter().all(|path| *path == paths[0]));
         tool("e2fsck", &["-fn"], &paths[0]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_content_leaves_nothing_of_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        File::create(&from).unwrap().set_len(8 << 20).unwrap();
+        OpenOptions::new().write(true).open(&from).unwrap().write_all_at(b"new", 4 << 20).unwrap();
+        fs::write(&to, vec![b'o'; 16 << 20]).unwrap();
+        let opened = File::open(&to).unwrap();
+        for mode in [CloneMode::Auto, CloneMode::Copy] {
+            assert_eq!(clone_into(&from, &to, mode).unwrap(), 8 << 20);
+            assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
+        }
+        let mut seen = [0; 3];
+        opened.read_exact_at(&mut seen, 4 << 20).unwrap();
+        assert_eq!(&seen, b"new");
+        assert!(allocated(&to) < 1 << 20);
+        assert!(clone_into(&from, &dir.path().join("none"), CloneMode::Auto).is_err());
     }
 
     #[test]

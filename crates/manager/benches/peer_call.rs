@@ -198,6 +198,10 @@ impl Hypervisor for Agents {
         Err(HypervisorError::NotRunning)
     }
 
+    async fn disk_changed(&self, _: &Path, _: u64) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
     async fn pause(&self, _: &Path) -> Result<(), HypervisorError> {
         Ok(())
     }

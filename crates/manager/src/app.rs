@@ -72,6 +72,7 @@ impl App {
         let (activity_too, audit_too) = (activity.clone(), audit.clone());
         let vms =
             Vms::start(hypervisor, &config, store.clone(), images_too, seeds_too, activity_too, audit_too).await?;
+        vms.keep_pool(shutdown.clone());
         store.release_unfinished_idempotent().await?;
         Ok(Arc::new(Self {
             config,

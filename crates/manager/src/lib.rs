@@ -16,6 +16,7 @@ pub mod images;
 mod initramfs;
 pub mod overview;
 pub mod peers;
+mod pool;
 pub mod rate_limit;
 pub mod secrets;
 pub mod seeds;

@@ -214,6 +214,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Saves memory and devices of a paused machine into an empty directory. The machine stays paused.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
 
+    /// Tells a guest the size of its disk, whose file got another content and size in place. A guest that has not yet
+    /// opened the disk sees the new content; it learns of the size a moment later.
+    async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError>;
+
     /// Whether the guest has opened its side of both directions of the channel. Asking does not touch the channel: a
     /// machine that was snapshotted then has no history.
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError>;

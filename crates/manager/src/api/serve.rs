@@ -54,6 +54,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
         tracing::error!("the last records of the audit log could not be written");
     }
     app.seeds.close().await;
+    app.vms.close_pool().await;
     app.store.close().await;
     Ok(())
 }

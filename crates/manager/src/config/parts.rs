@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use rds_image::disk;
 use secrecy::SecretString;
 
+use crate::seeds::Size;
+
 fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }
@@ -246,6 +248,23 @@ pub struct SnapshotsConfig {
     #[arg(long, env = "SNAPSHOT_TEMPLATE_MEM_MB", default_value_t = 256,
           value_parser = value_parser!(u32).range(128..=1_048_576))]
     pub snapshot_template_mem_mb: u32,
+    /// Whether machines that run already wait for VMs to be created; they count in no quota
+    #[arg(long, env = "ENABLE_WARM_POOL", default_value_t = false, action = ArgAction::Set,
+          value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_warm_pool: bool,
+    /// Machines that wait for each image and size in use
+    #[arg(long, env = "WARM_POOL_TARGET", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1000))]
+    pub warm_pool_target: u32,
+    /// Machines that wait, of all images and sizes together
+    #[arg(long, env = "WARM_POOL_MAX_VMS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1000))]
+    pub warm_pool_max_vms: u32,
+}
+
+impl SnapshotsConfig {
+    /// The size that every image gets a seed of, and that the warm pool has by itself.
+    pub(crate) fn template(&self) -> Size {
+        Size { vcpus: self.snapshot_template_cpu, mem_mib: self.snapshot_template_mem_mb }
+    }
 }
 
 /// How much callers may have.

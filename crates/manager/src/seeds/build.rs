@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Size of the disk that the guest sees and does not touch: not below that of any VM's, since a guest learns of a smaller
 /// one only a moment after it was started.
-const DISK_BYTES: u64 = 1 << 40;
+pub(crate) const DISK_BYTES: u64 = 1 << 40;
 
 /// Seeds of sizes that clients chose. Each takes some 80 MB of disk.
 const MAX_CHOSEN: usize = 8;
@@ -139,8 +139,7 @@ impl Seeds {
 
     /// Makes one seed; `None` if it is no longer wanted, or is there already.
     async fn fulfil(&self, wish: &Wish) -> Option<Result<Seed, Failure>> {
-        let mut foreground = self.foreground.subscribe();
-        let _ = timeout(PATIENCE, foreground.wait_for(|count| *count == 0)).await;
+        self.quiet(PATIENCE).await;
         let image = self.image(&wish.image_id).await?;
         let begun = Instant::now();
         let (key, built) = match self.key_of(&image, wish.size).await {

@@ -15,7 +15,7 @@ const GENERATION: u32 = 1;
 
 /// Name of a seed: two machines of the same name are interchangeable until they are told who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key(String);
+pub(crate) struct Key(String);
 
 impl Key {
     /// The seed of a size for these files. `initramfs` is named after its content.
@@ -41,7 +41,7 @@ impl Key {
     }
 
     /// The key in a directory's name, if it is one.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         (name.len() == LENGTH && name.bytes().all(digit)).then(|| Self(name.to_owned()))
     }

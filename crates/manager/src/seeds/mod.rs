@@ -26,12 +26,17 @@ use crate::error::{Error, Result};
 use crate::images::{ImageFiles, Images};
 use crate::initramfs::Initramfs;
 
+pub(crate) use build::DISK_BYTES;
 use desk::Desk;
-use key::Key;
+pub(crate) use key::Key;
+
 use shelf::Shelf;
 
 /// How long the end of the server waits for a build to be cut short.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What counts as a pause between the starts of VMs.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// What a machine is made of besides its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,8 +127,7 @@ impl Seeds {
         images: Arc<Images>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>> {
-        let size = Size { vcpus: config.snapshot_template_cpu, mem_mib: config.snapshot_template_mem_mb };
-        let template = config.enable_snapshots.then_some(size);
+        let template = config.enable_snapshots.then(|| config.template());
         let seeds = Arc::new(Self {
             fingerprint: hypervisor.fingerprint(),
             hypervisor,
@@ -166,6 +170,25 @@ impl Seeds {
     pub(crate) fn foreground(&self) -> Foreground<'_> {
         self.foreground.send_modify(|count| *count += 1);
         Foreground(&self.foreground)
+    }
+
+    /// Waits until nobody has been starting a VM for a moment, but not longer than `limit`.
+    pub(crate) async fn quiet(&self, limit: Duration) {
+        let mut foreground = self.foreground.subscribe();
+        let quiet = async {
+            while foreground.wait_for(|count| *count == 0).await.is_ok() {
+                tokio::select! {
+                    () = tokio::time::sleep(MOMENT) => return,
+                    _ = foreground.changed() => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, quiet).await;
+    }
+
+    /// Whether a seed is being made, or is going to be.
+    pub(crate) fn expects(&self, image_id: &str, size: Size) -> bool {
+        self.template.is_some() && self.desk().status(image_id, size) == Status::Building
     }
 
     /// The seed that a VM of this size can start from.
@@ -223,7 +246,8 @@ impl Seeds {
         }
     }
 
-    fn key(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Key> {
+    /// What machines of a size that are interchangeable until they are told who they are have in common.
+    pub(crate) fn key(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Key> {
         Key::of(image, initramfs, &self.fingerprint, size).ok()
     }
 

@@ -26,6 +26,7 @@ use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::peers::PatchLink;
 use crate::peers::token::BridgeToken;
+use crate::pool::Machine;
 use crate::secrets::SecretEnv;
 
 /// How long one attempt to reach a running guest's agent again may take.
@@ -70,8 +71,8 @@ impl Command {
 /// How a task takes up its VM.
 #[derive(Debug)]
 pub(super) enum Begin {
-    /// It is new: make it run, or remove every trace of it.
-    Create(Reply),
+    /// It is new: make it run, from this machine if there is one, or remove every trace of it.
+    Create(Reply, Option<Box<Machine>>),
     /// Its machine was running under an earlier manager.
     Adopt,
     /// Its machine was paused under an earlier manager.
@@ -152,7 +153,7 @@ impl Actor {
 
     pub(super) async fn run(mut self, begin: Begin) {
         let mut next = match begin {
-            Begin::Create(reply) => self.create(reply).await,
+            Begin::Create(reply, pooled) => self.create(reply, pooled).await,
             Begin::Adopt => self.adopt().await,
             Begin::Paused => self.adopt_paused().await,
             Begin::Stopped => Next::Rest,
@@ -178,8 +179,8 @@ impl Actor {
         }
     }
 
-    async fn create(&mut self, reply: Reply) -> Next {
-        match self.boot().await {
+    async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>) -> Next {
+        match self.boot(pooled).await {
             Work::Done(Ok(guest)) => {
                 self.record("vm.created", "VM created").await;
                 answer(Some(reply), Ok(()));
@@ -229,7 +230,7 @@ impl Actor {
                 () = expiry(&self.vm) => return self.expired().await,
             };
             match command {
-                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot().await {
+                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot(None).await {
                     Work::Done(Ok(guest)) => {
                         self.record("vm.started", "VM started").await;
                         answer(Some(reply), Ok(()));
@@ -265,11 +266,11 @@ impl Actor {
     }
 
     /// Boots the machine, publishing each state on the way.
-    async fn boot(&mut self) -> Work<Result<GuestClient>> {
+    async fn boot(&mut self, pooled: Option<Box<Machine>>) -> Work<Result<GuestClient>> {
         self.advance(Event::Start);
         let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
         let settings = self.live.borrow().settings.clone();
-        let start = async move { host.start(&vm, &settings).await };
+        let start = async move { host.start(&vm, &settings, pooled).await };
         let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
             Work::Done(Ok(started)) => started,
             Work::Done(Err(error)) => return Work::Done(Err(error)),

@@ -14,6 +14,7 @@ pub mod logs;
 mod provision;
 pub(crate) mod record;
 mod recover;
+mod refill;
 pub mod request;
 pub mod run;
 pub mod run_log;
@@ -21,11 +22,12 @@ pub mod state;
 pub mod stream;
 pub(crate) mod uses;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rds_vmm::guest::GuestError;
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 pub use record::{Timings, VmRecord, VmView};
 
@@ -37,8 +39,9 @@ use crate::error::{Error, Result};
 use crate::images::Images;
 use crate::peers::link::Link;
 use crate::peers::{PatchLink, Peers};
+use crate::pool::{Kind, Pool, Taken};
 use crate::secrets::{Sealer, SecretEnv};
-use crate::seeds::Seeds;
+use crate::seeds::{Seeds, Size};
 use crate::snapshots::{Snapshots, Source};
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
@@ -65,6 +68,12 @@ struct Inner {
     directory: Directory,
     /// Held while a new VM's index and place in the quota are decided and written down.
     admission: tokio::sync::Mutex<()>,
+    pool: Arc<Pool>,
+    /// The size that the pool has by itself.
+    template: Size,
+    /// Machines of an earlier server's pool, with their host indices.
+    found: Mutex<Vec<(VmId, Kind, u32)>>,
+    refill: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Vms {
@@ -88,8 +97,16 @@ impl Vms {
         let snapshots = Snapshots::start(store.clone(), activity.clone(), dir, mode).await?;
         let host =
             Host { hypervisor, storage, store, images, seeds, snapshots, activity, faults, sealer, own_users, peers };
-        let vms =
-            Self(Arc::new(Inner { host: Arc::new(host), limits, directory, admission: tokio::sync::Mutex::default() }));
+        let vms = Self(Arc::new(Inner {
+            host: Arc::new(host),
+            limits,
+            directory,
+            admission: tokio::sync::Mutex::default(),
+            pool: Pool::new(&config.snapshots),
+            template: config.snapshots.template(),
+            found: Mutex::default(),
+            refill: Mutex::default(),
+        }));
         recover::recover(&vms).await?;
         Ok(vms)
     }
@@ -104,17 +121,23 @@ impl Vms {
             spec = on_snapshot(spec, &base, wanted_bytes)?;
         }
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
+        let kind = self.kind(&image, &spec).await;
         let (reply, created) = oneshot::channel();
         let handle = {
             let _admission = self.0.admission.lock().await;
-            let host_index = self.admit(spec.name.as_deref())?;
+            self.admit(spec.name.as_deref())?;
+            let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
+            let (id, host_index, taken) = match pooled {
+                Some((id, host_index, taken)) => (id, host_index, Some(taken)),
+                None => (VmId::new(), self.free_host_index(), None),
+            };
             let image_id = image.id.clone();
-            let id = VmId::new();
             let sealed = self.0.host.seal(id, &secrets, 1)?;
             let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
             let vm = VmRecord { id, spec, image_id, snapshot, host_index, created_at: clock::now_ms() };
             self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
-            self.spawn(vm, settings, VmState::Created, Begin::Create(reply))
+            let machine = taken.and_then(Taken::keep).map(Box::new);
+            self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine))
         };
         // The VM's row protects the image from here on.
         drop(image);
@@ -152,8 +175,8 @@ impl Vms {
         self.0.host.snapshots.take(source, guest.clone()).await
     }
 
-    /// Whether one more VM may be made: its host index if so.
-    fn admit(&self, name: Option<&str>) -> Result<u32> {
+    /// Whether one more VM may be made.
+    fn admit(&self, name: Option<&str>) -> Result<()> {
         let registry = self.0.directory.lock();
         let max = self.0.limits.max_vms;
         if registry.values().filter(|handle| !handle.is_deleted()).count() >= max as usize {
@@ -165,8 +188,14 @@ impl Vms {
         {
             return Err(Error::conflict(format!("There is a VM named {name} already")));
         }
-        let taken: std::collections::HashSet<u32> = registry.values().map(|handle| handle.vm.host_index).collect();
-        Ok((0..).find(|index| !taken.contains(index)).expect("fewer VMs than numbers"))
+        Ok(())
+    }
+
+    /// A small number that is nobody's. Whoever gives it to somebody holds `admission` until that is known.
+    fn free_host_index(&self) -> u32 {
+        let mut taken = self.0.pool.host_indices();
+        taken.extend(self.0.directory.lock().values().map(|handle| handle.vm.host_index));
+        (0..).find(|index| !taken.contains(index)).expect("fewer VMs than numbers")
     }
 
     /// Starts the task of a VM.

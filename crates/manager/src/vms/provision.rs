@@ -25,6 +25,7 @@ use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
 use crate::peers::Peers;
 use crate::peers::token::BridgeToken;
+use crate::pool::{Machine, record};
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::{Seed, Seeds, Size};
 use crate::snapshots::Snapshots;
@@ -83,14 +84,20 @@ impl Host {
         self.disk(id).exists()
     }
 
-    /// Makes what the VM lacks, starts it from a seed or boots it, tells the guest who it is and puts its peers in place.
+    /// Makes what the VM lacks, starts it from the pooled machine or a seed or boots it, tells the guest who it is and puts its peers in place.
     ///
     /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
-    pub(super) async fn start(&self, vm: &VmRecord, settings: &Settings) -> Result<Started> {
+    pub(super) async fn start(
+        &self,
+        vm: &VmRecord,
+        settings: &Settings,
+        pooled: Option<Box<Machine>>,
+    ) -> Result<Started> {
         let _foreground = self.seeds.foreground();
         let begun = Instant::now();
         // What the providers have to say does not depend on the guest: both take their time at once.
-        let (up, peers) = tokio::try_join!(self.bring_up(vm, &settings.sealed), self.peers.prepare(&settings.links))?;
+        let (up, peers) =
+            tokio::try_join!(self.bring_up(vm, &settings.sealed, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
         let mut lap = Lap::new();
         let bridge = BridgeToken::new();
@@ -101,34 +108,75 @@ impl Host {
         Ok(Started { guest, how, bridge: (!settings.links.is_empty()).then_some(bridge) })
     }
 
-    async fn bring_up(&self, vm: &VmRecord, sealed: &Sealed) -> Result<(GuestClient, LastStart)> {
+    async fn bring_up(
+        &self,
+        vm: &VmRecord,
+        sealed: &Sealed,
+        pooled: Option<Box<Machine>>,
+    ) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
-        let queue_ms = lap.take();
+        let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
+        if let Some(machine) = pooled {
+            match self.hand_out(vm, sealed, *machine, &mut timings).await {
+                Ok(guest) => return Ok((guest, LastStart { from: StartedFrom::Pool, timings })),
+                Err(error) => {
+                    tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is made anew, since its pooled machine is no good");
+                    self.teardown(vm.id).await?;
+                }
+            }
+        }
+        lap.take();
         let spec = self.prepare(vm, &image).await?;
-        let disk_ms = lap.take();
+        timings.disk_ms = lap.take();
 
         self.faults.at(Step::Boot)?;
-        let mut timings = Timings { queue_ms, disk_ms, ..Timings::default() };
         let (guest, from) = self.come_up(&spec, &image, &mut timings).await?;
-
-        self.faults.at(Step::Configure)?;
-        let mut lap = Lap::new();
-        let secrets = sealed.open(self.sealer.as_deref(), vm.id)?;
-        let configured = guest.configure(&identity(vm, &secrets), CONFIGURE_LIMIT).await;
-        let configured = configured.map_err(|error| self.failed_guest(vm.id, &error))?;
-        if guest_clock::is_doubtful(configured.clock_us) {
-            guest_clock::correct(&guest).await.map_err(|error| self.failed_guest(vm.id, &error))?;
-        }
-        timings.configure_ms = lap.take();
+        self.identify(vm, sealed, &guest, &mut timings).await?;
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
         }
         Ok((guest, LastStart { from, timings }))
     }
 
+    /// Makes a machine of the pool the VM.
+    async fn hand_out(
+        &self,
+        vm: &VmRecord,
+        sealed: &Sealed,
+        machine: Machine,
+        timings: &mut Timings,
+    ) -> Result<GuestClient> {
+        let dir = self.dir(vm.id);
+        let mut lap = Lap::new();
+        record::remove(&dir).map_err(|error| Error::internal("cannot take a machine out of the pool", error))?;
+        self.faults.at(Step::Disk)?;
+        if vm.snapshot.is_some() || vm.spec.disk_bytes != self.storage.overlay_size_bytes {
+            self.make_disk(vm, disk::clone_into).await?;
+        }
+        let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
+        told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
+        timings.disk_ms = lap.take();
+        self.identify(vm, sealed, &machine.guest, timings).await?;
+        Ok(machine.guest)
+    }
+
+    /// Tells the guest who it is.
+    async fn identify(&self, vm: &VmRecord, sealed: &Sealed, guest: &GuestClient, timings: &mut Timings) -> Result<()> {
+        self.faults.at(Step::Configure)?;
+        let mut lap = Lap::new();
+        let secrets = sealed.open(self.sealer.as_deref(), vm.id)?;
+        let configured = guest.configure(&identity(vm, &secrets), CONFIGURE_LIMIT).await;
+        let configured = configured.map_err(|error| self.failed_guest(vm.id, &error))?;
+        if guest_clock::is_doubtful(configured.clock_us) {
+            guest_clock::correct(guest).await.map_err(|error| self.failed_guest(vm.id, &error))?;
+        }
+        timings.configure_ms = lap.take();
+        Ok(())
+    }
+
     /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
-    async fn come_up(
+    pub(super) async fn come_up(
         &self,
         spec: &MachineSpec,
         image: &ImageFiles,
@@ -193,28 +241,53 @@ impl Host {
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
 
         self.faults.at(Step::Disk)?;
+        if !disk.exists() {
+            self.make_disk(vm, disk::clone_sparse).await?;
+        }
+        self.machine_spec(vm.id, Size { vcpus: vm.spec.vcpus, mem_mib: vm.spec.mem_mib }, vm.host_index, image).await
+    }
+
+    /// Clones the disk that the VM is to have to its place, by `clone`.
+    async fn make_disk(
+        &self,
+        vm: &VmRecord,
+        clone: impl FnOnce(&Path, &Path, disk::CloneMode) -> Result<u64, ImageError> + Send + 'static,
+    ) -> Result<()> {
         let templates = self.storage.templates_dir();
         let snapshot = vm.snapshot.as_ref().map(|id| self.snapshots.disk(id));
-        let (bytes, mode, to) = (vm.spec.disk_bytes, self.storage.clone_mode(), disk.clone());
-        spawn_blocking(move || match (to.exists(), snapshot) {
-            (true, _) => Ok(()),
-            (false, None) => disk::template(&templates, bytes).and_then(|from| clone(&from, &to, mode, bytes)),
-            (false, Some(from)) => clone(&from, &to, mode, bytes),
+        let (bytes, mode, to) = (vm.spec.disk_bytes, self.storage.clone_mode(), self.disk(vm.id));
+        spawn_blocking(move || {
+            let from = snapshot.map_or_else(|| disk::template(&templates, bytes), Ok)?;
+            if clone(&from, &to, mode)? < bytes {
+                let grown = std::fs::File::options().write(true).open(&to).and_then(|disk| disk.set_len(bytes));
+                grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })?;
+            }
+            Ok(())
         })
         .await
         .map_err(|error| Error::internal("the task that makes a disk ended", error))?
-        .map_err(|error| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))?;
+        .map_err(|error: ImageError| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))
+    }
+
+    /// The parts of a machine whose directory and disk are made: a VM's, or one's that may become a VM.
+    pub(super) async fn machine_spec(
+        &self,
+        id: VmId,
+        size: Size,
+        host_index: u32,
+        image: &ImageFiles,
+    ) -> Result<MachineSpec> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await?;
         Ok(MachineSpec {
-            id: vm.id,
-            vcpus: vm.spec.vcpus,
-            mem_mib: vm.spec.mem_mib,
+            id,
+            vcpus: size.vcpus,
+            mem_mib: size.mem_mib,
             kernel: image.kernel.clone(),
             initramfs,
             rootfs: image.rootfs.clone(),
-            disk,
-            dir,
-            user: self.own_users.then_some(FIRST_UID + vm.host_index),
+            disk: self.disk(id),
+            dir: self.dir(id),
+            user: self.own_users.then_some(FIRST_UID + host_index),
             nic: None,
             background: false,
         })
@@ -276,18 +349,9 @@ fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
 }
 
 /// A directory that only the manager may enter: monitors get what they use as open descriptors.
-fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+pub(super) fn make_private_dir(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-/// Clones a disk to one of at least its size.
-fn clone(from: &Path, to: &Path, mode: disk::CloneMode, bytes: u64) -> Result<(), ImageError> {
-    if disk::clone_sparse(from, to, mode)? < bytes {
-        let grown = std::fs::File::options().write(true).open(to).and_then(|disk| disk.set_len(bytes));
-        grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })?;
-    }
-    Ok(())
 }
 
 /// Milliseconds since `begun`, to the microsecond.

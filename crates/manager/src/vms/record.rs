@@ -74,6 +74,8 @@ pub(crate) enum StartedFrom {
     Boot,
     /// From the memory of an idle machine.
     Seed,
+    /// From an idle machine that ran already.
+    Pool,
 }
 
 impl StartedFrom {
@@ -82,11 +84,12 @@ impl StartedFrom {
         match self {
             Self::Boot => "boot",
             Self::Seed => "seed",
+            Self::Pool => "pool",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Boot, Self::Seed].into_iter().find(|from| from.as_str() == text)
+        [Self::Boot, Self::Seed, Self::Pool].into_iter().find(|from| from.as_str() == text)
     }
 }
 
@@ -182,7 +185,7 @@ pub struct VmView {
     /// `boot` for every plain create, however the VM really came up.
     #[schema(example = "boot")]
     pub provision_mode: String,
-    /// How it really came up the last time.
+    /// How it really came up the last time: `boot`, `seed` or `pool`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "boot")]
     pub started_from: Option<String>,

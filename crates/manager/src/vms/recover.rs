@@ -1,6 +1,7 @@
 //! What a manager does first: take up the VMs of the one before it, and remove what belongs to none.
 
 use std::collections::HashSet;
+use std::sync::PoisonError;
 
 use rds_vmm::VmId;
 
@@ -9,6 +10,7 @@ use super::actor::Begin;
 use super::record::{DELETED, HALF_MADE, Settings, VmRecord};
 use super::state::VmState;
 use crate::error::{Error, Result};
+use crate::pool::record;
 
 /// Sorts every VM that is written down, and every directory and process that is there, into kept and removed.
 pub(super) async fn recover(vms: &Vms) -> Result<()> {
@@ -70,8 +72,25 @@ async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>) -> Result<()> {
         unclaimed.extend(entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
     }
     for id in unclaimed.difference(kept) {
+        if found_in_pool(vms, *id).await {
+            continue;
+        }
         tracing::info!(vm = %id, "removing a machine or directory that belongs to no VM");
         host.teardown(*id).await?;
     }
     Ok(())
+}
+
+/// Notes a machine of an earlier server's pool.
+async fn found_in_pool(vms: &Vms, id: VmId) -> bool {
+    let (host, pool) = (&vms.0.host, &vms.0.pool);
+    let dir = host.dir(id);
+    let Some((kind, host_index)) = record::read(&dir).filter(|_| pool.is_enabled()) else { return false };
+    let taken = vms.0.directory.lock().values().any(|handle| handle.vm.host_index == host_index);
+    if taken || !host.hypervisor.is_running(&dir).await {
+        return false;
+    }
+    pool.announce(host_index);
+    vms.0.found.lock().unwrap_or_else(PoisonError::into_inner).push((id, kind, host_index));
+    true
 }

@@ -38,6 +38,10 @@ impl Hypervisor for NoHypervisor {
         Err(HypervisorError::NotRunning)
     }
 
+    async fn disk_changed(&self, _: &Path, _: u64) -> Result<(), HypervisorError> {
+        Err(HypervisorError::NotRunning)
+    }
+
     async fn pause(&self, _: &Path) -> Result<(), HypervisorError> {
         Err(HypervisorError::NotRunning)
     }

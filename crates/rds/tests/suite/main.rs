@@ -20,6 +20,7 @@ mod limits;
 mod openapi;
 mod pause;
 mod peers;
+mod pool;
 mod pty;
 mod recovery;
 mod rekey;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         openapi::cases(),
         pause::cases(),
         peers::cases(),
+        pool::cases(),
         pty::cases(),
         recovery::cases(),
         rekey::cases(),

@@ -212,6 +212,10 @@ impl Hypervisor for Qemu {
         snapshot::save(dir, &process, to).await
     }
 
+    async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError> {
+        snapshot::resize_disk(&mut Qmp::open(dir).await?, bytes).await
+    }
+
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
         let devices = Qmp::open(dir).await?.execute("query-chardev", Value::Null).await?;
         let open = |name: &str| {

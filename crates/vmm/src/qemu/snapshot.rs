@@ -93,8 +93,13 @@ pub(super) async fn load(dir: &Path, from: &SnapshotDir, disk_bytes: u64) -> Res
     write.map_err(|_| HypervisorError::Timeout("loading device state"))?.map_err(|e| io_error("device state", e))?;
     drop(ours);
     migrated(&mut qmp).await?;
-    qmp.execute("block_resize", json!({"node-name": "disk", "size": disk_bytes})).await?;
+    resize_disk(&mut qmp, disk_bytes).await?;
     qmp.execute("cont", Value::Null).await.map(drop)
+}
+
+/// Gives the disk's file this size and tells the guest.
+pub(super) async fn resize_disk(qmp: &mut Qmp, bytes: u64) -> Result<(), HypervisorError> {
+    qmp.execute("block_resize", json!({"node-name": "disk", "size": bytes})).await.map(drop)
 }
 
 /// The content of the state file: half of a device's state can crash the monitor in ways that are hard to tell.
