@@ -12,7 +12,7 @@ use crate::peers::bridge::Bridge;
 use crate::peers::outbound::Outbound;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
-use crate::sandbox::{Keepers, Sandbox, Waiting};
+use crate::sandbox::{Keepers, Sandbox, Waiting, rehearsal};
 use crate::secrets::Secrets;
 
 /// Everything the agent has. It is used by one thread only.
@@ -76,6 +76,15 @@ impl Agent {
             configure::carry_out(order, waiting, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
         let _ = self.vm.set(Rc::new(vm));
         Ok(times)
+    }
+
+    /// Does once, for nobody, what makes a guest a VM. It must not be one, nor become one meanwhile.
+    pub(crate) async fn rehearse(&self) -> Result<(), Refusal> {
+        let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
+        let waiting = self.waiting.take().ok_or_else(refused)?;
+        let done = rehearsal::rehearse(&self.keepers).await.map_err(Refusal::internal);
+        self.waiting.set(Some(waiting));
+        done
     }
 
     /// The VM that the guest was made.

@@ -6,6 +6,11 @@ pub const HEALTH: &str = "/v1/health";
 /// `POST` [`crate::guest::Configure`] → [`crate::guest::Configured`]. Accepted once; 409 afterwards.
 pub const CONFIGURE: &str = "/v1/configure";
 
+/// `POST` → 204 when what [`CONFIGURE`] does and what starts a program was done once, for nobody, so that it is fast the
+/// next time. All of it is undone but what it wrote to the disk, which is not mounted: the manager replaces its content.
+/// 409 after [`CONFIGURE`].
+pub const REHEARSE: &str = "/v1/rehearse";
+
 /// `POST`; both bodies are streams of [`crate::frame::Frame`]. See [`crate::exec`].
 pub const EXEC: &str = "/v1/exec";
 

@@ -163,7 +163,7 @@ impl Sandbox {
     }
 
     /// The child's side. Returns only when a step failed, after reporting it.
-    fn become_program(&self, launch: &Launch, reporter: &OwnedFd) -> i32 {
+    pub(super) fn become_program(&self, launch: &Launch, reporter: &OwnedFd) -> i32 {
         let LaunchError { step, error } = self.try_become_program(launch);
         let code = error.raw_os_error().unwrap_or(libc::EIO);
         let mut report = [step as u8, 0, 0, 0, 0];

@@ -8,6 +8,7 @@ mod graft;
 mod init;
 mod jail;
 pub(crate) mod launch;
+pub(crate) mod rehearsal;
 mod root;
 mod seccomp;
 pub(crate) mod tree;

@@ -1,10 +1,11 @@
 //! Keeping the warm pool at its target: in the background, one machine at a time, while nobody starts a VM.
 
+use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rds_image::disk;
+use rds_image::{ImageError, disk};
 use rds_protocol::link::History;
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestClient;
@@ -32,6 +33,9 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a machine that an earlier server left may take to answer.
 const ADOPT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a machine may take to rehearse, emulated on a busy host.
+const REHEARSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the end of the server waits for a machine to be cut short.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
@@ -197,21 +201,32 @@ impl Host {
     async fn make_pooled(&self, id: VmId, host_index: u32, kind: &Kind, image: &ImageFiles) -> Result<GuestClient> {
         let (dir, size) = (self.dir(id), kind.size);
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
-        let (from, to, mode) = (self.storage.templates_dir(), self.disk(id), self.storage.clone_mode());
-        let bytes = self.storage.overlay_size_bytes;
-        let made = spawn_blocking(move || waiting_disk(&from, &to, mode, bytes)).await.map_err(std::io::Error::other);
-        made.flatten().map_err(|error| Error::internal("cannot make a pooled machine's disk", error))?;
+        self.make_waiting_disk(id, disk::clone_sparse).await?;
         let spec = self.machine_spec(id, size, host_index, image).await?;
         let (guest, _) = self.come_up(&spec, image, &mut Timings::default()).await?;
+        // There is time for this now.
+        guest.rehearse(REHEARSE_LIMIT).await?;
+        self.make_waiting_disk(id, disk::clone_into).await?;
         let written = record::write(&dir, kind, host_index);
         written.map_err(|error| Error::internal("cannot write a pooled machine down", error))?;
         Ok(guest)
     }
-}
 
-/// The disk of most VMs, in a file as large as that of a seed: the guest must never take it for smaller than it will be.
-fn waiting_disk(templates: &Path, to: &Path, mode: disk::CloneMode, bytes: u64) -> std::io::Result<()> {
-    let made = disk::template(templates, bytes).and_then(|from| disk::clone_sparse(&from, to, mode));
-    made.map_err(std::io::Error::other)?;
-    std::fs::File::options().write(true).open(to)?.set_len(DISK_BYTES)
+    /// The disk of most VMs, in a file as large as that of a seed: the guest must never take it for smaller than it will
+    /// be.
+    async fn make_waiting_disk(
+        &self,
+        id: VmId,
+        clone: impl FnOnce(&Path, &Path, disk::CloneMode) -> Result<u64, ImageError> + Send + 'static,
+    ) -> Result<()> {
+        let (templates, to, mode) = (self.storage.templates_dir(), self.disk(id), self.storage.clone_mode());
+        let bytes = self.storage.overlay_size_bytes;
+        let made = spawn_blocking(move || {
+            let from = disk::template(&templates, bytes).map_err(io::Error::other)?;
+            clone(&from, &to, mode).map_err(io::Error::other)?;
+            std::fs::File::options().write(true).open(to)?.set_len(DISK_BYTES)
+        });
+        let made = made.await.map_err(io::Error::other).flatten();
+        made.map_err(|error| Error::internal("cannot make a pooled machine's disk", error))
+    }
 }

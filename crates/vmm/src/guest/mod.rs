@@ -147,6 +147,12 @@ impl GuestClient {
         self.json(Method::GET, routes::HEALTH, whole(""), limit).await
     }
 
+    /// Has a guest that is nobody do once what makes it somebody, so that it is fast the next time. Its disk is not
+    /// mounted when this returns, and must be given its content anew.
+    pub async fn rehearse(&self, limit: Duration) -> Result<(), GuestError> {
+        self.empty(Method::POST, routes::REHEARSE, whole(""), limit).await
+    }
+
     /// Tells the guest who it is. 409 if it knows already.
     pub async fn configure(&self, configure: &Configure, limit: Duration) -> Result<Configured, GuestError> {
         self.json(Method::POST, routes::CONFIGURE, to_json(configure), limit).await
