@@ -14,6 +14,7 @@ pub mod error;
 pub mod hypervisor;
 pub mod images;
 mod initramfs;
+mod metrics;
 pub mod overview;
 pub mod peers;
 mod pool;

@@ -17,6 +17,7 @@ mod health;
 mod idempotency;
 mod images;
 pub mod json;
+mod metrics;
 pub mod openapi;
 mod pages;
 pub mod path;
@@ -49,7 +50,7 @@ use crate::error::Error;
 
 /// For everybody.
 fn open_routes() -> OpenApiRouter<Arc<App>> {
-    health::router()
+    health::router().merge(metrics::router())
 }
 
 /// For everybody, but not without end.
@@ -98,6 +99,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(limited)
         .nest("/v1", v1)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn(metrics::layer))
         .layer(from_fn(pages::security_headers))
         .layer(from_fn(request_id::layer))
         .with_state(app)

@@ -30,6 +30,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until `shutdown` is done. Requests that are under way then have half a minute to finish.
 pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
+    if let Some(address) = app.config.http.metrics_addr {
+        super::metrics::serve_apart(Arc::clone(&app), address, app.shutdown.clone()).await?;
+    }
     let router = super::router(Arc::clone(&app));
     let connections = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);

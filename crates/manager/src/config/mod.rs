@@ -64,6 +64,7 @@ impl Config {
             &mut self.auth.admin_password,
             &mut self.auth.vm_secret_key,
             &mut self.database.database_url,
+            &mut self.http.metrics_token,
         ] {
             if secret.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty()) {
                 *secret = None;

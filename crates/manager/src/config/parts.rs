@@ -1,6 +1,6 @@
 //! The settings by concern.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
@@ -39,6 +39,12 @@ pub struct HttpConfig {
     /// Addresses or networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed
     #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',', value_parser = network, value_name = "NETWORK")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Address on which /metrics alone is served, to whoever asks, such as 127.0.0.1:9100
+    #[arg(long, env = "METRICS_ADDR", value_name = "ADDRESS:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
+    /// Bearer token for /metrics on the server's own port; without it there are none there
+    #[arg(long, env = "METRICS_TOKEN", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
+    pub metrics_token: Option<SecretString>,
 }
 
 /// Who may do what.

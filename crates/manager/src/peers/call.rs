@@ -26,6 +26,7 @@ use super::link::Link;
 use super::provider::Strikes;
 use crate::audit::Slot;
 use crate::clock;
+use crate::metrics;
 
 /// Time limit of a call that names none, and the longest, in milliseconds (section 7 of the wire contract).
 const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -58,6 +59,8 @@ pub struct CallResult {
 struct Record {
     slot: Option<Slot>,
     begun: Instant,
+    /// What the caller is answered, unless it has gone.
+    status: Option<u16>,
     entry: AuditCall,
 }
 
@@ -79,7 +82,7 @@ impl Record {
             secret_version: None,
             strikes: 0,
         };
-        Self { slot: Some(slot), begun: Instant::now(), entry }
+        Self { slot: Some(slot), begun: Instant::now(), status: None, entry }
     }
 
     fn broke(&mut self, rules: &[Refusal]) {
@@ -92,7 +95,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.entry.duration_us = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let duration = self.begun.elapsed();
+        metrics::peer_called(self.status, duration);
+        self.entry.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         if let Some(slot) = self.slot.take() {
             slot.fill(self.entry.clone());
         }
@@ -106,6 +111,7 @@ impl Peers {
         // While the log is behind, callers wait: no call goes unrecorded.
         let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
         let made = self.attempt(consumer, body, &mut record).await;
+        record.status = Some(made.as_ref().map_or_else(|failure| failure.status, |_| 200));
         record.entry.outcome = match &made {
             Ok(_) => Outcome::Returned,
             Err(failure) => {

@@ -138,6 +138,11 @@ impl Pool {
         state.waiting.push(machine);
     }
 
+    /// How many machines wait.
+    pub(crate) fn len(&self) -> usize {
+        self.state().waiting.len()
+    }
+
     /// Ids of the machines that wait.
     pub(crate) fn ids(&self) -> Vec<VmId> {
         self.state().waiting.iter().map(|machine| machine.id).collect()

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::hypervisor::SEED_UID;
 use crate::images::ImageFiles;
+use crate::metrics;
 
 /// How long a build waits for others' starts to be over. When they never are, it begins nevertheless: it yields.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,6 +79,11 @@ impl Seeds {
                 if let Err(error) = self.clear_workshop().await {
                     tracing::warn!(error = %Chain(&error), "cannot clear up after a seed");
                 }
+                metrics::seed(match &outcome {
+                    Some(Ok(_)) => "ok",
+                    Some(Err(_)) => "failed",
+                    None => "abandoned",
+                });
                 self.desk().done(&wish, outcome);
                 if shutdown.is_cancelled() {
                     return;

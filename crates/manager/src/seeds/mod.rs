@@ -25,6 +25,7 @@ use crate::config::{SnapshotsConfig, StorageConfig};
 use crate::error::{Error, Result};
 use crate::images::{ImageFiles, Images};
 use crate::initramfs::Initramfs;
+use crate::metrics;
 
 pub(crate) use build::DISK_BYTES;
 use desk::Desk;
@@ -218,6 +219,7 @@ impl Seeds {
     pub(crate) fn discard(&self, seed: &Seed) {
         let found = self.desk().ready.remove(&seed.key);
         if found.is_some() {
+            metrics::seed("discarded");
             self.remove(seed);
             self.want(&seed.image_id, seed.size);
         }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::activity::Activity;
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
@@ -103,7 +104,10 @@ impl Snapshots {
             }
             taken
         });
-        taken.await.map_err(|error| Error::internal("the task that takes a snapshot ended", error))?
+        let taken =
+            taken.await.map_err(|error| Error::internal("the task that takes a snapshot ended", error)).flatten();
+        metrics::snapshot(&taken);
+        taken
     }
 
     async fn write(&self, id: &str, draft: &Path, source: &Source, guest: &GuestClient) -> Result<SnapshotRow> {

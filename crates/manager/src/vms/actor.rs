@@ -24,6 +24,7 @@ use super::state::{Event, VmState};
 use super::uses::Uses;
 use crate::clock;
 use crate::error::{Chain, Error, Result};
+use crate::metrics;
 use crate::peers::PatchLink;
 use crate::peers::token::BridgeToken;
 use crate::pool::Machine;
@@ -281,6 +282,7 @@ impl Actor {
             return Work::Done(Err(error));
         }
         let Started { guest, how, bridge } = started;
+        metrics::started(how.from.as_str(), how.timings.total_ms, &how.timings.steps());
         self.publish(|live| {
             live.guest = Some(guest.clone());
             live.error = None;

@@ -25,6 +25,7 @@ pub(crate) mod uses;
 use std::sync::{Arc, Mutex};
 
 use rds_vmm::guest::GuestError;
+use rds_vmm::hypervisor::Description;
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -37,6 +38,7 @@ use crate::clock;
 use crate::config::{Config, LimitsConfig};
 use crate::error::{Error, Result};
 use crate::images::Images;
+use crate::metrics;
 use crate::peers::link::Link;
 use crate::peers::{PatchLink, Peers};
 use crate::pool::{Kind, Pool, Taken};
@@ -113,6 +115,13 @@ impl Vms {
 
     /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
+        let under_way = metrics::create();
+        let created = self.create_once(request).await;
+        under_way.end(&created);
+        created
+    }
+
+    async fn create_once(&self, request: CreateVm) -> Result<VmView> {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
         let request::Asked { vm: mut spec, secrets, links, snapshot, wanted_bytes } = asked;
         self.check_providers(&links)?;
@@ -280,6 +289,28 @@ impl Vms {
     /// How many VMs are in each state that holds a machine or not: those that run.
     pub fn running(&self) -> usize {
         self.0.directory.lock().values().filter(|handle| handle.live.borrow().state == VmState::Running).count()
+    }
+
+    /// How many VMs are in each state.
+    pub fn count_by_state(&self) -> Vec<(VmState, usize)> {
+        let registry = self.0.directory.lock();
+        let states: Vec<VmState> = registry
+            .values()
+            .map(|handle| handle.live.borrow())
+            .filter(|live| !live.deleted)
+            .map(|live| live.state)
+            .collect();
+        VmState::ALL.map(|state| (state, states.iter().filter(|of| **of == state).count())).into()
+    }
+
+    /// How many machines wait to become VMs.
+    pub fn pooled(&self) -> usize {
+        self.0.pool.len()
+    }
+
+    /// What runs the VMs.
+    pub fn monitor(&self) -> Description {
+        self.0.host.hypervisor.description().clone()
     }
 
     /// Puts anew in place what a running consumer sees of its peers.

@@ -67,6 +67,22 @@ pub struct Timings {
     pub total_ms: f64,
 }
 
+impl Timings {
+    /// The parts by name, without those that there were none of.
+    pub(super) fn steps(&self) -> Vec<(&'static str, f64)> {
+        let steps = [
+            ("queue", self.queue_ms),
+            ("disk", self.disk_ms),
+            ("boot", self.boot_ms),
+            ("restore", self.restore_ms),
+            ("agent", self.agent_ms),
+            ("configure", self.configure_ms),
+            ("peers", self.peers_ms),
+        ];
+        steps.into_iter().filter(|(_, ms)| *ms > 0.0).collect()
+    }
+}
+
 /// How a VM came up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StartedFrom {

@@ -18,6 +18,7 @@ use super::files::workspace_path;
 use super::record::Sealed;
 use super::run_log::{Kind, Log};
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::secrets::is_name;
 
 /// Time limit of a run if the caller names none (section 3 of the wire contract).
@@ -122,6 +123,12 @@ impl Vms {
     }
 
     async fn run(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
+        let kind = log.kind();
+        let ran = self.run_once(id, start, log).await;
+        ran.inspect_err(|error| metrics::not_run(kind, error))
+    }
+
+    async fn run_once(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let began_with = self.sealed(id)?;
         let guest = self.guest(id).await?;
@@ -137,6 +144,7 @@ impl Vms {
 
     /// Writes a run down, without the secrets that the VM has and those that it had when the program began.
     pub(super) async fn write_log(&self, id: VmId, log: Log, began_with: Sealed, reply: &RunReply) {
+        metrics::ran(log.kind(), reply.exit_code, Duration::from_micros(reply.duration_us));
         let written = async {
             let (sealer, now) = (self.0.host.sealer.as_deref(), self.sealed(id)?);
             let mut log = log.without(&now.open(sealer, id)?);

@@ -111,6 +111,11 @@ impl Log {
         Self { kind, begun: clock::now_ms(), input, values }
     }
 
+    /// What was run, in the API's words.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind.as_str()
+    }
+
     /// The same without the values of a VM's secrets.
     pub(super) fn without(mut self, secrets: &SecretEnv) -> Self {
         self.values.extend(secrets.values().map(|value| Zeroizing::new(value.to_owned())));

@@ -56,6 +56,10 @@ pub enum Event {
 }
 
 impl VmState {
+    /// Every state.
+    pub const ALL: [Self; 7] =
+        [Self::Created, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Stopped, Self::Error];
+
     /// The state after `event`, or `None` if the event makes no sense in this state (a 409 for a client).
     pub fn after(self, event: Event) -> Option<Self> {
         Some(match (self, event) {

@@ -13,6 +13,7 @@ use super::Vms;
 use super::run::{ExecRequest, RunReply, exec_start, word};
 use super::run_log::{KEPT_BYTES, Log};
 use crate::error::{Error, Result};
+use crate::metrics;
 
 /// How long an agent may take to say that a program without a time limit has started.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -45,8 +46,9 @@ impl Vms {
         let (events, receiver) = mpsc::channel(EVENTS);
         let vms = self.clone();
         tokio::spawn(async move {
-            if let Some(reply) = forward(frames, &events).await {
-                vms.write_log(id, log, began_with, &reply).await;
+            match forward(frames, &events).await {
+                Some(reply) => vms.write_log(id, log, began_with, &reply).await,
+                None => metrics::run_abandoned(log.kind()),
             }
             // They were kept so that the program is alive, and the VM in use, as long as somebody listens.
             drop((sender, guest));

@@ -17,6 +17,7 @@ mod hostile;
 mod images;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod openapi;
 mod pause;
 mod peers;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         images::cases(),
         lifecycle::cases(),
         limits::cases(),
+        metrics::cases(),
         openapi::cases(),
         pause::cases(),
         peers::cases(),

@@ -82,7 +82,8 @@ async fn a_create_takes_a_machine_that_waits(world: &World) {
     assert_eq!((&vm, started_from(&api, &vm).await), (&ids[0], json!("pool")));
     let timings = api.get(&format!("/v1/vms/{vm}")).await.ok().json()["timings"].clone();
     assert_eq!((&timings["bootMs"], &timings["restoreMs"]), (&json!(0.0), &json!(0.0)), "{timings}");
-    assert_eq!(api.sh(&vm, "hostname; id -u; pwd").await, format!("vm-{}\n1000\n/workspace", &vm[..8]));
+    let name: String = vm.chars().take(8).collect();
+    assert_eq!(api.sh(&vm, "hostname; id -u; pwd").await, format!("vm-{name}\n1000\n/workspace"));
     api.sh(&vm, "echo kept > f && sync").await;
     // Another one waits now, and does not count.
     assert_ne!(full(&server, 1).await, ids);
@@ -224,9 +225,9 @@ async fn the_next_server_takes_the_pool_over_or_ends_it(world: &World) {
     for kill in [true, false] {
         let machines = server.vm_processes();
         if kill {
-            server.kill()
+            server.kill();
         } else {
-            server.stop().await
+            server.stop().await;
         }
         assert_eq!(processes::holding(&server.root().join("vms"), None), machines, "machines end with their server");
         server.restart(&[]).await;

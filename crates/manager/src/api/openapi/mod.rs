@@ -52,6 +52,8 @@ impl Modify for Schemes {
         let bridge = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
         let bridge = bridge.description(Some("The token of a VM's present start")).build();
         components.add_security_scheme("bridge", SecurityScheme::Http(bridge));
+        let metrics = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("METRICS_TOKEN")).build();
+        components.add_security_scheme("metrics", SecurityScheme::Http(metrics));
         let cookie = ApiKeyValue::with_description(COOKIE, "Set by POST /auth/login");
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
     }

@@ -1,0 +1,324 @@
+//! What the server counts, for `GET /metrics`.
+//!
+//! The numbers are the process's, not a service's: whoever does something counts it here by one call. A label is always a
+//! word of ours, never text of a client or a guest, so the number of series is bounded.
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::error::Error;
+use crate::vms::state::VmState;
+
+/// Media type of what [`render`] writes.
+pub(crate) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of durations, in seconds: from a call on a warm path to the longest time limit.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// One label.
+macro_rules! labels {
+    ($($(#[$about:meta])* $name:ident { $($field:ident),+ })+) => {
+        $(
+            $(#[$about])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+            struct $name { $($field: &'static str),+ }
+        )+
+    };
+}
+
+labels! {
+    /// How something ended: `ok`, or the word that the API has for the error.
+    ByOutcome { outcome }
+    ByStart { started_from }
+    ByStep { started_from, step }
+    ByRun { kind, outcome }
+    ByKind { kind }
+    ByClass { status }
+    ByState { state }
+    ByMonitor { version, hypervisor, accelerator }
+}
+
+/// A request. The route is a pattern of the server's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRequest {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+/// The same without what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRoute {
+    method: &'static str,
+    route: String,
+}
+
+type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
+type Counts<L> = Family<L, Counter<u64, AtomicU64>>;
+
+struct Metrics {
+    registry: Registry,
+    creates: Counts<ByOutcome>,
+    starts: Durations<ByStart>,
+    steps: Durations<ByStep>,
+    runs: Counts<ByRun>,
+    run_seconds: Durations<ByKind>,
+    peer_calls: Counts<ByClass>,
+    peer_seconds: Histogram,
+    seeds: Counts<ByOutcome>,
+    snapshots: Counts<ByOutcome>,
+    requests: Counts<ByRequest>,
+    request_seconds: Durations<ByRoute>,
+    vms: Family<ByState, Gauge>,
+    pool: Gauge,
+    seeds_there: Gauge,
+    about: Family<ByMonitor, Gauge>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let durations = || seconds as fn() -> Histogram;
+        let mut metrics = Self {
+            registry: Registry::with_prefix("rds"),
+            creates: Family::default(),
+            starts: Family::new_with_constructor(durations()),
+            steps: Family::new_with_constructor(durations()),
+            runs: Family::default(),
+            run_seconds: Family::new_with_constructor(durations()),
+            peer_calls: Family::default(),
+            peer_seconds: seconds(),
+            seeds: Family::default(),
+            snapshots: Family::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(durations()),
+            vms: Family::default(),
+            pool: Gauge::default(),
+            seeds_there: Gauge::default(),
+            about: Family::default(),
+        };
+        let all = &mut metrics.registry;
+        all.register("vm_creates", "Creates of VMs, by how they ended", metrics.creates.clone());
+        let help = "Starts of VMs that came up, by how";
+        all.register_with_unit("vm_start", help, Unit::Seconds, metrics.starts.clone());
+        let help = "Steps of the starts of VMs that came up";
+        all.register_with_unit("vm_start_step", help, Unit::Seconds, metrics.steps.clone());
+        all.register("runs", "Programs that were run in VMs, by how they ended", metrics.runs.clone());
+        let help = "Programs that were run in VMs, as their guests measured them";
+        all.register_with_unit("run", help, Unit::Seconds, metrics.run_seconds.clone());
+        all.register("peer_calls", "Calls between VMs, by class of their status", metrics.peer_calls.clone());
+        let help = "Calls between VMs";
+        all.register_with_unit("peer_call", help, Unit::Seconds, metrics.peer_seconds.clone());
+        all.register("seed_builds", "Seeds that were to be made, by how that ended", metrics.seeds.clone());
+        all.register(
+            "snapshots_taken",
+            "Snapshots that were to be taken, by how that ended",
+            metrics.snapshots.clone(),
+        );
+        all.register("http_requests", "Requests that were answered", metrics.requests.clone());
+        let help = "Requests until the head of their answer";
+        all.register_with_unit("http_request", help, Unit::Seconds, metrics.request_seconds.clone());
+        all.register("vms", "VMs, by state", metrics.vms.clone());
+        all.register("pool_machines", "Machines that wait in the warm pool", metrics.pool.clone());
+        all.register("seeds", "Seeds that VMs can start from", metrics.seeds_there.clone());
+        all.register("server", "This server", metrics.about.clone());
+        metrics
+    }
+}
+
+/// What there is now.
+pub(crate) struct Now {
+    /// How many VMs are in each state.
+    pub vms: Vec<(VmState, usize)>,
+    pub pool: usize,
+    pub seeds: usize,
+    pub monitor: rds_vmm::hypervisor::Description,
+}
+
+/// All numbers as text, in the OpenMetrics format that Prometheus reads.
+pub(crate) fn render(now: &Now) -> String {
+    let metrics = &*METRICS;
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    for (state, number) in &now.vms {
+        metrics.vms.get_or_create(&ByState { state: state.as_str() }).set(count(*number));
+    }
+    metrics.pool.set(count(now.pool));
+    metrics.seeds_there.set(count(now.seeds));
+    let (hypervisor, accelerator) = (now.monitor.name, now.monitor.accelerator);
+    let about = ByMonitor { version: env!("CARGO_PKG_VERSION"), hypervisor, accelerator };
+    metrics.about.get_or_create(&about).set(1);
+    let mut out = String::new();
+    text::encode(&mut out, &metrics.registry).expect("a String takes every text");
+    out
+}
+
+/// Something that is under way. One that is dropped before its end was given up by whoever asked for it.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    ended: bool,
+    counter: fn(&'static str),
+}
+
+impl UnderWay {
+    fn new(counter: fn(&'static str)) -> Self {
+        Self { ended: false, counter }
+    }
+
+    /// Counts its end.
+    pub(crate) fn end<T>(mut self, outcome: &Result<T, Error>) {
+        self.ended = true;
+        (self.counter)(word(outcome));
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if !self.ended {
+            (self.counter)("abandoned");
+        }
+    }
+}
+
+fn word<T>(outcome: &Result<T, Error>) -> &'static str {
+    outcome.as_ref().map_or_else(Error::code, |_| "ok")
+}
+
+/// A create begins.
+pub(crate) fn create() -> UnderWay {
+    UnderWay::new(|outcome| {
+        METRICS.creates.get_or_create(&ByOutcome { outcome }).inc();
+    })
+}
+
+/// A VM came up. Times are in milliseconds.
+pub(crate) fn started(started_from: &'static str, total_ms: f64, steps: &[(&'static str, f64)]) {
+    METRICS.starts.get_or_create(&ByStart { started_from }).observe(total_ms / 1000.0);
+    for (step, ms) in steps {
+        METRICS.steps.get_or_create(&ByStep { started_from, step }).observe(ms / 1000.0);
+    }
+}
+
+/// A program ended. `kind` is `exec`, `run-ts` or `run-js`.
+pub(crate) fn ran(kind: &'static str, exit_code: i32, duration: Duration) {
+    let outcome = match exit_code {
+        0 => "ok",
+        -1 => "timeout",
+        _ => "failed",
+    };
+    METRICS.runs.get_or_create(&ByRun { kind, outcome }).inc();
+    METRICS.run_seconds.get_or_create(&ByKind { kind }).observe(duration.as_secs_f64());
+}
+
+/// A program could not be run, or was lost.
+pub(crate) fn not_run(kind: &'static str, error: &Error) {
+    METRICS.runs.get_or_create(&ByRun { kind, outcome: error.code() }).inc();
+}
+
+/// A program was lost, or nobody listened to it any more.
+pub(crate) fn run_abandoned(kind: &'static str) {
+    METRICS.runs.get_or_create(&ByRun { kind, outcome: "abandoned" }).inc();
+}
+
+/// A call between VMs ended with this HTTP status; `None` if it was cancelled.
+pub(crate) fn peer_called(status: Option<u16>, duration: Duration) {
+    let status = match status {
+        None => "cancelled",
+        Some(200..300) => "2xx",
+        Some(300..500) => "4xx",
+        Some(_) => "5xx",
+    };
+    METRICS.peer_calls.get_or_create(&ByClass { status }).inc();
+    METRICS.peer_seconds.observe(duration.as_secs_f64());
+}
+
+/// A seed was made (`ok`), could not be (`failed`), was no longer wanted (`abandoned`) or was found to be no good
+/// (`discarded`).
+pub(crate) fn seed(outcome: &'static str) {
+    METRICS.seeds.get_or_create(&ByOutcome { outcome }).inc();
+}
+
+/// A snapshot was taken or not.
+pub(crate) fn snapshot<T>(outcome: &Result<T, Error>) {
+    METRICS.snapshots.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
+}
+
+/// A request was answered. `route` is the pattern that it matched, if any.
+pub(crate) fn answered(method: &Method, route: Option<&str>, status: u16, begun: Instant) {
+    let method = match method.as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        "OPTIONS" => "OPTIONS",
+        // Anybody may make a method up.
+        _ => "other",
+    };
+    let route = route.unwrap_or("none").to_owned();
+    METRICS
+        .request_seconds
+        .get_or_create(&ByRoute { method, route: route.clone() })
+        .observe(begun.elapsed().as_secs_f64());
+    METRICS.requests.get_or_create(&ByRequest { method, route, status }).inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered() -> String {
+        let monitor = rds_vmm::hypervisor::Description {
+            name: "qemu",
+            version: "7.2".into(),
+            accelerator: "tcg",
+            reason: String::new(),
+        };
+        render(&Now { vms: vec![(VmState::Running, 3)], pool: 2, seeds: 1, monitor })
+    }
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        drop(create());
+        create().end(&Ok::<(), Error>(()));
+        create().end(&Err::<(), Error>(Error::conflict("a text of a client")));
+        started("pool", 80.0, &[("disk", 1.5)]);
+        ran("exec", -1, Duration::from_millis(30));
+        not_run("run-ts", &Error::not_found("x"));
+        peer_called(Some(409), Duration::from_millis(3));
+        answered(&Method::from_bytes(b"BREW").unwrap(), None, 405, Instant::now());
+        let text = rendered();
+        for line in [
+            "rds_vm_creates_total{outcome=\"abandoned\"} 1",
+            "rds_vm_creates_total{outcome=\"ok\"} 1",
+            "rds_vm_creates_total{outcome=\"conflict\"} 1",
+            "rds_vm_start_seconds_count{started_from=\"pool\"} 1",
+            "rds_vm_start_step_seconds_bucket{le=\"0.0025\",started_from=\"pool\",step=\"disk\"} 1",
+            "rds_runs_total{kind=\"exec\",outcome=\"timeout\"} 1",
+            "rds_runs_total{kind=\"run-ts\",outcome=\"not_found\"} 1",
+            "rds_peer_calls_total{status=\"4xx\"} 1",
+            "rds_http_requests_total{method=\"other\",route=\"none\",status=\"405\"} 1",
+            "rds_vms{state=\"RUNNING\"} 3",
+            "rds_pool_machines 2",
+            "rds_seeds 1",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("a text of a client") && text.ends_with("# EOF\n"));
+    }
+}
