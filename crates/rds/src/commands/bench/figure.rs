@@ -14,6 +14,8 @@ pub(crate) enum Limit {
     Plus(f64),
     /// This itself.
     AtMost(f64),
+    /// Whatever it is: it is there to be known.
+    Any,
 }
 
 /// A measured figure.
@@ -42,6 +44,7 @@ impl Figure {
             Limit::Times(factor) => floor * factor,
             Limit::Plus(more) => floor + more,
             Limit::AtMost(most) => most,
+            Limit::Any => f64::MAX,
         }
     }
 
@@ -62,6 +65,7 @@ impl Figure {
             Limit::Times(factor) => format!("{factor} ×"),
             Limit::Plus(more) => format!("+{more} {unit}"),
             Limit::AtMost(most) => format!("{most} {unit}"),
+            Limit::Any => "-".into(),
         };
         let floor = self.floor.map_or_else(|| "-".into(), shown);
         let verdict = if self.passes() { "pass" } else { "FAIL" };
@@ -111,6 +115,7 @@ mod tests {
         assert!(!figure(9.1, Some(5.0), Limit::Plus(4.0)).passes());
         assert!(!figure(41.0, None, Limit::AtMost(40.0)).passes());
         assert!(!figure(f64::NAN, None, Limit::AtMost(40.0)).passes(), "nothing measured is no pass");
+        assert!(figure(41.0, None, Limit::Any).passes() && !figure(f64::NAN, None, Limit::Any).passes());
     }
 
     #[test]

@@ -4,11 +4,14 @@
 
 mod channel;
 mod cold;
+mod crowd;
 mod figure;
 mod files;
 mod load;
+mod memory;
 mod peer_floor;
 mod peers;
+mod pool;
 mod run;
 mod server;
 mod warm;
@@ -59,6 +62,8 @@ enum Group {
     Peers,
     /// Many at once, and memory
     Load,
+    /// Fifty VMs at once, then a hundred: how long creates take, how many come a second, what they weigh
+    Growth,
 }
 
 impl Bench {
@@ -103,6 +108,8 @@ impl Bench {
         }
         if self.wants(Group::Warm) && server.is_some() {
             figures.extend(warm::measure(client, rounds).await?);
+            figures.extend(pool::measure(rounds).await?);
+            figures.extend(memory::measure().await?);
         }
         if [Group::Exec, Group::RunTs, Group::Files].into_iter().any(|group| self.wants(group)) {
             let vm = client.create_vm(&vm(512)).await?.id;
@@ -121,6 +128,9 @@ impl Bench {
             } else {
                 load::measure(client, None).await?
             });
+        }
+        if self.wants(Group::Growth) && server.is_some() {
+            figures.extend(crowd::measure().await?);
         }
         Ok(figures)
     }

@@ -5,6 +5,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rds_manager::config::Config;
+use rds_manager::hypervisor;
+use rds_vmm::Hypervisor as _;
+use rds_vmm::qemu::Qemu;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -49,6 +52,11 @@ impl BenchServer {
     /// Starts this same program as a server and waits until it listens. Making seeds would disturb what is measured
     /// meanwhile.
     pub(super) async fn start(seeds: bool) -> Result<Self, CliError> {
+        Self::start_with(&[("ENABLE_SNAPSHOTS", if seeds { "true" } else { "false" })]).await
+    }
+
+    /// The same with these settings.
+    pub(super) async fn start_with(settings: &[(&str, &str)]) -> Result<Self, CliError> {
         let image = ImageFiles::find()?;
         let root =
             tempfile::Builder::new().prefix("rds-bench").tempdir().map_err(CliError::file("temporary directory"))?;
@@ -63,10 +71,10 @@ impl BenchServer {
         }
         command.envs(image.modules.as_ref().map(|modules| ("MODULES_PATH", modules)));
         command.envs(RATE_LIMITS.map(|name| (name, "0")));
-        command.env("ENABLE_SNAPSHOTS", seeds.to_string());
-        for name in ["SNAPSHOT_TEMPLATE_CPU", "SNAPSHOT_TEMPLATE_MEM_MB"] {
+        for name in ["SNAPSHOT_TEMPLATE_CPU", "SNAPSHOT_TEMPLATE_MEM_MB", "ENABLE_WARM_POOL", "WARM_POOL_TARGET"] {
             command.env_remove(name);
         }
+        command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(CliError::file("this program"))?;
         let url = tokio::time::timeout(START_LIMIT, address(&mut child)).await;
@@ -94,6 +102,18 @@ impl BenchServer {
         &self.image
     }
 
+    /// The machines that wait in its warm pool.
+    pub(super) fn pooled(&self) -> usize {
+        let dirs = std::fs::read_dir(self.root().join("vms")).into_iter().flatten().flatten();
+        dirs.filter(|dir| dir.path().join("pool.json").exists()).count()
+    }
+
+    /// The process of a VM's monitor.
+    pub(super) fn monitor_of(&self, vm: &str) -> Option<u32> {
+        let file = std::fs::read_to_string(self.root().join("vms").join(vm).join("qemu.pid")).ok()?;
+        file.split_whitespace().next()?.parse().ok()
+    }
+
     /// Removes the VMs that are left, then ends the server.
     pub(super) async fn end(mut self) {
         if let Ok(client) = self.client() {
@@ -102,6 +122,15 @@ impl BenchServer {
             }
         }
         let _ = self.child.kill().await;
+        // What waits in a pool outlives its server.
+        if let Ok(settings) = settings_from_environment()
+            && let Ok(qemu) = Qemu::new(hypervisor::settings(&settings)).await
+        {
+            let vms = self.root().join("vms");
+            for id in qemu.find(&vms).await {
+                let _ = qemu.kill(&vms.join(id.to_string())).await;
+            }
+        }
     }
 }
 

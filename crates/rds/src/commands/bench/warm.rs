@@ -102,7 +102,7 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
 }
 
 /// Waits for the image's seed and gives its directory.
-async fn seeded(server: &BenchServer, client: &Client) -> Result<PathBuf, CliError> {
+pub(super) async fn seeded(server: &BenchServer, client: &Client) -> Result<PathBuf, CliError> {
     let begun = Instant::now();
     loop {
         let seeds = client.request(Method::GET, &["v1", "snapshots"]).query(&[("scope", "internal")]);
@@ -137,7 +137,7 @@ async fn create(client: &Client, snapshot: Option<&str>) -> Result<Times, CliErr
     Ok(Times { to_201, to_exec })
 }
 
-fn milliseconds(begun: Instant) -> f64 {
+pub(super) fn milliseconds(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1000.0
 }
 
@@ -169,8 +169,16 @@ impl Kept {
     }
 }
 
+/// A machine that was restored without the server.
+pub(super) struct Restored {
+    scratch: tempfile::TempDir,
+    /// Milliseconds.
+    took: f64,
+    _guest: GuestClient,
+}
+
 /// Machines that are restored without the server.
-struct ByHand<'a> {
+pub(super) struct ByHand<'a> {
     qemu: Qemu,
     server: &'a BenchServer,
     seed: SnapshotDir,
@@ -179,7 +187,7 @@ struct ByHand<'a> {
 }
 
 impl<'a> ByHand<'a> {
-    async fn new(server: &'a BenchServer, seed: PathBuf) -> Result<Self, CliError> {
+    pub(super) async fn new(server: &'a BenchServer, seed: PathBuf) -> Result<Self, CliError> {
         let qemu = Qemu::new(hypervisor::settings(&settings_from_environment()?)).await;
         let qemu = qemu.map_err(|error| CliError::Failed(error.to_string()))?;
         let initramfs = only_file(&server.root().join("initramfs"))?;
@@ -190,6 +198,14 @@ impl<'a> ByHand<'a> {
 
     /// Milliseconds from the clone of its disk to the agent's first answer.
     async fn restore(&self) -> Result<f64, CliError> {
+        let machine = self.restored().await?;
+        let took = machine.took;
+        self.end(machine).await?;
+        Ok(took)
+    }
+
+    /// A machine that runs.
+    pub(super) async fn restored(&self) -> Result<Restored, CliError> {
         let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("a machine by hand: {error}"));
         let scratch = tempfile::tempdir().map_err(CliError::file("temporary directory"))?;
         let (dir, writable) = (scratch.path().to_owned(), scratch.path().join("disk.ext4"));
@@ -211,7 +227,18 @@ impl<'a> ByHand<'a> {
         self.qemu.restore(&spec, &self.seed).await.map_err(|error| failed(&error))?;
         let answered = GuestClient::connect(&self.qemu, &dir, History::Fresh, LIMIT).await;
         let took = milliseconds(begun);
-        self.qemu.kill(&dir).await.map_err(|error| failed(&error))?;
-        answered.map(|_| took).map_err(|error| failed(&error))
+        match answered {
+            Ok(guest) => Ok(Restored { scratch, took, _guest: guest }),
+            Err(error) => {
+                let _ = self.qemu.kill(&dir).await;
+                Err(failed(&error))
+            }
+        }
+    }
+
+    /// Ends a machine.
+    pub(super) async fn end(&self, machine: Restored) -> Result<(), CliError> {
+        let killed = self.qemu.kill(machine.scratch.path()).await;
+        killed.map_err(|error| CliError::Failed(format!("a machine by hand: {error}")))
     }
 }
