@@ -12,6 +12,7 @@ use crate::peers::bridge::Bridge;
 use crate::peers::outbound::Outbound;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
+use crate::sandbox::tree::Prepared;
 use crate::sandbox::{Keepers, Sandbox, Waiting, rehearsal};
 use crate::secrets::Secrets;
 
@@ -20,8 +21,16 @@ pub(crate) struct Agent {
     pub(crate) keepers: Rc<Keepers>,
     /// Where code in the sandbox calls its peers.
     pub(crate) bridge: Rc<Bridge>,
-    waiting: Cell<Option<Waiting>>,
+    anonymous: Cell<Option<Anonymous>>,
     vm: OnceCell<Rc<Vm>>,
+}
+
+/// What a guest has that is not yet one VM.
+pub(crate) struct Anonymous {
+    /// The sandbox that nobody is in.
+    pub(crate) waiting: Waiting,
+    /// What its filesystem is going to be made of.
+    pub(crate) prepared: Prepared,
 }
 
 /// What makes the guest one VM.
@@ -46,11 +55,11 @@ pub(crate) struct Vm {
 
 impl Agent {
     /// An anonymous guest.
-    pub(crate) fn new(keepers: Keepers, waiting: Waiting, manager: Rc<Outbound>) -> Self {
+    pub(crate) fn new(keepers: Keepers, anonymous: Anonymous, manager: Rc<Outbound>) -> Self {
         Self {
             keepers: Rc::new(keepers),
             bridge: Rc::new(Bridge::new(manager)),
-            waiting: Cell::new(Some(waiting)),
+            anonymous: Cell::new(Some(anonymous)),
             vm: OnceCell::new(),
         }
     }
@@ -71,9 +80,9 @@ impl Agent {
     pub(crate) fn configure(&self, order: Configure) -> Result<Configured, Refusal> {
         configure::check(&order)?;
         let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
-        let waiting = self.waiting.take().ok_or_else(refused)?;
+        let anonymous = self.anonymous.take().ok_or_else(refused)?;
         let (vm, times) =
-            configure::carry_out(order, waiting, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
+            configure::carry_out(order, anonymous, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
         let _ = self.vm.set(Rc::new(vm));
         Ok(times)
     }
@@ -81,9 +90,9 @@ impl Agent {
     /// Does once, for nobody, what makes a guest a VM. It must not be one, nor become one meanwhile.
     pub(crate) async fn rehearse(&self) -> Result<(), Refusal> {
         let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
-        let waiting = self.waiting.take().ok_or_else(refused)?;
-        let done = rehearsal::rehearse(&self.keepers).await.map_err(Refusal::internal);
-        self.waiting.set(Some(waiting));
+        let anonymous = self.anonymous.take().ok_or_else(refused)?;
+        let done = rehearsal::rehearse(&anonymous.prepared, &self.keepers).await.map_err(Refusal::internal);
+        self.anonymous.set(Some(anonymous));
         done
     }
 

@@ -11,14 +11,15 @@ use base64::engine::general_purpose::STANDARD;
 use rds_protocol::guest::{Configure, Configured};
 use tokio::sync::Mutex;
 
-use crate::agent::Vm;
+use crate::agent::{Anonymous, Vm};
 use crate::clock;
 use crate::error::{SystemError, While};
 use crate::grow;
 use crate::peers::bridge::Bridge;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
-use crate::sandbox::{Keepers, Waiting, fork, tree};
+use crate::sandbox::tree::{self, Leftovers};
+use crate::sandbox::{Keepers, fork};
 
 /// Bytes of entropy that are taken in at once.
 const ENTROPY_BYTES: usize = 256;
@@ -51,7 +52,7 @@ pub(crate) fn check(order: &Configure) -> Result<(), Refusal> {
 /// Carries out an order that was checked.
 pub(crate) fn carry_out(
     order: Configure,
-    waiting: Waiting,
+    Anonymous { waiting, mut prepared }: Anonymous,
     keepers: &Rc<Keepers>,
     bridge: &Rc<Bridge>,
 ) -> Result<(Vm, Configured), SystemError> {
@@ -59,14 +60,18 @@ pub(crate) fn carry_out(
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
+    prepared.identify(&order.hostname, &order.machine_id)?;
     let (before, mut mounted) = (Instant::now(), None);
-    let tree = tree::build(&order.hostname, &order.machine_id, || mounted = Some(before.elapsed()))?;
+    // The machine id is new for every start.
+    let (tree, leftovers) = prepared.build(&order.machine_id, || mounted = Some(before.elapsed()))?;
     if let Some(bytes) = order.grow_disk_to {
         grow::grow(&tree.disk, bytes)?;
     }
     let sandbox = waiting.enclose(tree)?;
-    // Old temporary files may be many; nobody waits for them to be gone.
-    let _ = fork(None, tree::empty_trash);
+    if leftovers == Leftovers::Trash {
+        // Old temporary files may be many; nobody waits for them to be gone.
+        let _ = fork(None, tree::empty_trash);
+    }
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let times = Configured {
         mount_us: micros(mounted.unwrap_or_default()),

@@ -49,13 +49,21 @@ fn run() -> Result<(), SystemError> {
     boot::mount_image()?;
     // 2. A sandbox that nobody is in.
     let cgroups = cgroup::Cgroups::new()?;
-    let waiting = sandbox::Waiting::start()?;
+    let prepared = sandbox::tree::Prepared::new()?;
+    let anonymous = agent::Anonymous { waiting: sandbox::Waiting::start()?, prepared };
     // 3. The manager's orders.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().while_("start the runtime")?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let keepers = sandbox::Keepers { reaper: reaper::Reaper::default(), cgroups };
         let manager = Rc::new(peers::outbound::Outbound::default());
-        let agent = Rc::new(agent::Agent::new(keepers, waiting, Rc::clone(&manager)));
+        let agent = Rc::new(agent::Agent::new(keepers, anonymous, Rc::clone(&manager)));
+        if sandbox::rehearsal::is_asked_for()? {
+            tokio::select! {
+                // One that fails is in the log; VMs work without.
+                _ = agent.rehearse() => {}
+                ended = agent.keepers.reaper.run() => ended?,
+            }
+        }
         let port = channel::Port::open(rds_protocol::PORT_IN)?;
         let port_out = channel::Port::open(rds_protocol::PORT_OUT)?;
         log::information("waiting for the manager");

@@ -1,7 +1,8 @@
 //! A VM's own writable disk: made once per size as a template, then cloned for every VM without copying empty space.
 //!
-//! The layout is what the agent expects: `upper` and `work` for the overlay over the image, `home` for `/workspace`
-//! (owned by uid 1000) and `tmp` for `/tmp`.
+//! The layout is what the agent expects, so that a start has nothing to write: `upper` and `work` for the overlay over the
+//! image, `home` for `/workspace` (owned by uid 1000) with the places for what the agent puts there, `tmp` and `vartmp` for
+//! `/tmp` and `/var/tmp`, `trees` and `trash` for the agent itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -45,8 +46,9 @@ const MKE2FS_OPTIONS: [&str; 12] = [
 ];
 
 /// Commands for `debugfs`, which needs no privilege to give a file inside the disk to another user.
-const LAYOUT: &str = "mkdir upper\nmkdir work\nmkdir home\nsif home uid 1000\nsif home gid 1000\n\
-                      mkdir tmp\nsif tmp mode 041777\n";
+const LAYOUT: &str = "mkdir upper\nmkdir work\nmkdir trash\nmkdir trees\n\
+                      mkdir home\nmkdir home/peers\nmkdir home/.rds\nsif home uid 1000\nsif home gid 1000\n\
+                      mkdir tmp\nsif tmp mode 041777\nmkdir vartmp\nsif vartmp mode 041777\n";
 
 /// Returns the template of a disk of `bytes` in `dir`, making it if it is not there.
 ///

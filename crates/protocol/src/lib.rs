@@ -27,3 +27,6 @@ pub const PORT_IN: &str = "rds.in";
 
 /// Name of the virtio-serial port that carries the guest's calls out to the manager.
 pub const PORT_OUT: &str = "rds.out";
+
+/// Word on the kernel's command line of a guest that is to do first, before it listens, what every VM's first start does.
+pub const REHEARSE: &str = "rds.rehearse";

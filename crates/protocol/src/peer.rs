@@ -11,6 +11,9 @@ use serde_json::Value;
 /// object of at most [`CALL_BYTES`]; the reply's status and body come from the manager unchanged.
 pub const INVOKE: &str = "/internal/v1/peer/invoke";
 
+/// `peers/index.json` of a VM without peers, which the agent itself has: nothing needs to be sent to such a VM.
+pub const NO_PEERS: &str = "{\n  \"peers\": []\n}\n";
+
 /// Bytes of a call's body, and of its arguments (section 1 of the wire contract: 1 MiB).
 pub const CALL_BYTES: usize = 1024 * 1024;
 

@@ -77,6 +77,9 @@ pub struct MachineSpec {
     pub user: Option<u32>,
     /// Its network interface; `None` for a machine without one.
     pub nic: Option<Nic>,
+    /// Whether the guest, when it is booted, does first what a VM's first start does, on its disk: a snapshot of it then has
+    /// what its kernel learns by that.
+    pub rehearse: bool,
     /// Whether it has time: other machines then come before it on the processors.
     pub background: bool,
 }

@@ -64,6 +64,7 @@ async fn bench() -> Bench {
         // The temporary directory is closed to it: it gets in through open descriptors alone.
         user: rustix::process::getuid().is_root().then_some(212_345),
         nic: None,
+        rehearse: false,
         background: false,
     };
     make_room(&spec, 64 << 20);

@@ -48,6 +48,11 @@ impl Sandbox {
     }
 }
 
+/// Puts one directory in the place of a name in a view that is in the caller's own mount namespace.
+pub(super) fn attach_one(view: &str, name: &str, source: &str) -> io::Result<()> {
+    attach(view, name, &detached(source)?)
+}
+
 /// A mount of a directory that is nowhere yet.
 fn detached(source: &str) -> io::Result<OwnedFd> {
     let tree = open_tree(CWD, source, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?;

@@ -13,11 +13,14 @@ mod root;
 mod seccomp;
 pub(crate) mod tree;
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::mount::UnmountFlags;
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags};
 
 pub(crate) use fork::fork;
@@ -58,7 +61,14 @@ impl Waiting {
 
     /// Gives the sandbox its filesystem, which the agent itself can't reach by any path afterwards.
     pub(crate) fn enclose(mut self, tree: Tree) -> Result<Sandbox, SystemError> {
-        self.order.write_all(&[1]).while_("order the sandbox's init")?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let mounts = open_tree(CWD, tree::ROOT, flags).while_("take the sandbox's filesystem")?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let mounts = [mounts.as_fd()];
+        ancillary.push(SendAncillaryMessage::ScmRights(&mounts));
+        sendmsg(&self.order, &[IoSlice::new(&[1])], &mut ancillary, SendFlags::empty())
+            .while_("order the sandbox's init")?;
         let mut reply = [0; 4];
         self.order.read_exact(&mut reply).while_("hear from the sandbox's init")?;
         match i32::from_ne_bytes(reply) {

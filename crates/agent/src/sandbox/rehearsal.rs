@@ -13,11 +13,9 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
 
 use super::launch::{Executable, Launch, Streams};
-use super::{Keepers, Waiting, fork, tree};
+use super::tree::Prepared;
+use super::{Keepers, Waiting, fork};
 use crate::error::{SystemError, While};
-
-/// The machine id of nobody.
-const NOBODY: &str = "00000000000000000000000000000000";
 
 /// How long the kernel may take to let go of the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,9 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
 const POLL: Duration = Duration::from_millis(1);
 
+/// Whether the guest is to rehearse before it listens.
+pub(crate) fn is_asked_for() -> Result<bool, SystemError> {
+    let line = std::fs::read_to_string("/proc/cmdline").while_("read the kernel's command line")?;
+    Ok(line.split_whitespace().any(|word| word == rds_protocol::REHEARSE))
+}
+
 /// Rehearses. The disk is nobody's again when this returns, and its content is not as it was.
-pub(crate) async fn rehearse(keepers: &Keepers) -> Result<(), SystemError> {
-    let copy = fork(None, || match perform() {
+pub(crate) async fn rehearse(prepared: &Prepared, keepers: &Keepers) -> Result<(), SystemError> {
+    let copy = fork(None, || match perform(prepared) {
         Ok(()) => 0,
         Err(error) => {
             crate::log::failure(format_args!("rehearsal: {error}"));
@@ -52,15 +56,16 @@ pub(crate) async fn rehearse(keepers: &Keepers) -> Result<(), SystemError> {
     released.map_err(std::io::Error::other).while_("see the disk released")
 }
 
-fn perform() -> Result<(), SystemError> {
+fn perform(prepared: &Prepared) -> Result<(), SystemError> {
     // SAFETY: unshare with a namespace flag touches no memory of ours.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return Err(std::io::Error::last_os_error()).while_("make a mount namespace");
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).while_("keep mounts apart")?;
-    let tree = tree::build("rehearsal", NOBODY, || {})?;
+    let waiting = Waiting::start()?;
+    let (tree, _) = prepared.build("rehearsal", || {})?;
     let shell = if tree.has_bash { "bash" } else { "sh" };
-    let sandbox = Waiting::start()?.enclose(tree)?;
+    let sandbox = waiting.enclose(tree)?;
     let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).while_("open /dev/null");
     let text = |text: &str| CString::new(text).expect("constants have no NUL");
     let launch = Launch {

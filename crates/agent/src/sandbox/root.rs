@@ -59,15 +59,19 @@ impl Root {
         }
     }
 
-    /// Puts a new file in the place of whatever is there.
-    pub(super) fn replace(&self, path: &str, text: &str, mode: u32) -> Result<(), SystemError> {
+    /// Puts a new, empty file in the place of whatever is there.
+    pub(super) fn create(&self, path: &str, mode: u32) -> Result<File, SystemError> {
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
         let parent = self.directory(parent)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
-        let file =
-            rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode)).while_(format!("make {path}"))?;
-        File::from(file).write_all(text.as_bytes()).while_(format!("write {path}"))
+        let made = rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(mode));
+        Ok(made.while_(format!("make {path}"))?.into())
+    }
+
+    /// The same, with text in it.
+    pub(super) fn replace(&self, path: &str, text: &str, mode: u32) -> Result<(), SystemError> {
+        self.create(path, mode)?.write_all(text.as_bytes()).while_(format!("write {path}"))
     }
 }
 

@@ -1,14 +1,21 @@
 //! The sandbox's filesystem: the image's root filesystem under the VM's own disk, and what belongs on top.
+//!
+//! It comes to be in two steps. [`Prepared`] is all that needs neither the VM's disk nor its name: it is part of the seeds
+//! that VMs start from, so a start pays only for what [`Prepared::build`] adds.
 
 use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount, mount_bind};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_move};
 
 use rds_protocol::limits::USER_ID;
+use rds_protocol::peer::NO_PEERS;
 
+use super::graft;
 use super::root::{Root, path_of};
 use crate::boot::{IMAGE, mount_at, wait_for};
 use crate::error::{SystemError, While};
@@ -19,11 +26,21 @@ pub(super) const ROOT: &str = "/sandbox";
 /// Where the VM's own disk is mounted.
 pub(crate) const DISK: &str = "/disk";
 
+/// A filesystem in memory, laid between the image and the disk: the directories that every sandbox has, and the files that
+/// say who the VM is. On the disk they would be in its snapshots, and cost every start some writes.
+pub(super) const SKELETON: &str = "/skeleton";
+
+/// Filesystems in memory that are moved to the place of the same name in the sandbox.
+pub(super) const READY: &str = "/ready";
+
 /// Deno's cache, in the sandbox: on the disk, so that it lasts, and not in the user's home, so that it is in no archive.
 pub(crate) const DENO_CACHE: &str = "var/cache/deno";
 
 /// Where the preludes and the files for results are, in the sandbox.
 pub(crate) const RUNTIME: &str = "run/rds";
+
+/// What the kernel would else try, find impossible with a layer in memory, and complain about.
+const OVERLAY_OPTIONS: &str = "index=off,xino=off,nfs_export=off";
 
 const DISK_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOATIME);
 
@@ -36,6 +53,9 @@ const TRASH: &str = "/disk/trash";
 /// gets into no snapshot of the disk.
 pub(crate) const TREES: &str = "/disk/trees";
 pub(crate) const MEMORY: &str = "/memory";
+
+/// What a VM without peers finds in its files: where it is prepared, and its name there.
+const WITHOUT_PEERS: [(&str, &str); 2] = [("/memory/none/peers", "peers"), ("/memory/none/rds", ".rds")];
 
 /// What the agent keeps open of the sandbox's filesystem. It works relative to these and never by a path.
 pub(crate) struct Tree {
@@ -51,40 +71,107 @@ pub(crate) struct Tree {
     pub(crate) has_bash: bool,
 }
 
-/// Mounts the disk and builds the tree. Returns it and says when the disk and the overlay were in place.
-pub(crate) fn build(hostname: &str, machine_id: &str, mounted: impl FnOnce()) -> Result<Tree, SystemError> {
-    mount_disk(machine_id)?;
-    mount_overlay()?;
-    mounted();
-    let root = Root::open(ROOT)?;
-    for (source, target) in TEMPORARY {
-        bind(&root, source, target)?;
+/// The part of the tree that is the same for all VMs of an image.
+pub(crate) struct Prepared {
+    identity: Identity,
+    terminals: OwnedFd,
+    results: OwnedFd,
+    has_bash: bool,
+}
+
+/// The files that say who the VM is, empty as long as nobody knows.
+struct Identity {
+    hostname: File,
+    machine_id: File,
+    hosts: File,
+}
+
+impl Prepared {
+    /// Makes it, on top of the image that is mounted.
+    pub(crate) fn new() -> Result<Self, SystemError> {
+        let image = Root::open(IMAGE)?;
+        mount_at("tmpfs", "tmpfs", SKELETON, MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755,size=4m"))?;
+        let skeleton = Root::open(SKELETON)?;
+        fs::create_dir_all(ROOT).while_("make the place of the tree")?;
+        for directory in ["workspace", "home/user", "tmp", "var/tmp", "dev", "run", "proc", "sys", "etc"] {
+            skeleton.directory(directory)?;
+        }
+        own(&skeleton.directory(DENO_CACHE)?, "Deno's cache")?;
+        let has_bash = image.has("bin/bash");
+        write_accounts(&image, &skeleton, has_bash)?;
+        mount_at("tmpfs", "tmpfs", READY, MountFlags::NOSUID, Some(c"mode=700,size=64k"))?;
+        let identity = Identity {
+            hostname: skeleton.create("etc/hostname", 0o644)?,
+            machine_id: skeleton.create("etc/machine-id", 0o444)?,
+            hosts: skeleton.create("etc/hosts", 0o644)?,
+        };
+        // Whatever the image brought belongs to the network it was built in.
+        skeleton.replace("etc/resolv.conf", "", 0o644)?;
+        let ready = Root::open(READY)?;
+        let terminals = make_devices(&ready)?;
+        let results = make_runtime(&ready)?;
+        mount_at("tmpfs", "tmpfs", MEMORY, MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755,size=16m"))?;
+        let memory = Root::open(MEMORY)?;
+        memory.directory("none/rds")?;
+        memory.replace("none/peers/index.json", NO_PEERS, 0o644)?;
+        Ok(Self { identity, terminals, results, has_bash })
     }
-    bind(&root, HOME, "workspace")?;
-    bind(&root, HOME, "home/user")?;
-    let terminals = make_devices(&root)?;
-    let results = make_runtime(&root)?;
-    own(&root.directory(DENO_CACHE)?, "Deno's cache")?;
-    for kernel in ["proc", "sys"] {
-        root.directory(kernel)?;
+
+    /// Says who the VM is. To be called once, before [`Self::build`]: what an overlay lies on must not change.
+    pub(crate) fn identify(&mut self, hostname: &str, machine_id: &str) -> Result<(), SystemError> {
+        let Identity { hostname: file, machine_id: id, hosts } = &mut self.identity;
+        let local = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1";
+        file.write_all(format!("{hostname}\n").as_bytes()).while_("write the host name")?;
+        id.write_all(format!("{machine_id}\n").as_bytes()).while_("write the machine id")?;
+        hosts.write_all(format!("{local} {hostname}\n").as_bytes()).while_("write the hosts")
     }
-    write_identity(&root, hostname, machine_id)?;
-    flush_from_now_on()?;
-    Ok(Tree {
-        disk: rustix::fs::open(DISK, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).while_("open the disk")?,
-        workspace: root.directory("workspace")?,
-        terminals,
-        results,
-        has_bash: root.has("bin/bash"),
-    })
+
+    /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has. Says when the disk and the
+    /// overlay were in place.
+    pub(crate) fn build(&self, start: &str, mounted: impl FnOnce()) -> Result<(Tree, Leftovers), SystemError> {
+        let leftovers = mount_disk(start)?;
+        mount_overlay()?;
+        mounted();
+        let root = Root::open(ROOT)?;
+        for (source, target) in TEMPORARY {
+            let target = root.directory(target)?;
+            mount_bind(format!("{DISK}/{source}"), path_of(&target)).while_(format!("bind {source}"))?;
+        }
+        for ready in ["dev", "run"] {
+            mount_move(format!("{READY}/{ready}"), path_of(&root.directory(ready)?)).while_(format!("move {ready}"))?;
+        }
+        mount_bind(format!("{DISK}/{HOME}"), path_of(&root.directory("workspace")?)).while_("bind the workspace")?;
+        let workspace = root.directory("workspace")?;
+        for (source, name) in WITHOUT_PEERS {
+            graft::attach_one(&path_of(&workspace), name, source).while_(format!("put {name} in place"))?;
+        }
+        let home = root.directory("home/user")?;
+        mount_bind_recursive(path_of(&workspace), path_of(&home)).while_("bind the home directory")?;
+        flush_from_now_on()?;
+        let disk = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).while_("open the disk")?;
+        let again = |directory: &OwnedFd| directory.try_clone().while_("keep a directory");
+        let (terminals, results) = (again(&self.terminals)?, again(&self.results)?);
+        Ok((Tree { disk, workspace, terminals, results, has_bash: self.has_bash }, leftovers))
+    }
+}
+
+/// What was in the disk's temporary directories at the last start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    /// Nothing.
+    None,
+    /// Something that [`empty_trash`] removes.
+    Trash,
 }
 
 /// Removes what was in the temporary directories at the last start. Takes as long as there is much of it.
 pub(crate) fn empty_trash() -> i32 {
-    i32::from(std::fs::remove_dir_all(TRASH).is_err())
+    let entries = fs::read_dir(TRASH).into_iter().flatten().flatten();
+    let left = entries.filter(|entry| fs::remove_dir_all(entry.path()).is_err()).count();
+    i32::from(left > 0)
 }
 
-fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
+fn mount_disk(start: &str) -> Result<Leftovers, SystemError> {
     wait_for("/dev/vdb")?;
     // Until programs can write there is nothing that a flush could save, and one takes as long as the host's disk is busy.
     mount_at("/dev/vdb", "ext4", DISK, DISK_FLAGS, Some(c"nobarrier"))?;
@@ -92,13 +179,21 @@ fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
     for name in ["upper", "work", "trash"] {
         disk.directory(name)?;
     }
-    own(&disk.directory(HOME)?, "the home directory")?;
+    let home = disk.directory(HOME)?;
+    if rustix::fs::fstat(&home).while_("look at the home directory")?.st_uid != USER_ID {
+        own(&home, "the home directory")?;
+    }
+    let mut leftovers = if is_empty(TRASH) { Leftovers::None } else { Leftovers::Trash };
     // Every start has trees of its own.
     for name in TEMPORARY.map(|(name, _)| name).into_iter().chain(["trees"]) {
-        // Moving is instant, whatever is in it. The machine id is new for every start.
-        let trash = format!("{TRASH}/{machine_id}-{name}");
-        match rustix::fs::rename(format!("{DISK}/{name}"), trash) {
-            Ok(()) | Err(Errno::NOENT) => {}
+        let path = format!("{DISK}/{name}");
+        if is_empty(&path) {
+            continue;
+        }
+        // Moving is instant, whatever is in it.
+        match rustix::fs::rename(&path, format!("{TRASH}/{start}-{name}")) {
+            Ok(()) => leftovers = Leftovers::Trash,
+            Err(Errno::NOENT) => {}
             Err(error) => return Err(error).while_(format!("empty {name}")),
         }
         let made = disk.directory(name)?;
@@ -106,7 +201,12 @@ fn mount_disk(machine_id: &str) -> Result<(), SystemError> {
             rustix::fs::fchmod(&made, Mode::from_raw_mode(0o1777)).while_(format!("open up {name}"))?;
         }
     }
-    mount_at("tmpfs", "tmpfs", MEMORY, MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=755,size=16m"))
+    Ok(leftovers)
+}
+
+/// Whether there is a directory with nothing in it.
+fn is_empty(path: &str) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// From here on what a program syncs is on the host's disk.
@@ -115,14 +215,9 @@ fn flush_from_now_on() -> Result<(), SystemError> {
 }
 
 fn mount_overlay() -> Result<(), SystemError> {
-    let options = format!("lowerdir={IMAGE},upperdir={DISK}/upper,workdir={DISK}/work");
+    let options = format!("lowerdir={SKELETON}:{IMAGE},upperdir={DISK}/upper,workdir={DISK}/work,{OVERLAY_OPTIONS}");
     let options = CString::new(options).expect("the options are constants without NUL");
     mount_at("overlay", "overlay", ROOT, MountFlags::NOSUID | MountFlags::NODEV, Some(&options))
-}
-
-fn bind(root: &Root, source: &str, target: &str) -> Result<(), SystemError> {
-    let target = root.directory(target)?;
-    mount_bind(format!("{DISK}/{source}"), path_of(&target)).while_(format!("bind {source}"))
 }
 
 fn own(directory: &OwnedFd, what: &str) -> Result<(), SystemError> {
@@ -130,16 +225,16 @@ fn own(directory: &OwnedFd, what: &str) -> Result<(), SystemError> {
     rustix::fs::fchown(directory, Some(user), Some(group)).while_(format!("give the user {what}"))
 }
 
-fn mount_memory(root: &Root, target: &str, options: &std::ffi::CStr) -> Result<OwnedFd, SystemError> {
+fn mount_memory(ready: &Root, target: &str, options: &std::ffi::CStr) -> Result<OwnedFd, SystemError> {
     let flags = if target == "dev" { MountFlags::NOEXEC } else { MountFlags::NODEV };
-    let below = root.directory(target)?;
+    let below = ready.directory(target)?;
     mount("tmpfs", path_of(&below), "tmpfs", flags | MountFlags::NOSUID, options).while_(format!("mount {target}"))?;
-    root.directory(target)
+    ready.directory(target)
 }
 
 /// Devices that every program expects, and none that leads to hardware, the channel or the kernel's log.
-fn make_devices(root: &Root) -> Result<OwnedFd, SystemError> {
-    let dev = mount_memory(root, "dev", c"mode=755,size=64k,nr_inodes=64")?;
+fn make_devices(ready: &Root) -> Result<OwnedFd, SystemError> {
+    let dev = mount_memory(ready, "dev", c"mode=755,size=64k,nr_inodes=64")?;
     for (name, major, minor) in
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
     {
@@ -158,40 +253,33 @@ fn make_devices(root: &Root) -> Result<OwnedFd, SystemError> {
     ] {
         symlinkat(target, &dev, name).while_(format!("link /dev/{name}"))?;
     }
-    mount_memory(root, "dev/shm", c"mode=1777")?;
-    let pts = root.directory("dev/pts")?;
+    mount_memory(ready, "dev/shm", c"mode=1777")?;
+    let pts = ready.directory("dev/pts")?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     let options = c"newinstance,ptmxmode=0666,mode=0620,gid=5";
     mount("devpts", path_of(&pts), "devpts", flags, options).while_("mount /dev/pts")?;
-    root.directory("dev/pts")
+    ready.directory("dev/pts")
 }
 
 /// `/run`, with what the runtimes load before a program.
-fn make_runtime(root: &Root) -> Result<OwnedFd, SystemError> {
-    mount_memory(root, "run", c"mode=755,size=10%")?;
+fn make_runtime(ready: &Root) -> Result<OwnedFd, SystemError> {
+    mount_memory(ready, "run", c"mode=755,size=10%")?;
     for (name, text) in crate::runtime::FILES {
-        root.replace(&format!("{RUNTIME}/{name}"), text, 0o444)?;
+        ready.replace(&format!("{RUNTIME}/{name}"), text, 0o444)?;
     }
-    root.directory(&format!("{RUNTIME}/results"))
+    ready.directory(&format!("{RUNTIME}/results"))
 }
 
-fn write_identity(root: &Root, hostname: &str, machine_id: &str) -> Result<(), SystemError> {
-    root.replace("etc/hostname", &format!("{hostname}\n"), 0o644)?;
-    root.replace("etc/machine-id", &format!("{machine_id}\n"), 0o444)?;
-    let hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n");
-    root.replace("etc/hosts", &hosts, 0o644)?;
-    // Whatever the image brought belongs to the network it was built in.
-    root.replace("etc/resolv.conf", "", 0o644)?;
-    let shell = if root.has("bin/bash") { "/bin/bash" } else { "/bin/sh" };
-    add_first(root, "etc/passwd", &format!("user:x:{USER_ID}:{USER_ID}:user:/home/user:{shell}\n"))?;
-    add_first(root, "etc/group", &format!("user:x:{USER_ID}:\n"))
-}
-
-/// Adds an account where its name is missing; first, because the first of several with one number is its name.
-fn add_first(root: &Root, path: &str, line: &str) -> Result<(), SystemError> {
-    let text = root.read(path)?;
-    if text.lines().any(|line| line.starts_with("user:")) {
-        return Ok(());
+/// The image's accounts, and the user.
+fn write_accounts(image: &Root, skeleton: &Root, has_bash: bool) -> Result<(), SystemError> {
+    let shell = if has_bash { "/bin/bash" } else { "/bin/sh" };
+    let passwd = format!("user:x:{USER_ID}:{USER_ID}:user:/home/user:{shell}\n");
+    for (path, line) in [("etc/passwd", passwd), ("etc/group", format!("user:x:{USER_ID}:\n"))] {
+        let text = image.read(path)?;
+        if !text.lines().any(|line| line.starts_with("user:")) {
+            // First, because the first of several with one number is its name.
+            skeleton.replace(path, &format!("{line}{text}"), 0o644)?;
+        }
     }
-    root.replace(path, &format!("{line}{text}"), 0o644)
+    Ok(())
 }

@@ -101,3 +101,13 @@ impl Peers {
         Ok(Source { alias, archive })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_knows_the_index_of_a_vm_without_peers() {
+        assert_eq!(index(&[]).contents, rds_protocol::peer::NO_PEERS);
+    }
+}

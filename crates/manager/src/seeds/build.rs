@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rds_image::ImageError;
+use rds_image::disk::{self, CloneMode};
 use rds_vmm::hypervisor::{Log, SnapshotDir};
 use rds_vmm::{MachineSpec, VmId};
 use tokio::task::spawn_blocking;
@@ -33,9 +35,12 @@ const POLL: Duration = Duration::from_millis(50);
 /// Left to the guest after it listens, so that what a kernel still does then is not done again by every VM.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Size of the disk that the guest sees and does not touch: not below that of any VM's, since a guest learns of a smaller
-/// one only a moment after it was started.
+/// Size of the disk that the guest sees: not below that of any VM's, since a guest learns of a smaller one only a moment
+/// after it was started.
 pub(crate) const DISK_BYTES: u64 = 1 << 40;
+
+/// Size of the filesystem on it, in which the guest rehearses.
+const FILESYSTEM_BYTES: u64 = 64 << 20;
 
 /// Seeds of sizes that clients chose. Each takes some 80 MB of disk.
 const MAX_CHOSEN: usize = 8;
@@ -174,8 +179,11 @@ impl Seeds {
         let dir = self.shelf.workshop().join(id.to_string());
         let disk = dir.join("disk");
         super::make_private_dir(&dir).map_err(fault("The seed's directory could not be made"))?;
-        let made = File::create_new(&disk).and_then(|disk| disk.set_len(DISK_BYTES));
-        made.map_err(fault("The seed's disk could not be made"))?;
+        let (templates, to) = (self.storage.templates_dir(), disk.clone());
+        spawn_blocking(move || make_disk(&templates, &to))
+            .await
+            .map_err(fault("The seed's disk could not be made"))?
+            .map_err(fault("The seed's disk could not be made"))?;
         let spec = MachineSpec {
             id,
             vcpus: size.vcpus,
@@ -187,6 +195,7 @@ impl Seeds {
             dir: dir.clone(),
             user: rustix::process::geteuid().is_root().then_some(SEED_UID),
             nic: None,
+            rehearse: true,
             background: true,
         };
         self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;
@@ -286,6 +295,12 @@ impl Seeds {
         let key = Key::of(image, &initramfs, &self.fingerprint, size);
         Ok((key.map_err(fault("The image's files cannot be read"))?, initramfs))
     }
+}
+
+fn make_disk(templates: &Path, to: &Path) -> Result<(), ImageError> {
+    disk::clone_sparse(&disk::template(templates, FILESYSTEM_BYTES)?, to, CloneMode::Auto)?;
+    let grown = File::options().write(true).open(to).and_then(|disk| disk.set_len(DISK_BYTES));
+    grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })
 }
 
 /// Bytes of a guest's console that an error repeats.

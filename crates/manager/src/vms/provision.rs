@@ -100,12 +100,15 @@ impl Host {
             tokio::try_join!(self.bring_up(vm, &settings.sealed, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
         let mut lap = Lap::new();
-        let bridge = BridgeToken::new();
-        self.peers.install(&guest, peers, &bridge).await?;
+        let mut bridge = None;
+        if !settings.links.is_empty() {
+            let token = bridge.insert(BridgeToken::new());
+            self.peers.install(&guest, peers, token).await?;
+        }
         how.timings.peers_ms = lap.take();
         self.faults.at(Step::Ready)?;
         how.timings.total_ms = milliseconds(begun);
-        Ok(Started { guest, how, bridge: (!settings.links.is_empty()).then_some(bridge) })
+        Ok(Started { guest, how, bridge })
     }
 
     async fn bring_up(
@@ -289,6 +292,7 @@ impl Host {
             dir: self.dir(id),
             user: self.own_users.then_some(FIRST_UID + host_index),
             nic: None,
+            rehearse: false,
             background: false,
         })
     }

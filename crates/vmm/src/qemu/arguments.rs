@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::os::fd::RawFd;
 
+use rds_protocol::REHEARSE;
 use serde_json::json;
 
 use super::version::Version;
@@ -49,6 +50,8 @@ pub(super) struct Arguments {
     pub(super) memory: Memory,
     /// Hardware address of the network interface, if there is one.
     pub(super) mac: Option<Mac>,
+    /// Whether the guest rehearses before it listens.
+    pub(super) rehearse: bool,
     /// Whether the process waits to be given a snapshot's device state.
     pub(super) incoming: bool,
 }
@@ -78,7 +81,7 @@ impl Arguments {
             add(&["-add-fd", &format!("fd={fd},set={set}")]);
         }
         add(&["-kernel", &format!("/dev/fd/{}", fds.kernel), "-initrd", &format!("/dev/fd/{}", fds.initramfs)]);
-        add(&["-append", &command_line(self.accelerator, self.tsc_khz)]);
+        add(&["-append", &command_line(self.accelerator, self.tsc_khz, self.rehearse)]);
         add(&["-chardev", &listener("qmp", fds.qmp), "-mon", "chardev=qmp,mode=control"]);
         add(&["-chardev", "file,id=serial,path=/dev/fdset/1,append=on", "-serial", "chardev:serial"]);
 
@@ -120,7 +123,7 @@ impl Arguments {
 /// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
 /// `cryptomgr.notests` leaves out self-tests that take a quarter of an emulated boot. Measured to matter nothing
 /// under emulation: the console, `pci=off`, `nokaslr`, `8250.nr_uarts`, the virtio-rng device.
-pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64) -> String {
+pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64, rehearse: bool) -> String {
     let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
     if accelerator == Accelerator::Tcg {
         // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it for
@@ -130,7 +133,13 @@ pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64) -> String {
         // the guest has its shell, loader and libraries translated anew. Measured with QEMU 7.2 for `true`: 6,000
         // blocks translated and 40 ms with random addresses, 11 blocks and 13 ms without. The buffer of translations
         // was full every 76 calls, and the call that met that took 130 ms. Deno starts three times as fast.
-        let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable norandmaps");
+        //
+        // What the kernel does against a processor's faults means nothing to a processor that is a program, and is a
+        // tenth of the time of a start.
+        let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable norandmaps mitigations=off");
+    }
+    if rehearse {
+        let _ = write!(line, " {REHEARSE}");
     }
     line
 }
@@ -183,6 +192,7 @@ mod tests {
             descriptors,
             memory: Memory::Fresh,
             mac: None,
+            rehearse: false,
             incoming: false,
         }
     }

@@ -96,9 +96,9 @@ impl Qemu {
         self.version
     }
 
-    /// The command line that every guest's kernel gets.
+    /// The command line that every VM's kernel gets.
     pub fn kernel_command_line(&self) -> String {
-        arguments::command_line(self.accelerator, self.tsc_khz)
+        arguments::command_line(self.accelerator, self.tsc_khz, false)
     }
 
     /// Starts a process and records it. It has not necessarily come to life when this returns.
@@ -117,6 +117,7 @@ impl Qemu {
             descriptors: inheritance.descriptors(),
             memory,
             mac: spec.nic.as_ref().map(|nic| nic.mac),
+            rehearse: spec.rehearse,
             incoming,
         };
         let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
@@ -174,6 +175,7 @@ impl Hypervisor for Qemu {
             descriptors: Descriptors::default(),
             memory: Memory::Fresh,
             mac: None,
+            rehearse: false,
             incoming: false,
         };
         format!("{}\n{}\n{processor}", self.version, arguments.render().join(" "))

@@ -58,6 +58,7 @@ impl ByHand {
                 dir: dir.clone(),
                 user: None,
                 nic: None,
+                rehearse: false,
                 background: false,
             };
             by_hand.dirs.push(dir.clone());

@@ -220,6 +220,7 @@ impl<'a> ByHand<'a> {
             dir: dir.clone(),
             user: None,
             nic: None,
+            rehearse: false,
             background: false,
         };
         let begun = Instant::now();
