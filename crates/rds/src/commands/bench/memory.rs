@@ -92,8 +92,10 @@ fn parse(smaps: &str) -> Weight {
                 weight.guest += megabytes;
             }
         } else if line.split(' ').next().is_some_and(|word| word.contains('-')) {
-            // The file of a seed, or what QEMU calls the memory of a machine that was booted.
-            is_guest = line.ends_with("/memory") || line.contains("memory-backend-memfd");
+            // The file of a seed or its sealed copy, or what QEMU calls the memory of a machine that was booted.
+            is_guest = ["/memory", "/memfd:rds-template (deleted)", "/memfd:memory-backend-memfd (deleted)"]
+                .iter()
+                .any(|name| line.ends_with(name));
         }
     }
     weight
