@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rds_protocol::guest::AdjustClock;
 use rds_protocol::limits::JSON_FRAME_BYTES;
-use rds_protocol::{link, routes};
+use rds_protocol::{TIMING, link, routes};
 
 use crate::agent::Agent;
 use crate::channel::Port;
@@ -67,7 +67,13 @@ async fn serve_one(agent: &Rc<Agent>, mut port: Port) -> Result<(), Box<dyn std:
     link::accept(&mut port).await?;
     let service = service_fn(|request| {
         let agent = Rc::clone(agent);
-        async move { Ok::<_, Infallible>(route(&agent, request).await.unwrap_or_else(Refusal::into_response)) }
+        async move {
+            let begun = Instant::now();
+            let mut reply = route(&agent, request).await.unwrap_or_else(Refusal::into_response);
+            let took = format!("agent;dur={}", begun.elapsed().as_secs_f64() * 1000.0);
+            reply.headers_mut().insert(TIMING, took.parse().expect("digits are fit for a header"));
+            Ok::<_, Infallible>(reply)
+        }
     });
     http2::Builder::new(Local)
         .max_concurrent_streams(STREAMS)

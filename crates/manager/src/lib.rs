@@ -24,6 +24,7 @@ pub mod seeds;
 pub mod snapshots;
 pub mod storage;
 pub mod store;
+mod trace;
 pub mod vms;
 
 pub use api::serve;

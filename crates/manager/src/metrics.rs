@@ -257,9 +257,9 @@ pub(crate) fn snapshot<T>(outcome: &Result<T, Error>) {
     METRICS.snapshots.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
 }
 
-/// A request was answered. `route` is the pattern that it matched, if any.
-pub(crate) fn answered(method: &Method, route: Option<&str>, status: u16, begun: Instant) {
-    let method = match method.as_str() {
+/// A method as a label. Anybody may make one up.
+pub(crate) fn method(method: &Method) -> &'static str {
+    match method.as_str() {
         "GET" => "GET",
         "POST" => "POST",
         "PUT" => "PUT",
@@ -267,9 +267,12 @@ pub(crate) fn answered(method: &Method, route: Option<&str>, status: u16, begun:
         "DELETE" => "DELETE",
         "HEAD" => "HEAD",
         "OPTIONS" => "OPTIONS",
-        // Anybody may make a method up.
         _ => "other",
-    };
+    }
+}
+
+/// A request was answered. `route` is the pattern that it matched, if any.
+pub(crate) fn answered(method: &'static str, route: Option<&str>, status: u16, begun: Instant) {
     let route = route.unwrap_or("none").to_owned();
     METRICS
         .request_seconds
@@ -301,7 +304,7 @@ mod tests {
         ran("exec", -1, Duration::from_millis(30));
         not_run("run-ts", &Error::not_found("x"));
         peer_called(Some(409), Duration::from_millis(3));
-        answered(&Method::from_bytes(b"BREW").unwrap(), None, 405, Instant::now());
+        answered(method(&Method::from_bytes(b"BREW").unwrap()), None, 405, Instant::now());
         let text = rendered();
         for line in [
             "rds_vm_creates_total{outcome=\"abandoned\"} 1",

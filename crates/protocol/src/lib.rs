@@ -22,6 +22,10 @@ pub mod routes;
 /// initramfs, so a difference can only be met in a VM that outlived an upgrade of the manager.
 pub const GENERATION: u32 = 1;
 
+/// Header of an agent's replies: how long it took to its answer, as `agent;dur=MILLISECONDS`. Requests may carry the
+/// trace that they are part of, in the header `traceparent`.
+pub const TIMING: &str = "server-timing";
+
 /// Name of the virtio-serial port that carries the manager's calls into the guest.
 pub const PORT_IN: &str = "rds.in";
 

@@ -14,6 +14,7 @@ use axum::routing::get;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -21,6 +22,7 @@ use super::error::ErrorBody;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::metrics::{self, MEDIA_TYPE, Now};
+use crate::trace;
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(guarded))
@@ -79,11 +81,14 @@ pub(super) async fn serve_apart(app: Arc<App>, address: SocketAddr, shutdown: Ca
     Ok(())
 }
 
-/// Counts a request when its answer is there.
+/// Counts and traces a request until its answer is there.
 pub(super) async fn layer(request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
-    let response = next.run(request).await;
-    metrics::answered(&method, route.as_ref().map(MatchedPath::as_str), response.status().as_u16(), begun);
+    let (method, route) = (metrics::method(request.method()), request.extensions().get::<MatchedPath>().cloned());
+    let span = trace::of_request(method, request.headers(), request.extensions());
+    let response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    trace::answered(&span, status);
+    metrics::answered(method, route.as_ref().map(MatchedPath::as_str), status, begun);
     response
 }

@@ -106,6 +106,7 @@ impl Drop for Record {
 
 impl Peers {
     /// Makes a call for a consumer. Dropping the future cancels it.
+    #[tracing::instrument(level = "debug", name = "peer_call", skip_all, fields(consumer = %consumer))]
     pub async fn call(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
         let _in_use = self.0.directory.call_out(consumer);
         // While the log is behind, callers wait: no call goes unrecorded.

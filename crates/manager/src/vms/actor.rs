@@ -16,6 +16,7 @@ use rds_vmm::guest::GuestClient;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument as _, Span};
 
 use super::idle::IdleAction;
 use super::provision::{Host, Started};
@@ -72,8 +73,9 @@ impl Command {
 /// How a task takes up its VM.
 #[derive(Debug)]
 pub(super) enum Begin {
-    /// It is new: make it run, from this machine if there is one, or remove every trace of it.
-    Create(Reply, Option<Box<Machine>>),
+    /// It is new: make it run, from this machine if there is one, or remove every trace of it. The span is that of whoever
+    /// asked.
+    Create(Reply, Option<Box<Machine>>, Span),
     /// Its machine was running under an earlier manager.
     Adopt,
     /// Its machine was paused under an earlier manager.
@@ -154,7 +156,7 @@ impl Actor {
 
     pub(super) async fn run(mut self, begin: Begin) {
         let mut next = match begin {
-            Begin::Create(reply, pooled) => self.create(reply, pooled).await,
+            Begin::Create(reply, pooled, span) => self.create(reply, pooled, span).await,
             Begin::Adopt => self.adopt().await,
             Begin::Paused => self.adopt_paused().await,
             Begin::Stopped => Next::Rest,
@@ -180,8 +182,8 @@ impl Actor {
         }
     }
 
-    async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>) -> Next {
-        match self.boot(pooled).await {
+    async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>, span: Span) -> Next {
+        match self.boot(pooled).instrument(span).await {
             Work::Done(Ok(guest)) => {
                 self.record("vm.created", "VM created").await;
                 answer(Some(reply), Ok(()));

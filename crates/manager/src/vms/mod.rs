@@ -29,6 +29,7 @@ use rds_vmm::hypervisor::Description;
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tracing::Span;
 
 pub use record::{Timings, VmRecord, VmView};
 
@@ -121,6 +122,7 @@ impl Vms {
         created
     }
 
+    #[tracing::instrument(level = "debug", name = "create", skip_all)]
     async fn create_once(&self, request: CreateVm) -> Result<VmView> {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
         let request::Asked { vm: mut spec, secrets, links, snapshot, wanted_bytes } = asked;
@@ -146,7 +148,7 @@ impl Vms {
             let vm = VmRecord { id, spec, image_id, snapshot, host_index, created_at: clock::now_ms() };
             self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
             let machine = taken.and_then(Taken::keep).map(Box::new);
-            self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine))
+            self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current()))
         };
         // The VM's row protects the image from here on.
         drop(image);

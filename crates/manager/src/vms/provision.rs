@@ -87,6 +87,7 @@ impl Host {
     /// Makes what the VM lacks, starts it from the pooled machine or a seed or boots it, tells the guest who it is and puts its peers in place.
     ///
     /// May be dropped at any point; like after an error, [`Self::end_machine`] or [`Self::teardown`] must follow then.
+    #[tracing::instrument(level = "debug", name = "start", skip_all, fields(vm = %vm.id))]
     pub(super) async fn start(
         &self,
         vm: &VmRecord,
@@ -143,6 +144,7 @@ impl Host {
     }
 
     /// Makes a machine of the pool the VM.
+    #[tracing::instrument(level = "debug", name = "hand_out", skip_all)]
     async fn hand_out(
         &self,
         vm: &VmRecord,
@@ -165,6 +167,7 @@ impl Host {
     }
 
     /// Tells the guest who it is.
+    #[tracing::instrument(level = "debug", name = "configure", skip_all)]
     async fn identify(&self, vm: &VmRecord, sealed: &Sealed, guest: &GuestClient, timings: &mut Timings) -> Result<()> {
         self.faults.at(Step::Configure)?;
         let mut lap = Lap::new();
@@ -179,6 +182,7 @@ impl Host {
     }
 
     /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
+    #[tracing::instrument(level = "debug", name = "come_up", skip_all)]
     pub(super) async fn come_up(
         &self,
         spec: &MachineSpec,
@@ -206,6 +210,7 @@ impl Host {
         Ok((guest, StartedFrom::Boot))
     }
 
+    #[tracing::instrument(level = "debug", name = "restore", skip_all)]
     async fn restore(
         &self,
         spec: &MachineSpec,
@@ -238,6 +243,7 @@ impl Host {
     }
 
     /// Makes the VM's directory, disk and initramfs.
+    #[tracing::instrument(level = "debug", name = "disk", skip_all)]
     async fn prepare(&self, vm: &VmRecord, image: &ImageFiles) -> Result<MachineSpec> {
         let (dir, disk) = (self.dir(vm.id), self.disk(vm.id));
         self.faults.at(Step::Directory)?;

@@ -128,6 +128,7 @@ impl Vms {
         ran.inspect_err(|error| metrics::not_run(kind, error))
     }
 
+    #[tracing::instrument(level = "debug", name = "run", skip_all, fields(vm = %id))]
     async fn run_once(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let began_with = self.sealed(id)?;

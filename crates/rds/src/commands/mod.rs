@@ -14,6 +14,7 @@ mod secret_source;
 pub(crate) mod secrets;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
+mod telemetry;
 mod terminal;
 pub(crate) mod up;
 pub(crate) mod vm;

@@ -7,8 +7,8 @@ use clap::Args;
 use rds_manager::{App, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use super::telemetry::Telemetry;
 use crate::error::CliError;
 
 /// The server's settings.
@@ -24,10 +24,11 @@ pub(crate) struct Serve {
 impl Serve {
     /// Serves until a signal ends it; VMs go on running.
     pub(crate) async fn run(self) -> Result<u8, CliError> {
-        log_to_stderr(self.log_json);
+        let telemetry = Telemetry::start("info", self.log_json)?;
         let server = Server::start(self.config).await?;
         eprintln!("listening on {}", server.url());
         server.run().await?;
+        telemetry.close().await;
         Ok(0)
     }
 }
@@ -87,15 +88,4 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
             _ = terminate.recv() => {}
         }
     })
-}
-
-/// Sends the log to standard error; `RUST_LOG` chooses what is in it.
-pub(crate) fn log_to_stderr(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        log.json().init();
-    } else {
-        log.with_target(false).init();
-    }
 }

@@ -6,7 +6,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use super::image;
-use super::serve::{Server, log_to_stderr};
+use super::serve::Server;
+use super::telemetry::Telemetry;
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
@@ -26,9 +27,8 @@ pub(crate) struct Up {
 impl Up {
     /// Prepares, says how to use the server, and serves until a signal ends it.
     pub(crate) async fn run(mut self, shared: &Shared) -> Result<u8, CliError> {
-        if std::env::var_os("RUST_LOG").is_some() {
-            log_to_stderr(self.log_json);
-        }
+        // Its log is for those who ask for it.
+        let telemetry = Telemetry::start("off", self.log_json)?;
         let key = keep_secrets(&mut self.config)?;
         let has_image = self.config.storage.kernel_path.is_some();
         let build_dir = self.config.storage.tmp_dir();
@@ -42,6 +42,7 @@ impl Up {
         }
         announce(&url, &key, shared.json);
         serving.await.map_err(|error| CliError::Failed(error.to_string()))??;
+        telemetry.close().await;
         Ok(0)
     }
 }

@@ -30,6 +30,7 @@ mod run_ts;
 mod secrets;
 mod seeds;
 mod snapshots;
+mod traces;
 mod uploads;
 mod vms;
 
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         seeds::cases(),
         snapshots::cases(),
+        traces::cases(),
         uploads::cases(),
         vms::cases(),
     ]

@@ -13,6 +13,7 @@ pub mod outbound;
 mod peers;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,6 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::hypervisor::{ByteStream, Hypervisor, Port};
@@ -39,6 +41,7 @@ pub use error::{GuestError, MESSAGE_CHARS};
 pub use exec::{Collected, ExecSender, ExecStream};
 
 use body::{RequestBody, read_whole, whole};
+use trace::Traced;
 
 /// Silence after which the guest is asked for a sign of life.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -217,16 +220,21 @@ impl GuestClient {
     }
 
     /// Sends a request once and gives the body of a successful reply.
+    #[tracing::instrument(level = "debug", name = "guest", skip_all, fields(route = route(target), otel.kind = "client"))]
     async fn send(&self, method: Method, target: &str, body: RequestBody) -> Result<Incoming, GuestError> {
         // HTTP/2 wants an authority; the guest's is whatever the channel leads to.
         let request = Request::builder().method(method).uri(format!("http://guest{target}"));
-        let request = request.body(body).map_err(GuestError::unsent)?;
+        let mut request = request.body(body).map_err(GuestError::unsent)?;
+        let traced = Traced::begin(&Span::current(), request.headers_mut());
         let mut sender = self.sender.clone();
         sender.ready().await.map_err(GuestError::unsent)?;
         let reply = sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
             Some(_) => GuestError::unsent(error.into_error()),
             None => GuestError::broken(error.into_error()),
         })?;
+        if let Some(traced) = traced {
+            traced.end(route(target), reply.headers());
+        }
         let status = reply.status();
         if status.is_success() {
             return Ok(reply.into_body());
@@ -241,6 +249,11 @@ impl GuestClient {
         };
         Err(GuestError::status(status.as_u16(), &message))
     }
+}
+
+/// A target without its query, in which a client's paths may be.
+fn route(target: &str) -> &str {
+    target.split('?').next().unwrap_or_default()
 }
 
 /// A protocol message as a request body.
