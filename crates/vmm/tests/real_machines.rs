@@ -190,6 +190,35 @@ async fn clones_start_from_a_snapshot_with_disks_of_other_sizes() {
     }
     assert_eq!(hypervisor.find(bench.parent.path()).await.len(), 3);
 
+    // A clone is a machine like any other: others start from what it has become, and it goes on.
+    let first = hypervisor.find(bench.parent.path()).await[0];
+    let dir = bench.parent.path().join(first.to_string());
+    let client = GuestClient::connect(hypervisor, &dir, History::Used, LIMIT).await.unwrap();
+    let uptime = client.health(LIMIT).await.unwrap().uptime_ms;
+    hypervisor.pause(&dir).await.unwrap();
+    client.close().await;
+    let second = SnapshotDir(bench.parent.path().join("second"));
+    std::fs::create_dir(&second.0).unwrap();
+    let begun = Instant::now();
+    hypervisor.snapshot(&dir, &second).await.unwrap();
+    eprintln!("measured: snapshot of a clone {:?}", begun.elapsed());
+    hypervisor.resume(&dir).await.unwrap();
+    let client = GuestClient::connect(hypervisor, &dir, History::Closed, LIMIT).await.unwrap();
+    assert!(client.health(LIMIT).await.unwrap().uptime_ms > uptime);
+    let size = std::fs::metadata(dir.join("disk")).unwrap().len();
+    for _ in 0..2 {
+        let id = VmId::new();
+        let dir = bench.parent.path().join(id.to_string());
+        let clone = MachineSpec { id, disk: dir.join("disk"), dir, ..spec.clone() };
+        make_room(&clone, size);
+        let begun = Instant::now();
+        hypervisor.restore(&clone, &second).await.unwrap();
+        let restored = begun.elapsed();
+        let client = GuestClient::connect(hypervisor, &clone.dir, History::Closed, LIMIT).await.unwrap();
+        assert!(client.health(LIMIT).await.unwrap().uptime_ms >= uptime);
+        eprintln!("measured: clone of a clone restored {restored:?}, first answer {:?}", begun.elapsed());
+    }
+
     let id = VmId::new();
     let dir = bench.parent.path().join(id.to_string());
     let clone = MachineSpec { id, disk: dir.join("disk"), dir, ..spec.clone() };

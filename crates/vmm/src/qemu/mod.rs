@@ -9,6 +9,7 @@ mod clock;
 mod files;
 mod launch;
 mod log;
+mod memory;
 mod probe;
 mod process;
 mod qmp;

@@ -4,7 +4,7 @@
 //! that file open, and two managers have different directories. The process file (pid and start time) only saves the
 //! search.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::arguments::NAME_PREFIX;
 use super::files;
+use super::memory::GuestMemory;
 use crate::hypervisor::VmId;
-
-/// Link of the guest's memory in `/proc/<pid>/fd`: QEMU's `memory-backend-memfd` gives it this name.
-const MEMORY: &str = "/memfd:memory-backend-memfd (deleted)";
 
 /// A process that is a machine's, held by a descriptor: it stays this one even if its number is used again.
 #[derive(Debug)]
@@ -63,15 +61,9 @@ impl Process {
         }
     }
 
-    /// Opens the guest's memory for reading: the process's one anonymous memory file of that name.
-    pub(super) fn memory(&self) -> io::Result<File> {
-        for entry in fs::read_dir(format!("/proc/{}/fd", self.pid))? {
-            let path = entry?.path();
-            if fs::read_link(&path).is_ok_and(|target| target.as_os_str() == MEMORY) {
-                return File::open(path);
-            }
-        }
-        Err(io::Error::new(ErrorKind::Unsupported, "it is not in a file of its own"))
+    /// The guest's memory.
+    pub(super) fn memory(&self) -> io::Result<GuestMemory> {
+        GuestMemory::of(self.pid)
     }
 
     /// Waits until the process has ended.

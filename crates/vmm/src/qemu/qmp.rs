@@ -53,14 +53,24 @@ impl Qmp {
 
     /// Gives QEMU a descriptor under a name.
     pub(super) async fn give(&mut self, name: &str, descriptor: BorrowedFd<'_>) -> Result<(), HypervisorError> {
-        limited("getfd", async {
-            let request = request("getfd", &json!({"fdname": name}));
+        self.execute_with("getfd", json!({"fdname": name}), descriptor).await.map(drop)
+    }
+
+    /// Carries out a command that takes a descriptor.
+    pub(super) async fn execute_with(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<Value, HypervisorError> {
+        limited(command, async {
+            let request = request(command, &arguments);
             let stream = self.0.get_ref();
             let send = || send_with(stream.as_fd(), &request, descriptor);
             let sent = stream.async_io(Interest::WRITABLE, send).await.map_err(failed)?;
             let rest = request.get(sent..).unwrap_or_default();
             self.0.get_mut().write_all(rest).await.map_err(failed)?;
-            self.answer("getfd").await.map(drop)
+            self.answer(command).await
         })
         .await
     }

@@ -1,19 +1,26 @@
 //! Saving a machine and starting others from it.
 //!
-//! A snapshot is two files: `memory`, the guest's memory byte for byte, and `state`, a digest and its devices. Memory stays out of the
-//! device state (`x-ignore-shared`), so a restore maps it instead of reading it. State goes through a socket that the
-//! manager copies from and to: every version of QEMU takes one, and the manager decides how large a snapshot gets.
+//! A snapshot is two files: `memory`, the guest's memory byte for byte, and `state`, a digest and its devices. A restore
+//! maps memory instead of reading it. State goes through descriptors that the manager copies from and to, and the manager
+//! decides how large a snapshot gets.
+//!
+//! A migration would have memory in its stream, but for memory that is shared, which that of a restored machine is not.
+//! So device state comes from `xen-save-devices-state`, which leaves out all memory, leaves the machine as it is, and has
+//! nothing to do with Xen but its name. What it writes lacks the section that begins a migration; it is put in here, and
+//! a restore is an ordinary incoming migration. The firmware, which is memory too, is not restored: a guest of ours does
+//! not use it after it has started, and a machine that is reset ends.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
@@ -23,8 +30,7 @@ use super::qmp::Qmp;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
 
-/// Bytes of device state; a machine of ours has some 60 KB. Memory that is not in a file of its own (of a machine that
-/// was restored itself) would be in it too, and is refused by this.
+/// Bytes of device state; a machine of ours has some 30 KB.
 const STATE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Time for device state to go in or out; it takes 10 ms.
@@ -32,6 +38,10 @@ const STATE_LIMIT: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a migration.
 const POLL: Duration = Duration::from_millis(2);
+
+/// Type of the section that names the machine, and the machine's name: `QEMU_VM_CONFIGURATION` of QEMU's migration.
+const CONFIGURATION: u8 = 0x07;
+const MACHINE: &[u8] = b"microvm";
 
 /// Name of a descriptor in QEMU.
 const NAME: &str = "state";
@@ -54,26 +64,44 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     }
     let saved_memory = process.memory().map_err(|source| io_error("the guest's memory", source))?;
     let path = memory(to);
-    let copied = tokio::task::spawn_blocking(move || copy_sparse(&saved_memory, &File::create_new(path)?));
+    let copied = tokio::task::spawn_blocking(move || saved_memory.copy(&File::create_new(path)?));
     copied
         .await
         .map_err(io::Error::other)
         .flatten()
         .map_err(|source| io_error("copying the guest's memory", source))?;
 
-    ignore_shared(&mut qmp).await?;
-    let (ours, theirs) = pair()?;
-    qmp.give(NAME, theirs.as_fd()).await?;
-    drop(theirs);
-    qmp.execute("migrate", json!({"uri": format!("fd:{NAME}")})).await?;
-    let mut data = Vec::new();
-    let read = timeout(STATE_LIMIT, ours.take(STATE_BYTES + 1).read_to_end(&mut data)).await;
-    read.map_err(|_| HypervisorError::Timeout("saving device state"))?.map_err(|e| io_error("device state", e))?;
-    if data.len() as u64 > STATE_BYTES {
+    let data = devices(&mut qmp).await?;
+    let stream = migration(&data).ok_or_else(|| io_error("device state", io::Error::other("it is none")))?;
+    tokio::fs::write(state(to), sealed(&stream)).await.map_err(|source| io_error("writing device state", source))
+}
+
+/// What `xen-save-devices-state` writes.
+async fn devices(qmp: &mut Qmp) -> Result<Vec<u8>, HypervisorError> {
+    let failed = |source| io_error("a file for device state", source);
+    let file = File::from(memfd_create("rds-state", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
+    // It takes a descriptor that can be written alone, of something that can be cut to length.
+    let writable = File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed)?;
+    let set = qmp.execute_with("add-fd", Value::Null, writable.as_fd()).await?["fdset-id"].clone();
+    // Without `live`, the machine's disks stay its own.
+    let arguments = json!({"filename": format!("/dev/fdset/{set}"), "live": false});
+    qmp.execute("xen-save-devices-state", arguments).await?;
+    qmp.execute("remove-fd", json!({"fdset-id": set})).await?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > STATE_BYTES {
         return Err(io_error("device state", io::Error::other("it is too large")));
     }
-    migrated(&mut qmp).await?;
-    tokio::fs::write(state(to), sealed(&data)).await.map_err(|source| io_error("writing device state", source))
+    let mut data = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact_at(&mut data, 0).map_err(failed)?;
+    Ok(data)
+}
+
+/// Device state as an incoming migration has it: magic and version, then the machine's name in a section of its own.
+fn migration(devices: &[u8]) -> Option<Vec<u8>> {
+    let (head, sections) = devices.split_at_checked(8)?;
+    let length = u32::try_from(MACHINE.len()).ok()?.to_be_bytes();
+    let well = head == b"QEVM\0\0\0\x03";
+    well.then(|| [head, &[CONFIGURATION], &length, MACHINE, sections].concat())
 }
 
 /// Gives a machine that waits for it a snapshot's devices, and lets it run.
@@ -84,7 +112,6 @@ pub(super) async fn load(dir: &Path, from: &SnapshotDir, disk_bytes: u64) -> Res
     let sealed = sealed.map_err(|source| io_error("reading device state", source))?;
     let data = unsealed(&sealed).ok_or_else(|| io_error("device state", io::Error::other("it is damaged")))?;
     let mut qmp = Qmp::open(dir).await?;
-    ignore_shared(&mut qmp).await?;
     let (mut ours, theirs) = pair()?;
     qmp.give(NAME, theirs.as_fd()).await?;
     drop(theirs);
@@ -111,11 +138,6 @@ fn sealed(data: &[u8]) -> Vec<u8> {
 fn unsealed(file: &[u8]) -> Option<&[u8]> {
     let (digest, data) = file.split_first_chunk::<32>()?;
     (Sha256::digest(data).as_slice() == digest).then_some(data)
-}
-
-async fn ignore_shared(qmp: &mut Qmp) -> Result<(), HypervisorError> {
-    let capability = json!({"capabilities": [{"capability": "x-ignore-shared", "state": true}]});
-    qmp.execute("migrate-set-capabilities", capability).await.map(drop)
 }
 
 /// Waits until device state is through.
@@ -146,38 +168,17 @@ fn pair() -> Result<(UnixStream, OwnedFd), HypervisorError> {
     make().map_err(|source| io_error("a socket for device state", source))
 }
 
-/// Copies what is written of a sparse file; the rest stays a hole.
-pub(super) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-    use std::os::unix::fs::FileExt;
-
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    let mut buffer = vec![0; 1024 * 1024];
-    let mut end = 0;
-    loop {
-        let start = match seek(from, SeekFrom::Data(end)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        end = seek(from, SeekFrom::Hole(start))?;
-        let mut at = start;
-        while at < end {
-            let room = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-            let piece = &mut buffer[..room];
-            from.read_exact_at(piece, at)?;
-            to.write_all_at(piece, at)?;
-            at += room as u64;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn a_machine_is_named_before_its_devices() {
+        let stream = migration(b"QEVM\0\0\0\x03\x04rest").unwrap();
+        assert_eq!(stream, b"QEVM\0\0\0\x03\x07\0\0\0\x07microvm\x04rest");
+        assert_eq!(migration(b"QEVM\0\0\0\x02\x04rest"), None);
+        assert_eq!(migration(b"QEVM"), None);
+    }
 
     #[test]
     fn damaged_state_is_known() {
@@ -187,19 +188,5 @@ mod tests {
         file[33] ^= 1;
         assert_eq!(unsealed(&file), None);
         assert_eq!(unsealed(b"short"), None);
-    }
-
-    #[test]
-    fn holes_stay_holes() {
-        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        from.set_len(64 << 20).unwrap();
-        from.write_all_at(b"abc", 32 << 20).unwrap();
-        copy_sparse(&from, &to).unwrap();
-        let mut there = [0; 3];
-        to.read_exact_at(&mut there, 32 << 20).unwrap();
-        assert_eq!(&there, b"abc");
-        let facts = to.metadata().unwrap();
-        assert_eq!(facts.len(), 64 << 20);
-        assert!(facts.blocks() * 512 < 1 << 20, "{} blocks", facts.blocks());
     }
 }

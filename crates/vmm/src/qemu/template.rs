@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use super::snapshot::copy_sparse;
+use super::memory::copy_sparse;
 use super::version::Version;
 
 /// Gives memory files to machines in a form that none of them can write to.
