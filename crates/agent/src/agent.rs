@@ -96,6 +96,12 @@ impl Agent {
         done
     }
 
+    /// Makes a copy of a VM a VM of its own.
+    pub(crate) fn rename(&self, order: Configure) -> Result<Configured, Refusal> {
+        configure::check(&order)?;
+        configure::rename(order, &*self.vm()?).map_err(Refusal::internal)
+    }
+
     /// The VM that the guest was made.
     pub(crate) fn vm(&self) -> Result<Rc<Vm>, Refusal> {
         let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest is not configured");

@@ -52,7 +52,7 @@ pub(crate) fn check(order: &Configure) -> Result<(), Refusal> {
 /// Carries out an order that was checked.
 pub(crate) fn carry_out(
     order: Configure,
-    Anonymous { waiting, mut prepared }: Anonymous,
+    Anonymous { waiting, prepared }: Anonymous,
     keepers: &Rc<Keepers>,
     bridge: &Rc<Bridge>,
 ) -> Result<(Vm, Configured), SystemError> {
@@ -60,7 +60,7 @@ pub(crate) fn carry_out(
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
-    prepared.identify(&order.hostname, &order.machine_id)?;
+    prepared.identity.write(&order.hostname, &order.machine_id)?;
     let (before, mut mounted) = (Instant::now(), None);
     // The machine id is new for every start.
     let (tree, leftovers) = prepared.build(&order.machine_id, || mounted = Some(before.elapsed()))?;
@@ -91,6 +91,21 @@ pub(crate) fn carry_out(
         },
         times,
     ))
+}
+
+/// Makes a copy of a VM a VM of its own. Nothing of the other's secrets and peers is left in the agent.
+pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemError> {
+    let start = Instant::now();
+    clock::set(order.clock_us)?;
+    add_entropy(&order.entropy)?;
+    rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
+    vm.sandbox.tree.identity.write(&order.hostname, &order.machine_id)?;
+    vm.secrets.replace(order.secret_env.into());
+    vm.workers.replace_all();
+    vm.bridge.close();
+    vm.frozen.take();
+    let total_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    Ok(Configured { mount_us: 0, total_us, clock_us: clock::now() })
 }
 
 /// Gives the kernel's random source what no other VM has, and has it used at once.

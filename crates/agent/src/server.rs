@@ -95,6 +95,9 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             Ok(json(StatusCode::OK, &agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?))
         }
         (&Method::POST, routes::REHEARSE) => agent.rehearse().await.map(|()| empty()),
+        (&Method::POST, routes::RENAME) => {
+            Ok(json(StatusCode::OK, &agent.rename(read_json(body, JSON_FRAME_BYTES).await?)?))
+        }
         (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
         (&Method::PUT, routes::SECRETS) => {
             let variables: BTreeMap<String, String> = read_json(body, JSON_FRAME_BYTES).await?;

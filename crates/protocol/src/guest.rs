@@ -19,7 +19,8 @@ pub struct Health {
 
 /// Everything that makes an anonymous, booted guest into one VM.
 ///
-/// It is sent once, after a cold boot and after a restore from a seed alike, so both ways end in the same code.
+/// It is sent once, after a cold boot and after a restore from a seed alike, so both ways end in the same code. A copy of
+/// a running VM gets one too, by a route of its own.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Configure {

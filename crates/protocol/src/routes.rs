@@ -11,6 +11,11 @@ pub const CONFIGURE: &str = "/v1/configure";
 /// 409 after [`CONFIGURE`].
 pub const REHEARSE: &str = "/v1/rehearse";
 
+/// `POST` [`crate::guest::Configure`] → [`crate::guest::Configured`]. Makes a copy of a VM, which was configured before it
+/// was copied, a VM of its own: programs go on, with another host name, machine id and random source, other secrets and
+/// no peers. The disk has the size that it had. 409 if the guest was never configured.
+pub const RENAME: &str = "/v1/rename";
+
 /// `POST`; both bodies are streams of [`crate::frame::Frame`]. See [`crate::exec`].
 pub const EXEC: &str = "/v1/exec";
 

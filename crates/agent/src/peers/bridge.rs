@@ -71,6 +71,11 @@ impl Bridge {
         Ok(Opened { port })
     }
 
+    /// Takes no calls until it is opened again.
+    pub(crate) fn close(&self) {
+        self.token.take();
+    }
+
     /// Where it listens, once it is open.
     pub(crate) fn port(&self) -> Option<u16> {
         self.port.get()

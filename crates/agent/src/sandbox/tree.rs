@@ -5,8 +5,9 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
@@ -59,6 +60,8 @@ const WITHOUT_PEERS: [(&str, &str); 2] = [("/memory/none/peers", "peers"), ("/me
 
 /// What the agent keeps open of the sandbox's filesystem. It works relative to these and never by a path.
 pub(crate) struct Tree {
+    /// The files that say who the VM is.
+    pub(crate) identity: Rc<Identity>,
     /// The VM's disk.
     pub(crate) disk: OwnedFd,
     /// `/workspace`.
@@ -73,17 +76,34 @@ pub(crate) struct Tree {
 
 /// The part of the tree that is the same for all VMs of an image.
 pub(crate) struct Prepared {
-    identity: Identity,
+    pub(crate) identity: Rc<Identity>,
     terminals: OwnedFd,
     results: OwnedFd,
     has_bash: bool,
 }
 
-/// The files that say who the VM is, empty as long as nobody knows.
-struct Identity {
+/// The files that say who the VM is, empty as long as nobody knows. They lie below the overlay: the sandbox sees what is
+/// written into them at any time, since nobody in it could have made copies of its own on the disk.
+pub(crate) struct Identity {
     hostname: File,
     machine_id: File,
     hosts: File,
+}
+
+impl Identity {
+    /// Says who the VM is.
+    pub(crate) fn write(&self, hostname: &str, machine_id: &str) -> Result<(), SystemError> {
+        let local = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1";
+        for (file, text) in [
+            (&self.hostname, format!("{hostname}\n")),
+            (&self.machine_id, format!("{machine_id}\n")),
+            (&self.hosts, format!("{local} {hostname}\n")),
+        ] {
+            let written = file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0));
+            written.while_("write who the VM is")?;
+        }
+        Ok(())
+    }
 }
 
 impl Prepared {
@@ -114,16 +134,7 @@ impl Prepared {
         let memory = Root::open(MEMORY)?;
         memory.directory("none/rds")?;
         memory.replace("none/peers/index.json", NO_PEERS, 0o644)?;
-        Ok(Self { identity, terminals, results, has_bash })
-    }
-
-    /// Says who the VM is. To be called once, before [`Self::build`]: what an overlay lies on must not change.
-    pub(crate) fn identify(&mut self, hostname: &str, machine_id: &str) -> Result<(), SystemError> {
-        let Identity { hostname: file, machine_id: id, hosts } = &mut self.identity;
-        let local = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1";
-        file.write_all(format!("{hostname}\n").as_bytes()).while_("write the host name")?;
-        id.write_all(format!("{machine_id}\n").as_bytes()).while_("write the machine id")?;
-        hosts.write_all(format!("{local} {hostname}\n").as_bytes()).while_("write the hosts")
+        Ok(Self { identity: Rc::new(identity), terminals, results, has_bash })
     }
 
     /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has. Says when the disk and the
@@ -151,7 +162,8 @@ impl Prepared {
         let disk = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).while_("open the disk")?;
         let again = |directory: &OwnedFd| directory.try_clone().while_("keep a directory");
         let (terminals, results) = (again(&self.terminals)?, again(&self.results)?);
-        Ok((Tree { disk, workspace, terminals, results, has_bash: self.has_bash }, leftovers))
+        let identity = Rc::clone(&self.identity);
+        Ok((Tree { identity, disk, workspace, terminals, results, has_bash: self.has_bash }, leftovers))
     }
 }
 

@@ -161,6 +161,11 @@ impl GuestClient {
         self.json(Method::POST, routes::CONFIGURE, to_json(configure), limit).await
     }
 
+    /// Makes a copy of a VM, which was configured before it was copied, a VM of its own.
+    pub async fn rename(&self, configure: &Configure, limit: Duration) -> Result<Configured, GuestError> {
+        self.json(Method::POST, routes::RENAME, to_json(configure), limit).await
+    }
+
     /// Replaces the environment of the guest's secrets. Programs that begin after this returns see the new one.
     pub async fn set_secrets(&self, variables: &BTreeMap<String, String>, limit: Duration) -> Result<(), GuestError> {
         self.empty(Method::PUT, routes::SECRETS, to_json(variables), limit).await
