@@ -21,12 +21,16 @@ const NONCE: usize = 16;
 /// More than the largest HTTP/2 frame that either side accepts (RFC 9113: 16,384 bytes of payload, 9 of header).
 const FLUSH: usize = 16_384 + 9 + 1;
 
-/// How long the host waits for an echo before it greets again.
+/// How long the host waits for an echo before it greets again. Twice as long each time: a guest that hardly gets to run
+/// must not be sent more greetings than it can read.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// The same for a guest that may only have to notice first that its last connection has ended; twice as long each time,
-/// up to [`PATIENCE`].
+/// The same for a guest that may only have to notice first that its last connection has ended. Until it is as long as
+/// [`PATIENCE`], there are no zeros to read.
 const SHORT_PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long it may get.
+const MOST_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A link that could not be made.
 #[derive(Debug, Error)]
@@ -82,8 +86,10 @@ where
         match timeout_at(until, exchange).await {
             Ok(answered) => return Ok(answered?),
             Err(_) if Instant::now() >= deadline => return Err(LinkError::Timeout),
-            Err(_) if patience < PATIENCE => patience = PATIENCE.min(patience * 2),
-            Err(_) => flush = FLUSH,
+            Err(_) => {
+                flush = if patience < PATIENCE { 0 } else { FLUSH };
+                patience = MOST_PATIENCE.min(patience * 2);
+            }
         }
     }
 }
@@ -102,16 +108,22 @@ where
     Ok(())
 }
 
-/// Reads up to and including `pattern`, dropping what comes before it.
+/// Reads up to and including `pattern`, dropping what comes before it, and never a byte behind it.
 async fn scan<S: AsyncRead + Unpin>(stream: &mut S, pattern: &[u8]) -> std::io::Result<()> {
-    let mut window = Vec::with_capacity(pattern.len());
-    while window != pattern {
-        if window.len() == pattern.len() {
-            window.remove(0);
+    let mut window = Vec::with_capacity(2 * pattern.len());
+    loop {
+        // The longest end of what was read that may be the pattern's beginning.
+        let start = (0..=window.len()).find(|&start| pattern.starts_with(&window[start..])).unwrap_or(window.len());
+        window.drain(..start);
+        let rest = pattern.len() - window.len();
+        if rest == 0 {
+            return Ok(());
         }
-        window.push(stream.read_u8().await?);
+        let read = (&mut *stream).take(rest as u64).read_buf(&mut window).await?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -169,6 +181,17 @@ mod tests {
         let (greeted, ()) = tokio::join!(greet(&mut host, History::Closed, counting(), LIMIT), old_connection);
         greeted.unwrap();
         assert!(begun.elapsed() < PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn a_scan_ends_right_behind_the_pattern() {
+        for before in ["", "R", "RDSLINK", "RDSRDSLINK", "RDSLINKRDSLINK0", "xxRDSLINK0RDSLINK"] {
+            let text = format!("{before}RDSLINK1rest");
+            let mut stream = text.as_bytes();
+            scan(&mut stream, MAGIC).await.unwrap();
+            assert_eq!(stream, b"rest", "{before}");
+        }
+        assert!(scan(&mut b"RDSLINK".as_slice(), MAGIC).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::peers::{CallError, CallFailure, CallResult, PatchLink, PendingCall};
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .routes(routes!(sync))
-        .routes(routes!(patch))
+        .routes(routes!(patch, unlink))
         .routes(routes!(approvals))
         .routes(routes!(approve))
         .routes(routes!(deny))
@@ -58,6 +58,17 @@ async fn patch(
     Json(body): Json<PatchLink>,
 ) -> Result<StatusCode> {
     app.vms.patch_link(vm_id(&id)?, alias, body).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take a link away
+///
+/// The VM's code can call that provider no more. A running VM's peers are synced; when that fails, nothing is changed.
+#[utoipa::path(delete, path = "/vms/{id}/peers/{alias}", tag = "peers",
+    params(("id" = String, Path), ("alias" = String, Path)),
+    responses((status = 204, description = "It is gone"), CallerErrors, VmErrors, GuestErrors))]
+async fn unlink(State(app): State<Arc<App>>, Path((id, alias)): Path<(String, String)>) -> Result<StatusCode> {
+    app.vms.unlink(vm_id(&id)?, alias).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -23,20 +23,11 @@ use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::seeds::{Seed, Seeds};
+use crate::snapshots::Kind;
 use crate::store::snapshots::SnapshotRow;
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(delete)).routes(routes!(take))
-}
-
-/// What a snapshot is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-enum Kind {
-    /// A VM's writable disk.
-    UserOverlay,
-    /// Memory of a booted, idle VM with nothing of any user in it.
-    ImageSeed,
 }
 
 /// What VMs start from.
@@ -56,7 +47,7 @@ struct SnapshotBody {
     /// The VM that it was taken of, which may be gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_vm_id: Option<String>,
-    /// Whether it holds a whole disk.
+    /// Whether it holds a disk that belongs to its memory.
     has_disk: bool,
     /// Whether it holds a VM's writable disk.
     has_overlay: bool,
@@ -68,6 +59,9 @@ struct SnapshotBody {
     /// How long the VM could not write while it was taken, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     frozen_ms: Option<f64>,
+    /// How long the VM stood still while it was taken with its memory, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused_ms: Option<f64>,
 }
 
 impl SnapshotBody {
@@ -85,6 +79,7 @@ impl SnapshotBody {
             size_bytes: seed.bytes,
             disk_size_mb: None,
             frozen_ms: None,
+            paused_ms: None,
         }
     }
 }
@@ -92,19 +87,22 @@ impl SnapshotBody {
 impl From<SnapshotRow> for SnapshotBody {
     fn from(row: SnapshotRow) -> Self {
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        let memory = row.kind == Kind::Vm.as_str();
+        let held = Some(std::time::Duration::from_micros(count(row.frozen_us)).as_secs_f64() * 1000.0);
         Self {
             id: row.id,
-            kind: Kind::UserOverlay,
+            kind: if memory { Kind::Vm } else { Kind::UserOverlay },
             created_at: Time(row.created_at),
             cpu: u8::try_from(row.cpu).unwrap_or(u8::MAX),
             mem_mb: u32::try_from(row.mem_mb).unwrap_or(u32::MAX),
             image_id: row.image_id,
             source_vm_id: Some(row.source_vm_id),
-            has_disk: false,
+            has_disk: memory,
             has_overlay: true,
             size_bytes: count(row.size_bytes),
             disk_size_mb: Some(count(row.disk_bytes) >> 20),
-            frozen_ms: Some(std::time::Duration::from_micros(count(row.frozen_us)).as_secs_f64() * 1000.0),
+            frozen_ms: held.filter(|_| !memory),
+            paused_ms: held.filter(|_| memory),
         }
     }
 }
@@ -169,14 +167,16 @@ async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 /// What to keep of a VM.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 struct TakeSnapshot {
-    /// `user_overlay` (default).
+    /// `user_overlay` (default) or `vm`.
     kind: Option<Kind>,
 }
 
-/// Keep a VM's disk as it is now
+/// Keep a VM as it is now
 ///
-/// The guest writes down what it has in memory and is held for a moment, so the disk is whole. No running program is in
-/// it. It outlives the VM. With an `Idempotency-Key` header, the same key within a day gives the first answer again.
+/// `user_overlay`: its disk. The guest writes down what it has in memory and is held for a moment, so the disk is whole. No
+/// running program is in it. `vm`: its memory and its disk. The VM stands still meanwhile. A VM from it has the same size,
+/// and programs go on in it, with a host name, machine id, random source and clock of its own; refused with 409 if the VM
+/// has secrets or is linked to peers. A snapshot outlives its VM. With an `Idempotency-Key` header, the same key within a day gives the first answer again.
 #[utoipa::path(post, path = "/vms/{id}/snapshots", tag = "snapshots",
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
     request_body = Option<TakeSnapshot>,
@@ -189,13 +189,17 @@ async fn take(
     OptionalJson(body): OptionalJson<TakeSnapshot>,
 ) -> Result<Response> {
     let id = vm_id(&id)?;
-    if body.kind.is_some_and(|kind| kind != Kind::UserOverlay) {
-        return Err(Error::invalid("kind must be user_overlay"));
+    if body.kind == Some(Kind::ImageSeed) {
+        return Err(Error::invalid("kind must be user_overlay or vm"));
     }
     let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/snapshots"), &body)?;
     let vms = app.vms.clone();
     idempotency::once(&app.store, request, async move {
-        Ok((StatusCode::CREATED, SnapshotBody::from(vms.take_snapshot(id).await?)))
+        let taken = match body.kind {
+            Some(Kind::Vm) => vms.take_memory_snapshot(id).await?,
+            _ => vms.take_snapshot(id).await?,
+        };
+        Ok((StatusCode::CREATED, SnapshotBody::from(taken)))
     })
     .await
 }

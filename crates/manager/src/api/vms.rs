@@ -16,13 +16,14 @@ use super::auth::Caller;
 use super::error::ErrorBody;
 use super::exec::GuestErrors;
 use super::idempotency;
-use super::json::Json;
+use super::json::{Json, OptionalJson};
 use super::path::{Path, Query};
 use super::replies::CallerErrors;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::secrets::SecretEnv;
 use crate::vms::VmView;
+use crate::vms::copies::{ForkVm, Forks};
 use crate::vms::logs::{DEFAULT_TAIL, MAX_TAIL, VmLog};
 use crate::vms::request::CreateVm;
 use crate::vms::run_log::{ExecLogs, Kind};
@@ -35,6 +36,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(stop))
         .routes(routes!(pause))
         .routes(routes!(resume))
+        .routes(routes!(fork))
         .routes(routes!(logs))
         .routes(routes!(exec_logs))
         .routes(routes!(set_secrets))
@@ -168,6 +170,29 @@ async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<St
 async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
     app.vms.resume_vm(vm_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Copy a running VM
+///
+/// Each fork goes on where the VM was at one moment, with its disk as it was then, and shares what neither changes. It has
+/// a host name, machine id, random source and clock of its own, the size, limits and labels of the VM, and no name; secrets
+/// and links as this request grants them, none by itself. All are made, or none. The VM stands still for a moment and goes
+/// on; refused with 409 if it has secrets or is linked to peers. With an `Idempotency-Key` header, the same key and body
+/// within a day give the first answer again.
+#[utoipa::path(post, path = "/vms/{id}/fork", tag = "vms", request_body = Option<ForkVm>,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
+    responses((status = 201, description = "They run", body = Forks), CallerErrors, VmErrors, GuestErrors))]
+async fn fork(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<ForkVm>,
+) -> Result<Response> {
+    let id = vm_id(&id)?;
+    let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/fork"), &body)?;
+    let vms = app.vms.clone();
+    idempotency::once(&app.store, request, async move { Ok((StatusCode::CREATED, vms.fork(id, body).await?)) }).await
 }
 
 /// New secrets of a VM.

@@ -11,7 +11,7 @@ use super::Size;
 use crate::images::ImageFiles;
 
 /// Raised when a seed of an older server must not be used though all else is equal.
-const GENERATION: u32 = 1;
+const GENERATION: u32 = 2;
 
 /// Name of a seed: two machines of the same name are interchangeable until they are told who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,8 +1,10 @@
-//! What users keep of a VM: its writable disk as it was at one moment.
+//! What users keep of a VM: its writable disk as it was at one moment, alone or with memory and devices.
 //!
-//! The guest is frozen while its disk is cloned, and says afterwards whether it was so to the end; a clone without that
-//! word is thrown away. A snapshot's files lie in a directory of its own, which gets its name when they are complete, and
+//! For a disk alone the guest is frozen while the disk is cloned, and says afterwards whether it was so to the end; a
+//! clone without that word is thrown away. For memory the machine stands still ([`machine`]). A snapshot's files lie in a directory of its own, which gets its name when they are complete, and
 //! its row after that. This module must not know VMs: it is given a disk and the guest that writes to it.
+
+pub(crate) mod machine;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +13,10 @@ use std::time::Duration;
 
 use rds_image::disk::{self, CloneMode};
 use rds_vmm::guest::GuestClient;
+use rds_vmm::hypervisor::SnapshotDir;
+use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::activity::Activity;
@@ -21,6 +26,8 @@ use crate::metrics;
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
+use machine::Machine;
+
 /// How long a guest may take to write down what it has in memory.
 const FREEZE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -29,6 +36,41 @@ const THAW_LIMIT: Duration = Duration::from_secs(20);
 
 /// Suffix of a directory that is not complete.
 const DRAFT: &str = ".new";
+
+/// What a snapshot is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SnapshotKind)]
+pub enum Kind {
+    /// A VM's writable disk.
+    UserOverlay,
+    /// A VM's memory, devices and disk.
+    Vm,
+    /// Memory of a booted, idle VM with nothing of any user in it.
+    ImageSeed,
+}
+
+impl Kind {
+    /// The word of the wire contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UserOverlay => "user_overlay",
+            Self::Vm => "vm",
+            Self::ImageSeed => "image_seed",
+        }
+    }
+}
+
+/// What is asked when nothing can change any more.
+pub(crate) type Allowed = Box<dyn FnOnce() -> Result<()> + Send>;
+
+/// What is taken of a VM.
+pub(crate) enum Subject {
+    /// Its disk, which its guest holds still.
+    Disk(GuestClient),
+    /// All of its machine; the text is what a machine from it depends on. See [`Machine::save`].
+    Machine(Machine, String, Allowed),
+}
 
 /// The VM that a snapshot is taken of.
 #[derive(Debug, Clone)]
@@ -87,18 +129,43 @@ impl Snapshots {
         remove(&self.dir.join(id)).await
     }
 
-    /// The disk of a snapshot.
+    /// The disk of a snapshot, or of a draft.
     pub(crate) fn disk(&self, id: &str) -> PathBuf {
-        self.dir.join(id).join("disk.ext4")
+        machine::disk_in(&self.dir.join(id))
     }
 
-    /// Takes a snapshot of a VM whose agent answers. Goes on to its end when it is dropped.
-    pub(crate) async fn take(&self, source: Source, guest: GuestClient) -> Result<SnapshotRow> {
+    /// Memory and devices of a snapshot, or of a draft.
+    pub(crate) fn memory(&self, id: &str) -> SnapshotDir {
+        machine::memory_in(&self.dir.join(id))
+    }
+
+    /// Saves a machine as something that is never listed, and that the next server removes. Gives its name, which is to be
+    /// discarded, and how long the machine stood still.
+    pub(crate) async fn save_draft(&self, machine: &Machine, allowed: Allowed) -> Result<(String, Duration)> {
+        let name = format!("{}{DRAFT}", Uuid::new_v4());
+        let dir = self.dir.join(&name);
+        make_private_dir(&dir).map_err(|error| Error::internal("cannot make a directory for a copy", error))?;
+        match machine.save(&dir, self.mode, allowed).await {
+            Ok((stood_still, _)) => Ok((name, stood_still)),
+            Err(error) => {
+                remove(&dir).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes a draft. Machines that run from it go on.
+    pub(crate) async fn discard(&self, draft: &str) -> Result<()> {
+        remove(&self.dir.join(draft)).await
+    }
+
+    /// Takes a snapshot of a VM that runs. Goes on to its end when it is dropped.
+    pub(crate) async fn take(&self, source: Source, subject: Subject) -> Result<SnapshotRow> {
         let own = self.clone();
         let taken = tokio::spawn(async move {
             let id = format!("snap-{}", Uuid::new_v4());
             let draft = own.dir.join(format!("{id}{DRAFT}"));
-            let taken = own.write(&id, &draft, &source, &guest).await;
+            let taken = own.write(&id, &draft, &source, subject).await;
             if taken.is_err() {
                 remove(&draft).await?;
             }
@@ -110,27 +177,26 @@ impl Snapshots {
         taken
     }
 
-    async fn write(&self, id: &str, draft: &Path, source: &Source, guest: &GuestClient) -> Result<SnapshotRow> {
+    async fn write(&self, id: &str, draft: &Path, source: &Source, subject: Subject) -> Result<SnapshotRow> {
         let failed = |error| Error::internal(format!("cannot write snapshot {id}"), error);
         make_private_dir(draft).map_err(failed)?;
-        let disk = draft.join("disk.ext4");
-        guest.freeze(FREEZE_LIMIT).await?;
-        let (from, to, mode) = (source.disk.clone(), disk.clone(), self.mode);
-        let cloned = spawn_blocking(move || disk::clone_sparse(&from, &to, mode)).await;
-        let thawed = guest.thaw(THAW_LIMIT).await;
-        let disk_bytes = cloned
-            .map_err(|error| Error::internal("the task that copies a disk ended", error))?
-            .map_err(|error| Error::internal(format!("cannot copy the disk of VM {}", source.vm_id), error))?;
-        let frozen_us = thawed?.frozen_us;
+        let (kind, fits, disk_bytes, held) = match subject {
+            Subject::Disk(guest) => {
+                let (disk_bytes, held) = self.write_disk(draft, source, &guest).await?;
+                (Kind::UserOverlay, None, disk_bytes, held)
+            }
+            Subject::Machine(machine, fits, allowed) => {
+                let (held, disk_bytes) = machine.save(draft, self.mode, allowed).await?;
+                (Kind::Vm, Some(fits), disk_bytes, held)
+            }
+        };
 
         let (draft, place, parent) = (draft.to_owned(), self.dir.join(id), self.dir.clone());
         let published = spawn_blocking(move || {
-            let file = File::open(&disk)?;
-            file.sync_all()?;
-            File::open(&draft)?.sync_all()?;
+            let bytes = sync(&draft)?;
             std::fs::rename(&draft, &place)?;
             File::open(parent)?.sync_all()?;
-            Ok(file.metadata()?.blocks() * 512)
+            Ok(bytes)
         });
         let published = published.await.map_err(std::io::Error::other).flatten();
         let row = SnapshotRow {
@@ -142,7 +208,9 @@ impl Snapshots {
             source_vm_id: source.vm_id.clone(),
             disk_bytes: i64::try_from(disk_bytes).unwrap_or(i64::MAX),
             size_bytes: i64::try_from(published.map_err(failed)?).unwrap_or(i64::MAX),
-            frozen_us: i64::try_from(frozen_us).unwrap_or(i64::MAX),
+            frozen_us: i64::try_from(held.as_micros()).unwrap_or(i64::MAX),
+            kind: kind.as_str().into(),
+            fits,
         };
         if let Err(error) = self.store.insert_snapshot(&row).await {
             remove(&self.dir.join(id)).await?;
@@ -151,6 +219,35 @@ impl Snapshots {
         self.activity.record("snapshot.created", id, "Snapshot made", None).await;
         Ok(row)
     }
+
+    /// Copies a disk while its guest holds it still; tells its size and how long that was.
+    async fn write_disk(&self, draft: &Path, source: &Source, guest: &GuestClient) -> Result<(u64, Duration)> {
+        guest.freeze(FREEZE_LIMIT).await?;
+        let (from, to, mode) = (source.disk.clone(), machine::disk_in(draft), self.mode);
+        let cloned = spawn_blocking(move || disk::clone_sparse(&from, &to, mode)).await;
+        let thawed = guest.thaw(THAW_LIMIT).await;
+        let disk_bytes = cloned
+            .map_err(|error| Error::internal("the task that copies a disk ended", error))?
+            .map_err(|error| Error::internal(format!("cannot copy the disk of VM {}", source.vm_id), error))?;
+        Ok((disk_bytes, Duration::from_micros(thawed?.frozen_us)))
+    }
+}
+
+/// Has a directory and all files below it written to storage; tells what the files take there.
+fn sync(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            bytes += sync(&path)?;
+        } else {
+            let file = File::open(path)?;
+            file.sync_all()?;
+            bytes += file.metadata()?.blocks() * 512;
+        }
+    }
+    File::open(dir)?.sync_all()?;
+    Ok(bytes)
 }
 
 async fn remove(dir: &Path) -> Result<()> {

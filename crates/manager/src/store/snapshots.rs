@@ -24,16 +24,21 @@ pub struct SnapshotRow {
     pub disk_bytes: i64,
     /// What it takes on the server's disk.
     pub size_bytes: i64,
-    /// How long the VM could not write, in microseconds.
+    /// How long the VM could not write, or stood still if there is memory in it, in microseconds.
     pub frozen_us: i64,
+    /// `user_overlay` or `vm`.
+    pub kind: String,
+    /// What it depends on besides its size, if there is memory in it.
+    pub fits: Option<String>,
 }
 
 impl Store {
     /// Adds a snapshot.
     pub async fn insert_snapshot(&self, snapshot: &SnapshotRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO snapshots (id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO snapshots (id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us,
+             kind, fits)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(&snapshot.id)
         .bind(snapshot.created_at)
@@ -44,6 +49,8 @@ impl Store {
         .bind(snapshot.disk_bytes)
         .bind(snapshot.size_bytes)
         .bind(snapshot.frozen_us)
+        .bind(&snapshot.kind)
+        .bind(&snapshot.fits)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -52,7 +59,7 @@ impl Store {
     /// One snapshot.
     pub async fn snapshot(&self, id: &str) -> Result<Option<SnapshotRow>> {
         Ok(sqlx::query_as(concat!(
-            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us ",
+            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits ",
             "FROM snapshots WHERE id = $1"
         ))
         .bind(id)
@@ -63,7 +70,7 @@ impl Store {
     /// All snapshots, oldest first.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
         Ok(sqlx::query_as(concat!(
-            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us ",
+            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits ",
             "FROM snapshots ORDER BY created_at, id"
         ))
         .fetch_all(&self.pool)

@@ -53,6 +53,7 @@ pub(super) enum Command {
     SetSecrets(SecretEnv, Reply),
     SyncPeers(Reply),
     PatchLink(String, PatchLink, Reply),
+    Unlink(String, Reply),
 }
 
 impl Command {
@@ -65,7 +66,8 @@ impl Command {
             | Self::Delete(reply)
             | Self::SetSecrets(_, reply)
             | Self::SyncPeers(reply)
-            | Self::PatchLink(_, _, reply) => reply,
+            | Self::PatchLink(_, _, reply)
+            | Self::Unlink(_, reply) => reply,
         }
     }
 }
@@ -262,6 +264,11 @@ impl Actor {
                         return next;
                     }
                 }
+                Some(Command::Unlink(alias, reply)) => {
+                    if let Some(next) = self.unlink(&alias, None, reply).await {
+                        return next;
+                    }
+                }
                 Some(other) => refuse(other.into_reply(), state),
                 None => return Next::Leave,
             }
@@ -336,6 +343,11 @@ impl Actor {
                     }
                     Some(Command::PatchLink(alias, patch, reply)) => {
                         if let Some(next) = self.patch_link(&alias, &patch, Some(&guest), reply).await {
+                            return next;
+                        }
+                    }
+                    Some(Command::Unlink(alias, reply)) => {
+                        if let Some(next) = self.unlink(&alias, Some(&guest), reply).await {
                             return next;
                         }
                     }

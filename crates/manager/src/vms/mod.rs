@@ -5,6 +5,7 @@
 
 mod actor;
 pub mod archive;
+pub mod copies;
 pub(crate) mod directory;
 mod fault;
 pub mod files;
@@ -45,14 +46,14 @@ use crate::peers::{PatchLink, Peers};
 use crate::pool::{Kind, Pool, Taken};
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::{Seeds, Size};
-use crate::snapshots::{Snapshots, Source};
+use crate::snapshots::{self, Snapshots, Subject};
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
 use actor::{Actor, Begin, Command};
 use directory::{Directory, Handle};
 use provision::Host;
-use record::{Live, Settings};
+use record::{Live, Provision, Settings};
 use request::{CreateVm, NewVm};
 use state::VmState;
 use uses::{Lease, Uses};
@@ -77,6 +78,14 @@ struct Inner {
     /// Machines of an earlier server's pool, with their host indices.
     found: Mutex<Vec<(VmId, Kind, u32)>>,
     refill: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a VM is to be, apart from what may be changed later.
+struct Plan {
+    spec: NewVm,
+    image_id: String,
+    snapshot: Option<String>,
+    provision: Provision,
 }
 
 impl Vms {
@@ -127,34 +136,53 @@ impl Vms {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
         let request::Asked { vm: mut spec, secrets, links, snapshot, wanted_bytes } = asked;
         self.check_providers(&links)?;
+        let mut provision = Provision::Boot;
         if let Some(id) = &snapshot {
             let base = self.snapshot_to_start_from(id).await?;
             spec = on_snapshot(spec, &base, wanted_bytes)?;
+            if base.kind == snapshots::Kind::Vm.as_str() {
+                spec = self.on_memory(spec, &base, wanted_bytes).await?;
+                provision = Provision::Snapshot;
+            }
         }
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
-        let kind = self.kind(&image, &spec).await;
-        let (reply, created) = oneshot::channel();
-        let handle = {
-            let _admission = self.0.admission.lock().await;
-            self.admit(spec.name.as_deref())?;
-            let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
-            let (id, host_index, taken) = match pooled {
-                Some((id, host_index, taken)) => (id, host_index, Some(taken)),
-                None => (VmId::new(), self.free_host_index(), None),
-            };
-            let image_id = image.id.clone();
-            let sealed = self.0.host.seal(id, &secrets, 1)?;
-            let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
-            let vm = VmRecord { id, spec, image_id, snapshot, host_index, created_at: clock::now_ms() };
-            self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
-            let machine = taken.and_then(Taken::keep).map(Box::new);
-            self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current()))
+        let kind = match provision {
+            Provision::Boot => self.kind(&image, &spec).await,
+            Provision::Snapshot => None,
         };
+        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision };
+        let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
         // The VM's row protects the image from here on.
         drop(image);
         created.await.map_err(|_| stopping())??;
         let live = handle.live.borrow().clone();
         Ok(handle.vm.view(&live))
+    }
+
+    /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
+    /// is one.
+    async fn begin(
+        &self,
+        plan: Plan,
+        kind: Option<Kind>,
+        secrets: &SecretEnv,
+        links: Vec<Link>,
+    ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
+        let Plan { spec, image_id, snapshot, provision } = plan;
+        let (reply, created) = oneshot::channel();
+        let _admission = self.0.admission.lock().await;
+        self.admit(spec.name.as_deref())?;
+        let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
+        let (id, host_index, taken) = match pooled {
+            Some((id, host_index, taken)) => (id, host_index, Some(taken)),
+            None => (VmId::new(), self.free_host_index(), None),
+        };
+        let sealed = self.0.host.seal(id, secrets, 1)?;
+        let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
+        let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
+        self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
+        let machine = taken.and_then(Taken::keep).map(Box::new);
+        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current())), created))
     }
 
     async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {
@@ -174,26 +202,25 @@ impl Vms {
     pub async fn take_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
-        let source = Source {
-            vm_id: id.to_string(),
-            image_id: handle.vm.image_id.clone(),
-            vcpus: handle.vm.spec.vcpus,
-            mem_mib: handle.vm.spec.mem_mib,
-            disk: self.0.host.disk(id),
-        };
         // A guest can be frozen only once at a time.
         let _turn = handle.freezing.lock().await;
-        self.0.host.snapshots.take(source, guest.clone()).await
+        self.0.host.snapshots.take(self.source(&handle), Subject::Disk(guest.clone())).await
+    }
+
+    /// Whether so many more VMs may be made.
+    fn room_for(&self, count: u32) -> Result<()> {
+        let live = self.0.directory.lock().values().filter(|handle| !handle.is_deleted()).count();
+        let max = self.0.limits.max_vms;
+        if live + count as usize <= max as usize {
+            return Ok(());
+        }
+        Err(Error::TooMany { message: format!("VM quota exceeded (maxVms={max})"), retry_after: None })
     }
 
     /// Whether one more VM may be made.
     fn admit(&self, name: Option<&str>) -> Result<()> {
+        self.room_for(1)?;
         let registry = self.0.directory.lock();
-        let max = self.0.limits.max_vms;
-        if registry.values().filter(|handle| !handle.is_deleted()).count() >= max as usize {
-            let message = format!("VM quota exceeded (maxVms={max})");
-            return Err(Error::TooMany { message, retry_after: None });
-        }
         if let Some(name) = name
             && registry.values().any(|handle| handle.vm.spec.name.as_deref() == Some(name) && !handle.is_deleted())
         {
@@ -323,6 +350,11 @@ impl Vms {
     /// Changes one of a VM's links, and puts in place what that changes. After an error nothing is changed.
     pub async fn patch_link(&self, id: VmId, alias: String, patch: PatchLink) -> Result<()> {
         self.command(id, |reply| Command::PatchLink(alias, patch, reply)).await
+    }
+
+    /// Takes one of a VM's links away. After an error nothing is changed.
+    pub async fn unlink(&self, id: VmId, alias: String) -> Result<()> {
+        self.command(id, |reply| Command::Unlink(alias, reply)).await
     }
 
     /// Calls between VMs.

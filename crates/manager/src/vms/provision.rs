@@ -37,7 +37,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// How long a guest that was restored may take to its agent's first answer. 15 ms are usual, emulated; 50 at once on two
 /// cores need some seconds.
-const RESTORE_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const RESTORE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the agent may take to become one VM.
 const CONFIGURE_LIMIT: Duration = Duration::from_secs(60);
@@ -97,8 +97,7 @@ impl Host {
         let _foreground = self.seeds.foreground();
         let begun = Instant::now();
         // What the providers have to say does not depend on the guest: both take their time at once.
-        let (up, peers) =
-            tokio::try_join!(self.bring_up(vm, &settings.sealed, pooled), self.peers.prepare(&settings.links))?;
+        let (up, peers) = tokio::try_join!(self.bring_up(vm, settings, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
         let mut lap = Lap::new();
         let mut bridge = None;
@@ -115,14 +114,14 @@ impl Host {
     async fn bring_up(
         &self,
         vm: &VmRecord,
-        sealed: &Sealed,
+        settings: &Settings,
         pooled: Option<Box<Machine>>,
     ) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
-            match self.hand_out(vm, sealed, *machine, &mut timings).await {
+            match self.hand_out(vm, &settings.sealed, *machine, &mut timings).await {
                 Ok(guest) => return Ok((guest, LastStart { from: StartedFrom::Pool, timings })),
                 Err(error) => {
                     tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is made anew, since its pooled machine is no good");
@@ -135,8 +134,13 @@ impl Host {
         timings.disk_ms = lap.take();
 
         self.faults.at(Step::Boot)?;
-        let (guest, from) = self.come_up(&spec, &image, &mut timings).await?;
-        self.identify(vm, sealed, &guest, &mut timings).await?;
+        // Only its first start makes a VM a copy.
+        let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
+        let (guest, from) = match copied {
+            Some(base) => (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot),
+            None => self.come_up(&spec, &image, &mut timings).await?,
+        };
+        self.identify(vm, &settings.sealed, &guest, from, &mut timings).await?;
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
         }
@@ -162,17 +166,30 @@ impl Host {
         let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
         told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
         timings.disk_ms = lap.take();
-        self.identify(vm, sealed, &machine.guest, timings).await?;
+        self.identify(vm, sealed, &machine.guest, StartedFrom::Pool, timings).await?;
         Ok(machine.guest)
     }
 
     /// Tells the guest who it is.
     #[tracing::instrument(level = "debug", name = "configure", skip_all)]
-    async fn identify(&self, vm: &VmRecord, sealed: &Sealed, guest: &GuestClient, timings: &mut Timings) -> Result<()> {
+    async fn identify(
+        &self,
+        vm: &VmRecord,
+        sealed: &Sealed,
+        guest: &GuestClient,
+        from: StartedFrom,
+        timings: &mut Timings,
+    ) -> Result<()> {
         self.faults.at(Step::Configure)?;
         let mut lap = Lap::new();
         let secrets = sealed.open(self.sealer.as_deref(), vm.id)?;
-        let configured = guest.configure(&identity(vm, &secrets), CONFIGURE_LIMIT).await;
+        let identity = identity(vm, &secrets);
+        let configured = match from {
+            StartedFrom::Snapshot => guest.rename(&identity, CONFIGURE_LIMIT).await,
+            StartedFrom::Boot | StartedFrom::Seed | StartedFrom::Pool => {
+                guest.configure(&identity, CONFIGURE_LIMIT).await
+            }
+        };
         let configured = configured.map_err(|error| self.failed_guest(vm.id, &error))?;
         if guest_clock::is_doubtful(configured.clock_us) {
             guest_clock::correct(guest).await.map_err(|error| self.failed_guest(vm.id, &error))?;
@@ -205,7 +222,7 @@ impl Host {
         booted.map_err(|error| Error::internal(format!("cannot boot VM {}", spec.id), error))?;
         timings.boot_ms = lap.take();
         self.faults.at(Step::Connect)?;
-        let guest = self.first_answer(spec.id, BOOT_LIMIT).await?;
+        let guest = self.first_answer(spec.id, History::Fresh, BOOT_LIMIT).await?;
         timings.agent_ms = lap.take();
         Ok((guest, StartedFrom::Boot))
     }
@@ -223,7 +240,7 @@ impl Host {
         restored.map_err(|error| Error::internal("cannot restore a machine", error))?;
         timings.restore_ms = lap.take();
         self.faults.at(Step::Connect)?;
-        let guest = self.first_answer(spec.id, RESTORE_LIMIT).await?;
+        let guest = self.first_answer(spec.id, History::Fresh, RESTORE_LIMIT).await?;
         // An upload may have put other files in their place meanwhile, which the guest's memory does not fit.
         if !self.seeds.fits(seed, image, &spec.initramfs) {
             return Err(Error::internal("cannot restore a machine", "its image changed meanwhile"));
@@ -304,9 +321,9 @@ impl Host {
     }
 
     /// Waits for the agent, but not for one whose machine has ended.
-    async fn first_answer(&self, id: VmId, limit: Duration) -> Result<GuestClient> {
+    pub(super) async fn first_answer(&self, id: VmId, history: History, limit: Duration) -> Result<GuestClient> {
         let dir = self.dir(id);
-        let connect = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, limit);
+        let connect = GuestClient::connect(&*self.hypervisor, &dir, history, limit);
         tokio::select! {
             guest = connect => guest.map_err(|error| self.failed_guest(id, &error)),
             () = self.hypervisor.wait(&dir) => Err(self.failed_guest(id, &"its machine ended before its agent answered")),
@@ -370,14 +387,14 @@ fn milliseconds(begun: Instant) -> f64 {
 }
 
 /// Time since the last look.
-struct Lap(Instant);
+pub(super) struct Lap(Instant);
 
 impl Lap {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Instant::now())
     }
 
-    fn take(&mut self) -> f64 {
+    pub(super) fn take(&mut self) -> f64 {
         milliseconds(std::mem::replace(&mut self.0, Instant::now()))
     }
 }

@@ -39,6 +39,8 @@ pub struct VmRecord {
     pub image_id: String,
     /// The snapshot that its disk is made from; not known any more once it was made.
     pub snapshot: Option<String>,
+    /// What it began as.
+    pub provision: Provision,
     /// A small number that no other living VM has; names derived from it never collide.
     pub host_index: u32,
     /// Milliseconds since the Unix epoch.
@@ -92,6 +94,8 @@ pub(crate) enum StartedFrom {
     Seed,
     /// From an idle machine that ran already.
     Pool,
+    /// From another VM's memory.
+    Snapshot,
 }
 
 impl StartedFrom {
@@ -101,11 +105,35 @@ impl StartedFrom {
             Self::Boot => "boot",
             Self::Seed => "seed",
             Self::Pool => "pool",
+            Self::Snapshot => "snapshot",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Boot, Self::Seed, Self::Pool].into_iter().find(|from| from.as_str() == text)
+        [Self::Boot, Self::Seed, Self::Pool, Self::Snapshot].into_iter().find(|from| from.as_str() == text)
+    }
+}
+
+/// What a VM began as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provision {
+    /// A machine that nothing had happened in.
+    Boot,
+    /// A copy of another VM's machine.
+    Snapshot,
+}
+
+impl Provision {
+    /// The word of the wire contract.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Boot, Self::Snapshot].into_iter().find(|provision| provision.as_str() == text)
     }
 }
 
@@ -198,10 +226,10 @@ pub struct VmView {
     /// RFC 3339, milliseconds, `Z`.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// `boot` for every plain create, however the VM really came up.
+    /// `boot` for every plain create, however the VM really came up; `snapshot` for a copy of another VM's memory.
     #[schema(example = "boot")]
     pub provision_mode: String,
-    /// How it really came up the last time: `boot`, `seed` or `pool`.
+    /// How it really came up the last time: `boot`, `seed`, `pool`, or `snapshot` for a copy of another VM's memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "boot")]
     pub started_from: Option<String>,
@@ -236,6 +264,11 @@ pub struct VmView {
 }
 
 impl VmRecord {
+    /// The snapshot or draft whose memory it goes on from.
+    pub(super) fn copied_from(&self) -> Option<&str> {
+        self.snapshot.as_deref().filter(|_| self.provision == Provision::Snapshot)
+    }
+
     /// When the VM is to be deleted by itself, in milliseconds since the Unix epoch.
     pub fn expires_at(&self) -> Option<i64> {
         let ttl = i64::try_from(self.spec.ttl?.as_millis()).unwrap_or(i64::MAX);
@@ -253,7 +286,7 @@ impl VmRecord {
             allow_ips: self.spec.allow_ips.clone(),
             disk_size_mb: self.spec.disk_bytes >> 20,
             created_at: clock::rfc3339(self.created_at),
-            provision_mode: "boot".into(),
+            provision_mode: self.provision.as_str().into(),
             started_from: live.settings.last_start.map(|start| start.from.as_str().into()),
             image_id: self.image_id.clone(),
             peer_links: live.settings.links.iter().map(Link::view).collect(),
@@ -286,7 +319,7 @@ impl VmRecord {
             ttl_seconds: self.spec.ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
             idle_timeout_seconds: self.spec.idle.map(|idle| i64::try_from(idle.after.as_secs()).unwrap_or(i64::MAX)),
             idle_action: self.spec.idle.map_or_else(IdleAction::default, |idle| idle.action).as_str().into(),
-            provision_mode: "boot".into(),
+            provision_mode: self.provision.as_str().into(),
             started_from: None,
             timings: "{}".into(),
             secrets: settings.sealed.column(),
@@ -324,6 +357,7 @@ impl VmRecord {
             },
             image_id: row.image_id.clone(),
             snapshot: None,
+            provision: Provision::parse(&row.provision_mode).ok_or_else(|| broken("provision mode"))?,
             host_index: u32::try_from(row.host_index).map_err(|_| broken("host index"))?,
             created_at: row.created_at,
         };

@@ -51,12 +51,12 @@ pub struct CreateVm {
     pub disk_size_mb: Option<f64>,
     /// Environment of the VM's secrets, each `NAME=value`. Needs `VM_SECRET_KEY`. They are sealed at rest and given only
     /// to what runs in this VM.
-    #[serde(default, serialize_with = "count")]
+    #[serde(default, serialize_with = "count_secrets")]
     pub secret_env: Vec<String>,
     /// Links to provider VMs, whose SDKs the code in this VM may call. At most 32; aliases are unique.
     #[serde(default)]
     pub peer_links: Vec<PeerLink>,
-    /// A snapshot to start from: the disk is as that VM's was. `snapshotId` is another name.
+    /// A snapshot to start from: the disk is as that VM's was, and memory too if the snapshot has it. `snapshotId` is another name.
     #[serde(alias = "snapshotId")]
     pub user_overlay_snapshot_id: Option<String>,
     /// A name for people: 1 to 64 letters, digits, `.`, `_`, `-`; unique among live VMs.
@@ -162,7 +162,7 @@ impl CreateVm {
 }
 
 /// Stands for secrets where a request is written down or hashed: how many they are, and nothing of them.
-fn count<S: serde::Serializer>(secrets: &[String], to: S) -> std::result::Result<S::Ok, S::Error> {
+pub(super) fn count_secrets<S: serde::Serializer>(secrets: &[String], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_seq(secrets.iter().map(|_| ""))
 }
 
@@ -171,7 +171,7 @@ fn invalid<T>(message: String) -> Result<T> {
 }
 
 /// JSON has one kind of number; `1.0` is as good as `1`, and `1.5` deserves a clear word.
-fn integer(field: &str, value: f64, min: u64, max: u64) -> Result<u64> {
+pub(super) fn integer(field: &str, value: f64, min: u64, max: u64) -> Result<u64> {
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_sign_loss,

@@ -40,6 +40,13 @@ pub(crate) enum Peers {
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
     },
+    /// Take a link away
+    Rm {
+        /// The VM that calls
+        vm: String,
+        /// The provider's name in that VM
+        alias: String,
+    },
     /// List calls that wait for approval; approve or deny them
     Approvals {
         /// What to do with one; without it, they are listed
@@ -80,6 +87,12 @@ impl Peers {
                 let change = change(source_mode, policy)?;
                 let patch = client.request(Method::PATCH, &["v1", "vms", &id, "peers", &alias]).json(&change);
                 progress::step("change the link", client.send(patch)).await?;
+                tell("changed", id, json);
+            }
+            Self::Rm { vm, alias } => {
+                let id = client.find_vm(&vm).await?;
+                let unlink = client.request(Method::DELETE, &["v1", "vms", &id, "peers", &alias]);
+                progress::step("take the link away", client.send(unlink)).await?;
                 tell("changed", id, json);
             }
             Self::Approvals { decision: None } => waiting(&client, json).await?,

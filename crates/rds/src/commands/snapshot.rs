@@ -12,10 +12,13 @@ use crate::{output, progress};
 /// What to do with snapshots. `rds vm create --snapshot ID` makes a VM from one.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Snapshot {
-    /// Keep the disk of a running VM as it is now; prints the snapshot's id
+    /// Keep a running VM as it is now, its disk or all of it; prints the snapshot's id
     Create {
         /// The VM
         vm: String,
+        /// Keep its memory, too: programs go on in VMs that are made from it
+        #[arg(long)]
+        memory: bool,
     },
     /// List snapshots
     #[command(alias = "list")]
@@ -38,7 +41,7 @@ impl Snapshot {
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         let client = shared.client()?;
         match self {
-            Self::Create { vm } => create(&client, &vm, shared.json).await?,
+            Self::Create { vm, memory } => create(&client, &vm, memory, shared.json).await?,
             Self::Ls { all } => list(&client, all, shared.json).await?,
             Self::Rm { ids } => remove(&client, &ids, shared.json).await?,
         }
@@ -46,10 +49,11 @@ impl Snapshot {
     }
 }
 
-async fn create(client: &Client, vm: &str, json: bool) -> Result<(), CliError> {
+async fn create(client: &Client, vm: &str, memory: bool, json: bool) -> Result<(), CliError> {
     let id = client.find_vm(vm).await?;
-    let request = client.request(Method::POST, &["v1", "vms", &id, "snapshots"]);
-    let snapshot: Value = progress::step("copy the disk", client.json(request)).await?;
+    let kind = if memory { "vm" } else { "user_overlay" };
+    let request = client.request(Method::POST, &["v1", "vms", &id, "snapshots"]).json(&json!({"kind": kind}));
+    let snapshot: Value = progress::step("copy the VM", client.json(request)).await?;
     match snapshot.get("id").and_then(Value::as_str) {
         Some(id) if !json => output::line(id),
         _ => output::json(&snapshot),

@@ -58,6 +58,19 @@ pub(crate) enum Vm {
         #[arg(required = true)]
         vms: Vec<String>,
     },
+    /// Copy a running VM with its memory and its programs; prints the copies' ids
+    Fork {
+        /// The VM
+        vm: String,
+        /// How many copies
+        #[arg(long, short = 'n', default_value_t = 1)]
+        count: u32,
+        #[command(flatten)]
+        secrets: SecretSource,
+        /// Provider that each copy is linked to, as for create; may be repeated
+        #[arg(long = "peer", value_name = "ALIAS=VM[:mounted]", value_parser = pair)]
+        peers: Vec<(String, String)>,
+    },
     /// Show a log of a VM
     Logs {
         /// The VM
@@ -137,6 +150,9 @@ impl Vm {
             Self::Start { vms } => each(&client, shared.json, &vms, "start", "started").await?,
             Self::Pause { vms } => each(&client, shared.json, &vms, "pause", "paused").await?,
             Self::Resume { vms } => each(&client, shared.json, &vms, "resume", "resumed").await?,
+            Self::Fork { vm, count, secrets, peers } => {
+                fork(&client, &vm, count, secrets, &peers, shared.json).await?;
+            }
             Self::Logs { vm, kind, tail } => logs(&client, &vm, &kind, tail, shared.json).await?,
         }
         Ok(0)
@@ -174,6 +190,28 @@ impl Create {
         }
         Ok(())
     }
+}
+
+async fn fork(
+    client: &Client,
+    vm: &str,
+    count: u32,
+    secrets: SecretSource,
+    peers: &[(String, String)],
+    json: bool,
+) -> Result<(), CliError> {
+    let id = client.find_vm(vm).await?;
+    let peer_links = links(client, peers, &[]).await?;
+    let body = json!({"count": count, "secretEnv": secrets.read()?, "peerLinks": peer_links});
+    let request = client.request(Method::POST, &["v1", "vms", &id, "fork"]).json(&body);
+    let forks: Value = progress::step("copy the VM", client.json(request)).await?;
+    if json {
+        output::json(&forks);
+        return Ok(());
+    }
+    let ids = forks.get("vms").and_then(Value::as_array).into_iter().flatten();
+    ids.filter_map(|vm| vm.get("id")?.as_str()).for_each(output::line);
+    Ok(())
 }
 
 /// The links that `--peer` and `--peer-policy` name.

@@ -8,6 +8,7 @@ mod admin;
 mod api_keys;
 mod auth;
 mod cli;
+mod copies;
 mod exec;
 mod exec_stream;
 mod faults;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         api_keys::cases(),
         auth::cases(),
         cli::cases(),
+        copies::cases(),
         exec::cases(),
         exec_stream::cases(),
         faults::cases(),

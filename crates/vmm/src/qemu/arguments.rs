@@ -96,7 +96,8 @@ impl Arguments {
             add(&["-netdev", &format!("tap,id=net,fd={}", fds.tap), "-device", &device]);
         }
         if self.incoming {
-            add(&["-incoming", "defer"]);
+            // Not before the disk has its size.
+            add(&["-S", "-incoming", "defer"]);
         }
         arguments
     }

@@ -46,7 +46,7 @@ impl Actor {
     fn patched(&self, alias: &str, patch: &PatchLink) -> Result<Arc<[Link]>> {
         let mut links = self.live.borrow().settings.links.to_vec();
         let link = links.iter_mut().find(|link| link.alias.as_str() == alias);
-        let link = link.ok_or_else(|| Error::not_found("The VM has no peer of this alias"))?;
+        let link = link.ok_or_else(no_such_alias)?;
         *link = link.clone().patched(patch)?;
         Ok(links.into())
     }
@@ -69,6 +69,24 @@ impl Actor {
         let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
         let shows = links.iter().zip(&*before).any(|(link, before)| link.source_mode != before.source_mode);
         match guest.filter(|_| shows) {
+            Some(guest) => self.sync_peers(links, guest, reply).await,
+            None => {
+                let kept = self.keep_links(links, bridge).await;
+                answer(Some(reply), kept);
+                None
+            }
+        }
+    }
+
+    /// Takes a link away. With the last one the token of the present start dies.
+    pub(super) async fn unlink(&mut self, alias: &str, guest: Option<&GuestClient>, reply: Reply) -> Option<Next> {
+        let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
+        let links: Arc<[Link]> = before.iter().filter(|link| link.alias.as_str() != alias).cloned().collect();
+        if links.len() == before.len() {
+            answer(Some(reply), Err(no_such_alias()));
+            return None;
+        }
+        match guest {
             Some(guest) => self.sync_peers(links, guest, reply).await,
             None => {
                 let kept = self.keep_links(links, bridge).await;
@@ -129,4 +147,8 @@ impl Actor {
             live.settings.bridge = None;
         });
     }
+}
+
+fn no_such_alias() -> Error {
+    Error::not_found("The VM has no peer of this alias")
 }

@@ -12,9 +12,9 @@ mod pause;
 mod policy;
 mod recovery;
 mod rotation;
-mod sdk;
+pub(crate) mod sdk;
 mod snapshots;
-mod stage;
+pub(crate) mod stage;
 mod types;
 
 use crate::harness::Case;

@@ -8,10 +8,10 @@ use super::sdk::{Sdk, export};
 use crate::harness::{Api, Reply, World, create};
 
 /// The secret of the shared provider.
-pub(super) const TOKEN: &str = "mail-token-6b1d2f";
+pub(crate) const TOKEN: &str = "mail-token-6b1d2f";
 
 /// The modules of the shared provider, each of another kind, and the runtime of each.
-pub(super) const MODULES: [(&str, &str); 8] = [
+pub(crate) const MODULES: [(&str, &str); 8] = [
     ("sdk/mail.ts", "deno"),
     ("sdk/mail.mts", "deno"),
     ("sdk/view.tsx", "deno"),
@@ -23,14 +23,14 @@ pub(super) const MODULES: [(&str, &str); 8] = [
 ];
 
 /// A provider and a consumer that run. Tests leave them as they were.
-pub(super) struct Stage {
-    pub(super) api: Api,
-    pub(super) provider: String,
-    pub(super) consumer: String,
+pub(crate) struct Stage {
+    pub(crate) api: Api,
+    pub(crate) provider: String,
+    pub(crate) consumer: String,
 }
 
 /// The shared stage, on the shared server.
-pub(super) async fn stage(world: &World) -> &'static Stage {
+pub(crate) async fn stage(world: &World) -> &'static Stage {
     static STAGE: OnceCell<Stage> = OnceCell::const_new();
     STAGE
         .get_or_init(|| async {
@@ -44,12 +44,12 @@ pub(super) async fn stage(world: &World) -> &'static Stage {
 }
 
 /// A link as a request has it.
-pub(super) fn link(alias: &str, provider: &str) -> Value {
+pub(crate) fn link(alias: &str, provider: &str) -> Value {
     json!({"alias": alias, "vmId": provider})
 }
 
 /// Makes a consumer without a network.
-pub(super) async fn consumer(api: &Api, links: &[Value]) -> String {
+pub(crate) async fn consumer(api: &Api, links: &[Value]) -> String {
     create(api, json!({"memMb": 512, "peerLinks": links})).await
 }
 
@@ -86,12 +86,12 @@ fn mail() -> Sdk {
 }
 
 /// Runs a TypeScript program that ends well; gives its result.
-pub(super) async fn deno(api: &Api, vm: &str, code: &str) -> Value {
+pub(crate) async fn deno(api: &Api, vm: &str, code: &str) -> Value {
     run(api, vm, "run-ts", json!({"code": code, "timeoutMs": 120_000})).await
 }
 
 /// Runs a JavaScript program under Node.js that ends well; gives its result.
-pub(super) async fn node(api: &Api, vm: &str, code: &str) -> Value {
+pub(crate) async fn node(api: &Api, vm: &str, code: &str) -> Value {
     run(api, vm, "run-js", json!({"code": code, "timeoutMs": 120_000})).await
 }
 
@@ -102,21 +102,21 @@ async fn run(api: &Api, vm: &str, how: &str, body: Value) -> Value {
 }
 
 /// The bearer token of a consumer's present start, as its code can read it.
-pub(super) async fn token(api: &Api, consumer: &str) -> String {
+pub(crate) async fn token(api: &Api, consumer: &str) -> String {
     let bridge: Value =
         serde_json::from_str(&api.sh(consumer, "cat /workspace/.rds/peer-bridge.json").await).expect("JSON");
     bridge["token"].as_str().expect("a token").to_owned()
 }
 
 /// Calls by the door of the HTTP API.
-pub(super) async fn invoke(anonymous: &Api, token: &str, body: &Value) -> Reply {
+pub(crate) async fn invoke(anonymous: &Api, token: &str, body: &Value) -> Reply {
     let request = anonymous.request(Method::POST, "/internal/v1/peer/invoke");
     anonymous.send(request.bearer_auth(token).json(body)).await
 }
 
 /// A program for Node.js that sends texts (JavaScript expressions) as calls to the bridge, as no proxy would; its result
 /// is a list of `[status, body]`.
-pub(super) fn raw_calls(bodies: &[&str]) -> String {
+pub(crate) fn raw_calls(bodies: &[&str]) -> String {
     format!(
         "const http = require('http');
          const {{ url, token }} = JSON.parse(require('fs').readFileSync('/workspace/.rds/peer-bridge.json'));

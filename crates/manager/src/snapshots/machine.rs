@@ -1,0 +1,89 @@
+//! A machine as it is at one moment: memory, devices and disk.
+//!
+//! It stands still while they are written, so that they belong together; what it was doing goes on in every copy.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rds_image::disk::{self, CloneMode};
+use rds_vmm::Hypervisor;
+use rds_vmm::hypervisor::SnapshotDir;
+use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
+
+use super::make_private_dir;
+use crate::error::{Chain, Error, Result};
+use crate::images::ImageFiles;
+
+/// A machine that runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its writable disk.
+    pub disk: PathBuf,
+}
+
+/// The disk in a snapshot's directory.
+pub(super) fn disk_in(dir: &Path) -> PathBuf {
+    dir.join("disk.ext4")
+}
+
+/// Memory and devices in a snapshot's directory.
+pub(super) fn memory_in(dir: &Path) -> SnapshotDir {
+    SnapshotDir(dir.join("machine"))
+}
+
+/// What a saved machine depends on besides its size: its image's files, of which it has parts in memory, and the monitor.
+pub(crate) fn fits(image: &ImageFiles, hypervisor: &dyn Hypervisor) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    digest.update(hypervisor.fingerprint());
+    for file in [&image.kernel, &image.rootfs] {
+        let facts = std::fs::metadata(file)?;
+        let (changed, modified) = ((facts.ctime(), facts.ctime_nsec()), (facts.mtime(), facts.mtime_nsec()));
+        digest.update(format!("\n{} {} {modified:?} {changed:?}", facts.ino(), facts.len()));
+    }
+    Ok(crate::auth::hex(&digest.finalize()))
+}
+
+impl Machine {
+    /// Writes all of the machine into an empty directory and tells how long it stood still and how large its disk is.
+    ///
+    /// `allowed` is asked when nothing can change any more. The machine runs again afterwards, whatever happens; its wall
+    /// clock is behind by as long as it stood still.
+    pub(crate) async fn save(
+        &self,
+        to: &Path,
+        mode: CloneMode,
+        allowed: impl FnOnce() -> Result<()>,
+    ) -> Result<(Duration, u64)> {
+        let memory = memory_in(to);
+        make_private_dir(&memory.0).map_err(|error| Error::internal("cannot make a snapshot's directory", error))?;
+        let begun = Instant::now();
+        let paused = self.hypervisor.pause(&self.dir).await;
+        let saved =
+            match paused.map_err(|error| Error::internal("cannot pause a machine", error)).and_then(|()| allowed()) {
+                Ok(()) => self.write(&memory, disk_in(to), mode).await,
+                Err(error) => Err(error),
+            };
+        if let Err(error) = self.hypervisor.resume(&self.dir).await {
+            tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
+        }
+        let stood_still = begun.elapsed();
+        saved.map(|disk_bytes| (stood_still, disk_bytes))
+    }
+
+    async fn write(&self, memory: &SnapshotDir, to: PathBuf, mode: CloneMode) -> Result<u64> {
+        let disk = self.disk.clone();
+        let cloned = spawn_blocking(move || disk::clone_sparse(&disk, &to, mode));
+        let (saved, cloned) = tokio::join!(self.hypervisor.snapshot(&self.dir, memory), cloned);
+        saved.map_err(|error| Error::internal("cannot save a machine", error))?;
+        cloned
+            .map_err(|error| Error::internal("the task that copies a disk ended", error))?
+            .map_err(|error| Error::internal("cannot copy a machine's disk", error))
+    }
+}

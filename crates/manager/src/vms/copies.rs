@@ -1,0 +1,226 @@
+//! Copies of running VMs: memory snapshots, forks, and how a VM comes up as one.
+//!
+//! A copy holds whatever was in the memory of its source, so a VM that has secrets, or a token for its peers, is not
+//! copied: they would be on the host's disk, and in a VM that was never given them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use rds_protocol::link::History;
+use rds_vmm::guest::GuestClient;
+use rds_vmm::{MachineSpec, VmId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::directory::Handle;
+use super::provision::{Host, Lap, RESTORE_LIMIT};
+use super::record::{Live, Provision, Timings, VmRecord, VmView};
+use super::request::{NewVm, count_secrets};
+use super::{Plan, Vms, guest_clock, stopping};
+use crate::error::{Error, Result};
+use crate::peers::PeerLink;
+use crate::peers::link::Link;
+use crate::secrets::SecretEnv;
+use crate::snapshots::machine::{Machine, fits};
+use crate::snapshots::{Allowed, Source, Subject};
+use crate::store::snapshots::SnapshotRow;
+
+/// Forks of one request.
+const MAX_FORKS: u32 = 100;
+
+/// Forks that come up at once.
+const AT_ONCE: usize = 4;
+
+/// Body of `POST /v1/vms/:id/fork`.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ForkVm {
+    /// How many, from 1 to 100; 1 if absent.
+    #[schema(example = 2)]
+    pub count: Option<f64>,
+    /// Environment of the secrets of each fork, each `NAME=value`. None is inherited.
+    #[serde(default, serialize_with = "count_secrets")]
+    pub secret_env: Vec<String>,
+    /// Links of each fork to provider VMs. None is inherited.
+    #[serde(default)]
+    pub peer_links: Vec<PeerLink>,
+}
+
+/// The VMs that a fork made.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Forks {
+    /// As many as were asked for.
+    pub vms: Vec<VmView>,
+}
+
+/// A fork request that obeys the rules.
+struct Wish {
+    count: u32,
+    secrets: SecretEnv,
+    links: Vec<Link>,
+}
+
+impl ForkVm {
+    fn validate(self) -> Result<Wish> {
+        let count = super::request::integer("count", self.count.unwrap_or(1.0), 1, MAX_FORKS.into())?;
+        let (secrets, links) = (SecretEnv::parse(self.secret_env)?, Link::parse_all(&self.peer_links)?);
+        Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links })
+    }
+}
+
+/// Whether nothing in a VM's memory is its alone.
+fn may_be_copied(live: &Live) -> Result<()> {
+    if live.settings.sealed.bytes.is_some() {
+        let how = "take them away first, with PUT /v1/vms/:id/secrets and an empty list";
+        return Err(Error::conflict(format!("The VM has secrets, which a copy of its memory would hold: {how}")));
+    }
+    if !live.settings.links.is_empty() || live.settings.bridge.is_some() {
+        let how = "take its links away first, with DELETE /v1/vms/:id/peers/:alias";
+        return Err(Error::conflict(format!(
+            "The VM has a token for its peers, which a copy of its memory would hold: {how}"
+        )));
+    }
+    Ok(())
+}
+
+/// The same, to be asked when the machine stands still.
+fn allowed(handle: &Handle) -> Allowed {
+    let live = handle.live.clone();
+    Box::new(move || may_be_copied(&live.borrow()))
+}
+
+impl Vms {
+    fn machine(&self, id: VmId) -> Machine {
+        let host = &self.0.host;
+        Machine { hypervisor: Arc::clone(&host.hypervisor), dir: host.dir(id), disk: host.disk(id) }
+    }
+
+    /// What a snapshot says of its VM.
+    pub(super) fn source(&self, handle: &Handle) -> Source {
+        Source {
+            vm_id: handle.vm.id.to_string(),
+            image_id: handle.vm.image_id.clone(),
+            vcpus: handle.vm.spec.vcpus,
+            mem_mib: handle.vm.spec.mem_mib,
+            disk: self.0.host.disk(handle.vm.id),
+        }
+    }
+
+    /// Keeps memory, devices and disk of a running VM as they are at one moment.
+    pub async fn take_memory_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
+        let guest = self.0.directory.guest(id).await?;
+        let handle = self.0.directory.handle(id)?;
+        may_be_copied(&handle.live.borrow())?;
+        let fits = self.fits(&handle.vm.image_id).await?;
+        let _turn = handle.freezing.lock().await;
+        let subject = Subject::Machine(self.machine(id), fits, allowed(&handle));
+        let taken = self.0.host.snapshots.take(self.source(&handle), subject).await;
+        set_clock(id, &guest).await;
+        taken
+    }
+
+    /// What memory of a VM of this image depends on now.
+    async fn fits(&self, image_id: &str) -> Result<String> {
+        let image = self.0.host.images.resolve(Some(image_id)).await?;
+        let failed = |error| Error::internal("cannot look at an image's files", error);
+        fits(&image, &*self.0.host.hypervisor).map_err(failed)
+    }
+
+    /// A VM that goes on from a memory snapshot.
+    pub(super) async fn on_memory(&self, spec: NewVm, base: &SnapshotRow, wanted: Option<u64>) -> Result<NewVm> {
+        let size = (i64::from(spec.vcpus), i64::from(spec.mem_mib));
+        if size != (base.cpu, base.mem_mb) {
+            let (cpu, mem_mb) = (base.cpu, base.mem_mb);
+            return Err(Error::invalid(format!("cpu must be {cpu} and memMb {mem_mb}, as in the memory snapshot")));
+        }
+        let disk_bytes = u64::try_from(base.disk_bytes).unwrap_or(0);
+        if wanted.is_some_and(|wanted| wanted != disk_bytes) {
+            let mib = disk_bytes >> 20;
+            return Err(Error::invalid(format!("diskSizeMb must be {mib}, as in the memory snapshot")));
+        }
+        if base.fits.as_ref() != Some(&self.fits(&base.image_id).await?) {
+            let why = "its image's files, the virtual machine monitor or the processor have changed since";
+            return Err(Error::conflict(format!("The memory snapshot cannot be used any more: {why}")));
+        }
+        Ok(spec)
+    }
+
+    /// Makes copies of a running VM, which goes on: all, or none. Goes on to its end when it is dropped.
+    pub async fn fork(&self, id: VmId, request: ForkVm) -> Result<Forks> {
+        let wish = request.validate()?;
+        self.check_providers(&wish.links)?;
+        let vms = self.clone();
+        let forked = tokio::spawn(async move { vms.fork_all(id, wish).await });
+        let vms = forked.await.map_err(|error| Error::internal("the task that forks a VM ended", error))??;
+        Ok(Forks { vms })
+    }
+
+    async fn fork_all(&self, id: VmId, wish: Wish) -> Result<Vec<VmView>> {
+        let guest = self.0.directory.guest(id).await?;
+        let handle = self.0.directory.handle(id)?;
+        may_be_copied(&handle.live.borrow())?;
+        self.room_for(wish.count)?;
+        let turn = handle.freezing.lock().await;
+        let saved = self.0.host.snapshots.save_draft(&self.machine(id), allowed(&handle)).await;
+        drop(turn);
+        set_clock(id, &guest).await;
+        drop(guest);
+        let (draft, stood_still) = saved?;
+        tracing::info!(vm = %id, count = wish.count, stood_still_ms = stood_still.as_millis(), "forking a VM");
+        let made = self.fork_from(&handle.vm, &draft, &wish).await;
+        self.0.host.snapshots.discard(&draft).await?;
+        made
+    }
+
+    async fn fork_from(&self, source: &VmRecord, draft: &str, wish: &Wish) -> Result<Vec<VmView>> {
+        let begun = Mutex::new(Vec::new());
+        let fork = async |_| {
+            let spec = NewVm { name: None, ..source.spec.clone() };
+            let (image, draft) = (source.image_id.clone(), Some(draft.to_owned()));
+            let plan = Plan { spec, image_id: image, snapshot: draft, provision: Provision::Snapshot };
+            let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
+            begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);
+            created.await.map_err(|_| stopping())??;
+            let live = handle.live.borrow().clone();
+            Ok(handle.vm.view(&live))
+        };
+        let forks = stream::iter(0..wish.count).map(fork).buffered(AT_ONCE);
+        let made: Result<Vec<VmView>> = forks.try_collect().await;
+        if made.is_err() {
+            let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
+            for id in begun {
+                // One that failed is gone already.
+                if let Err(error) = self.delete_vm(id).await {
+                    tracing::debug!(vm = %id, %error, "a fork that is not wanted any more");
+                }
+            }
+        }
+        made
+    }
+}
+
+impl Host {
+    /// Brings a machine up as a copy of another, to its agent's first answer.
+    pub(super) async fn come_up_as_copy(
+        &self,
+        spec: &MachineSpec,
+        base: &str,
+        timings: &mut Timings,
+    ) -> Result<GuestClient> {
+        let mut lap = Lap::new();
+        let restored = self.hypervisor.restore(spec, &self.snapshots.memory(base)).await;
+        restored.map_err(|error| Error::internal("cannot restore a machine with its memory", error))?;
+        timings.restore_ms = lap.take();
+        // Its agent may still have the connection of the VM that it was.
+        let guest = self.first_answer(spec.id, History::Closed, RESTORE_LIMIT).await?;
+        timings.agent_ms = lap.take();
+        Ok(guest)
+    }
+}
+
+/// The guest's clock is behind by as long as its machine stood still.
+async fn set_clock(id: VmId, guest: &GuestClient) {
+    if let Err(error) = guest_clock::correct(guest).await {
+        tracing::warn!(vm = %id, %error, "cannot set the clock of a VM that was copied");
+    }
+}

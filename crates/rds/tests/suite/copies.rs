@@ -1,0 +1,303 @@
+//! Copies of running VMs: memory snapshots and forks.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Api, TestServer, World, cases, create};
+use crate::pause::{assert_clock, state};
+
+cases![
+    a_program_goes_on_in_a_vm_from_a_memory_snapshot,
+    a_memory_snapshot_fits_its_size_and_its_image,
+    what_has_secrets_or_links_is_not_copied,
+    forks_go_on_and_have_nothing_else_in_common,
+    forks_are_all_made_or_none,
+    a_copy_that_is_broken_off_leaves_nothing,
+];
+
+/// Counts in `/dev/shm/n`, in memory alone, twenty times a second for as long as it lives.
+const COUNTER: &str = "sh -c 'n=0; while :; do n=$((n+1)); echo $n > /dev/shm/new; mv /dev/shm/new /dev/shm/n; sleep 0.05; done' >/dev/null 2>&1 &";
+
+/// What no two VMs have in common.
+const SELF: &str =
+    "hostname; cat /etc/hostname /etc/machine-id /proc/sys/kernel/random/uuid; head -c 16 /dev/urandom | od -An -tx1";
+
+async fn count(api: &Api, vm: &str) -> u32 {
+    api.sh(vm, "cat /dev/shm/n").await.parse().expect("a number")
+}
+
+async fn counting(api: &Api, vm: &str) -> u32 {
+    let first = count(api, vm).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(count(api, vm).await > first, "the program does not go on");
+    first
+}
+
+/// A VM with a program that counts, and a file that is not yet on its disk.
+async fn counter(api: &Api, wish: Value) -> String {
+    let vm = create(api, wish).await;
+    api.sh(&vm, COUNTER).await;
+    api.sh(&vm, "echo unsynced > f; echo memory > /dev/shm/m").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    vm
+}
+
+async fn remove(api: &Api, vms: &[String]) {
+    for vm in vms {
+        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    }
+}
+
+async fn view(api: &Api, vm: &str) -> Value {
+    api.get(&format!("/v1/vms/{vm}")).await.ok().json()
+}
+
+async fn memory_snapshot(api: &Api, vm: &str) -> Value {
+    api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": "vm"})).await.status(201).json()
+}
+
+async fn fork(api: &Api, vm: &str, wish: &Value) -> Vec<String> {
+    let forks = api.post(&format!("/v1/vms/{vm}/fork"), wish).await.status(201).json();
+    let forks = forks["vms"].as_array().expect("a list");
+    forks.iter().map(|fork| fork["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = counter(&api, json!({"memMb": 128})).await;
+    let before = counting(&api, &vm).await;
+    // It is drawn when it is first read.
+    let boot = api.sh(&vm, "cat /proc/sys/kernel/random/boot_id").await;
+    let snapshot = memory_snapshot(&api, &vm).await;
+    eprintln!(
+        "measured: a memory snapshot of 128 MiB: paused {} ms, {} bytes",
+        snapshot["pausedMs"], snapshot["sizeBytes"]
+    );
+    let expected = json!(["vm", 1, 128, vm, true, true]);
+    let of = |field: &str| snapshot[field].clone();
+    let shown = json!([of("kind"), of("cpu"), of("memMb"), of("sourceVmId"), of("hasDisk"), of("hasOverlay")]);
+    assert_eq!(shown, expected);
+    assert!(snapshot["sizeBytes"].as_u64() > Some(1 << 20) && snapshot["pausedMs"].as_f64() > Some(0.0), "{snapshot}");
+    // The source goes on, with the right time.
+    assert_clock(&api, &vm).await;
+    let after = counting(&api, &vm).await;
+    let source = api.sh(&vm, SELF).await;
+    remove(&api, &[vm]).await;
+
+    let list = api.get("/v1/snapshots").await.ok().json();
+    assert_eq!(list.as_array().expect("a list").iter().filter(|listed| listed["kind"] == "vm").count(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let id = snapshot["id"].as_str().expect("an id");
+    let wish = json!({"memMb": 128, "snapshotId": id, "secretEnv": ["TOKEN=granted"]});
+    let (one, two) = tokio::join!(create(&api, wish.clone()), create(&api, wish.clone()));
+    let mut said: HashSet<String> = source.lines().map(str::to_owned).collect();
+    for copy in [&one, &two] {
+        assert_clock(&api, copy).await;
+        let shown = view(&api, copy).await;
+        assert_eq!((&shown["provisionMode"], &shown["startedFrom"]), (&json!("snapshot"), &json!("snapshot")));
+        let at = counting(&api, copy).await;
+        assert!(at >= before, "the program began anew: {at}, {before}");
+        assert_eq!(api.sh(copy, "cat f /dev/shm/m").await, "unsynced\nmemory");
+        assert_eq!(api.sh(copy, "cat /proc/sys/kernel/random/boot_id").await, boot, "it was booted");
+        assert_eq!(api.sh(copy, "echo $TOKEN").await, "granted");
+        let own: Vec<String> = api.sh(copy, SELF).await.lines().map(str::to_owned).collect();
+        assert!(
+            own[0].strip_prefix("vm-").is_some_and(|start| start.len() == 8 && copy.starts_with(start)),
+            "{}",
+            own[0]
+        );
+        assert_eq!(own[0], own[1]);
+        for word in &own[1..] {
+            assert!(said.insert(word.clone()), "two VMs agree on {word}");
+        }
+    }
+    eprintln!("measured: a copy's timings {}; the source counted {before}..{after}", view(&api, &one).await["timings"]);
+    // A copy is a VM like any other: it can be copied, and booted.
+    let again = api.post(&format!("/v1/vms/{one}/snapshots"), &json!({"kind": "vm"})).await.status(409).message();
+    assert!(again.contains("secrets"), "{again}");
+    let none = api.request(Method::PUT, &format!("/v1/vms/{one}/secrets")).json(&json!({"secretEnv": []}));
+    api.send(none).await.status(204);
+    let second = memory_snapshot(&api, &one).await;
+    let third = create(&api, json!({"memMb": 128, "snapshotId": second["id"]})).await;
+    counting(&api, &third).await;
+    assert_eq!(api.sh(&third, "cat f; echo [$TOKEN]").await, "unsynced\n[]");
+    api.poke(&format!("/v1/vms/{one}/stop")).await.status(204);
+    api.poke(&format!("/v1/vms/{one}/start")).await.status(204);
+    assert_eq!(api.sh(&one, "cat f; ls /dev/shm").await, "unsynced");
+    assert_ne!(view(&api, &one).await["startedFrom"], "snapshot");
+    assert_ne!(api.sh(&one, "cat /proc/sys/kernel/random/boot_id").await, boot);
+    api.delete(&format!("/v1/snapshots/{id}")).await.status(204);
+    counting(&api, &two).await;
+    remove(&api, &[one, two, third]).await;
+    server.assert_no_trace().await;
+}
+
+async fn a_memory_snapshot_fits_its_size_and_its_image(world: &World) {
+    let server = TestServer::without_image(&world.found, &[]).await;
+    let api = server.api();
+    let mut images = Vec::new();
+    for name in ["a", "b"] {
+        let image = api.post("/v1/images", &json!({"name": name})).await.status(201).json();
+        images.push(image["id"].as_str().expect("an id").to_owned());
+    }
+    for (kind, file) in world.found.image_files() {
+        crate::images::put_file(&api, &images[0], kind, file).await.status(204);
+    }
+    let vm = create(&api, json!({"memMb": 128, "imageId": images[0]})).await;
+    let snapshot = memory_snapshot(&api, &vm).await;
+    let refused = async |change: Value, status: u16| {
+        let mut wish = json!({"cpu": 1, "memMb": 128, "allowIps": [], "snapshotId": snapshot["id"]});
+        wish.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        api.post("/v1/vms", &wish).await.status(status).message()
+    };
+    assert!(refused(json!({"memMb": 256}), 400).await.contains("memMb 128"));
+    assert!(refused(json!({"cpu": 2}), 400).await.contains("cpu must be 1"));
+    assert!(refused(json!({"diskSizeMb": 1024}), 400).await.contains("diskSizeMb must be"));
+    assert!(refused(json!({"imageId": images[1]}), 400).await.contains("image"));
+    api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": "image_seed"})).await.status(400);
+    remove(&api, &[vm]).await;
+    // Another kernel of the same content is another image.
+    crate::images::put_file(&api, &images[0], "kernel", &world.found.kernel).await.status(204);
+    assert!(refused(json!({}), 409).await.contains("cannot be used any more"));
+    server.assert_no_trace().await;
+}
+
+async fn what_has_secrets_or_links_is_not_copied(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let export = crate::peers::sdk::export("one", &[], json!({}));
+    let sdk = crate::peers::sdk::javascript("export const one = () => 1;", &[export]);
+    let provider = sdk.provide(&api, json!({"memMb": 256, "secretEnv": ["KEY=k"]})).await;
+    let vm = create(&api, json!({"memMb": 256, "peerLinks": [{"alias": "p", "vmId": provider}]})).await;
+    let call = "import { one } from 'file:///workspace/peers/p/proxy/sdk/small.mjs'; result.set(await one())";
+    assert_eq!(crate::peers::stage::node(&api, &vm, call).await, 1);
+    for (id, word) in [(&provider, "secrets"), (&vm, "peers")] {
+        for (call, body) in [("snapshots", json!({"kind": "vm"})), ("fork", json!({"count": 1}))] {
+            let message = api.post(&format!("/v1/vms/{id}/{call}"), &body).await.status(409).message();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+    api.delete(&format!("/v1/vms/{vm}/peers/q")).await.status(404);
+    api.delete(&format!("/v1/vms/{vm}/peers/p")).await.status(204);
+    assert_eq!(view(&api, &vm).await["peerLinks"], json!([]));
+    assert_eq!(api.sh(&vm, "ls peers").await, "index.json");
+    // None is inherited; what the request grants is there, and works.
+    let plain = fork(&api, &vm, &json!({"count": 1})).await;
+    assert_eq!(api.sh(&plain[0], "ls peers; echo [$KEY]").await, "index.json\n[]");
+    let wish = json!({"count": 1, "secretEnv": ["KEY=mine"], "peerLinks": [{"alias": "p", "vmId": provider}]});
+    let granted = fork(&api, &vm, &wish).await;
+    assert_eq!(api.sh(&granted[0], "echo $KEY").await, "mine");
+    assert_eq!(crate::peers::stage::node(&api, &granted[0], call).await, 1);
+    api.post(&format!("/v1/vms/{}/fork", granted[0]), &json!({})).await.status(409);
+    let wrong = json!({"peerLinks": [{"alias": "p", "vmId": "9d0b7a4e-0000-4000-8000-000000000000"}]});
+    api.post(&format!("/v1/vms/{vm}/fork"), &wrong).await.status(400);
+    remove(&api, &[plain, granted, vec![vm, provider]].concat()).await;
+    server.assert_no_trace().await;
+}
+
+async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = counter(&api, json!({"memMb": 128, "labels": {"a": "b"}, "name": "source"})).await;
+    let before = counting(&api, &vm).await;
+    let begun = Instant::now();
+    let forks = fork(&api, &vm, &json!({"count": 4})).await;
+    eprintln!("measured: 4 forks of 128 MiB in {:?}: {}", begun.elapsed(), view(&api, &forks[0]).await["timings"]);
+    assert_eq!(forks.len(), 4);
+    assert_clock(&api, &vm).await;
+    counting(&api, &vm).await;
+    let mut said: HashSet<String> = api.sh(&vm, SELF).await.lines().map(str::to_owned).collect();
+    for fork in &forks {
+        let shown = view(&api, fork).await;
+        assert_eq!((&shown["labels"]["a"], &shown["name"]), (&json!("b"), &Value::Null));
+        assert_eq!((&shown["memMb"], &shown["state"]), (&json!(128), &json!("RUNNING")));
+        assert_clock(&api, fork).await;
+        assert!(counting(&api, fork).await >= before);
+        assert_eq!(api.sh(fork, "cat f /dev/shm/m").await, "unsynced\nmemory");
+        for word in api.sh(fork, SELF).await.lines().skip(1) {
+            assert!(said.insert(word.to_owned()), "two VMs agree on {word}");
+        }
+        // What one writes is its own.
+        api.sh(fork, &format!("echo {fork} > f; echo {fork} > /dev/shm/m; sync")).await;
+    }
+    assert_eq!(api.sh(&vm, "cat f /dev/shm/m").await, "unsynced\nmemory");
+    for fork in &forks {
+        assert_eq!(api.sh(fork, "cat f /dev/shm/m").await, format!("{fork}\n{fork}"));
+    }
+    // A fork of a fork of a paused VM.
+    api.poke(&format!("/v1/vms/{}/pause", forks[0])).await.status(204);
+    let second = fork(&api, &forks[0], &json!({})).await;
+    assert_eq!(state(&api, &forks[0]).await, "RUNNING");
+    counting(&api, &second[0]).await;
+    remove(&api, &[second, forks, vec![vm]].concat()).await;
+    server.assert_no_trace().await;
+    let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+async fn forks_are_all_made_or_none(world: &World) {
+    let server = world.own_server(&[("MAX_VMS", "4")]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 128})).await;
+    let path = format!("/v1/vms/{vm}/fork");
+    for count in [json!(0), json!(101), json!(1.5), json!("2")] {
+        api.post(&path, &json!({"count": count})).await.status(400);
+    }
+    api.post(&path, &json!({"count": 4})).await.status(429);
+    assert_eq!(api.get("/v1/vms").await.ok().json().as_array().expect("a list").len(), 1);
+    let keyed = async |body: &Value| {
+        api.send(api.request(Method::POST, &path).header("idempotency-key", "fork-1").json(body)).await
+    };
+    let first = keyed(&json!({"count": 2})).await.status(201).json();
+    assert_eq!(keyed(&json!({"count": 2})).await.status(201).json(), first);
+    keyed(&json!({"count": 1})).await.status(409);
+    assert_eq!(api.get("/v1/vms").await.ok().json().as_array().expect("a list").len(), 3);
+    api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
+    api.poke(&path).await.status(409);
+    api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": "vm"})).await.status(409);
+}
+
+async fn a_copy_that_is_broken_off_leaves_nothing(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let vm = counter(&server.api(), json!({"memMb": 128})).await;
+    for (call, body) in [("snapshots", json!({"kind": "vm"})), ("fork", json!({"count": 3}))] {
+        for pause_ms in [10, 60, 200, 600] {
+            let api = server.api();
+            let request = api.request(Method::POST, &format!("/v1/vms/{vm}/{call}")).json(&body);
+            let request = tokio::spawn(async move { request.send().await.is_ok_and(|reply| reply.status() == 201) });
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            server.kill();
+            let done = request.await.expect("no panic");
+            server.restart(&[]).await;
+            let api = server.api();
+            assert_eq!(state(&api, &vm).await, "RUNNING");
+            counting(&api, &vm).await;
+            assert_clock(&api, &vm).await;
+            let snapshots = api.get("/v1/snapshots").await.ok().json();
+            for snapshot in snapshots.as_array().expect("a list") {
+                assert!(call == "snapshots", "{snapshot}");
+                let copy = create(&api, json!({"memMb": 128, "snapshotId": snapshot["id"]})).await;
+                counting(&api, &copy).await;
+                api.delete(&format!("/v1/vms/{copy}")).await.status(204);
+                api.delete(&format!("/v1/snapshots/{}", snapshot["id"].as_str().expect("an id"))).await.status(204);
+            }
+            let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
+            assert!(left.is_empty(), "{call} {pause_ms}: {left:?}");
+            let vms = api.get("/v1/vms").await.ok().json();
+            for other in vms.as_array().expect("a list").iter().filter(|other| other["id"] != vm.as_str()) {
+                // Forks that ran already are there, and run.
+                let id = other["id"].as_str().expect("an id");
+                assert!(call == "fork", "{other}");
+                counting(&api, id).await;
+                api.delete(&format!("/v1/vms/{id}")).await.status(204);
+            }
+            eprintln!("{call} cut off after {pause_ms} ms; it was done: {done}");
+        }
+    }
+    server.api().delete(&format!("/v1/vms/{vm}")).await.status(204);
+    server.assert_no_trace().await;
+}
