@@ -21,6 +21,7 @@ pub mod run;
 pub mod run_log;
 pub mod state;
 pub mod stream;
+mod turns;
 pub(crate) mod uses;
 
 use std::sync::{Arc, Mutex};
@@ -56,6 +57,7 @@ use provision::Host;
 use record::{Live, Provision, Settings};
 use request::{CreateVm, NewVm};
 use state::VmState;
+use turns::Turns;
 use uses::{Lease, Uses};
 
 /// Commands that may wait for one VM's task.
@@ -107,8 +109,20 @@ impl Vms {
         let faults = fault::Faults::from_env()?;
         let (dir, mode) = (storage.snapshots_dir(), storage.clone_mode());
         let snapshots = Snapshots::start(store.clone(), activity.clone(), dir, mode).await?;
-        let host =
-            Host { hypervisor, storage, store, images, seeds, snapshots, activity, faults, sealer, own_users, peers };
+        let host = Host {
+            hypervisor,
+            storage,
+            store,
+            images,
+            seeds,
+            snapshots,
+            activity,
+            faults,
+            sealer,
+            own_users,
+            peers,
+            turns: Turns::new(),
+        };
         let vms = Self(Arc::new(Inner {
             host: Arc::new(host),
             limits,

@@ -18,6 +18,7 @@ use tokio::task::spawn_blocking;
 use super::fault::{Faults, Step};
 use super::guest_clock;
 use super::record::{LastStart, Sealed, Settings, StartedFrom, Timings, VmRecord};
+use super::turns::{Turn, Turns};
 use crate::activity::Activity;
 use crate::config::StorageConfig;
 use crate::error::{Chain, Error, Result};
@@ -60,6 +61,8 @@ pub(super) struct Host {
     /// Whether each VM's monitor gets its own user.
     pub own_users: bool,
     pub peers: Peers,
+    /// How many VMs are brought up at once.
+    pub turns: Turns,
 }
 
 /// A VM that has come up.
@@ -100,15 +103,15 @@ impl Host {
         let (up, peers) = tokio::try_join!(self.bring_up(vm, settings, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
         let mut lap = Lap::new();
-        let mut bridge = None;
-        if !settings.links.is_empty() {
-            let token = bridge.insert(BridgeToken::new());
-            self.peers.install(&guest, peers, token).await?;
+        let (linked, token) = (!settings.links.is_empty(), BridgeToken::new());
+        // A guest that was nobody's has by itself what a VM without peers has; a copy has what the other one had.
+        if linked || how.from == StartedFrom::Snapshot {
+            self.peers.install(&guest, peers, &token).await?;
         }
         how.timings.peers_ms = lap.take();
         self.faults.at(Step::Ready)?;
         how.timings.total_ms = milliseconds(begun);
-        Ok(Started { guest, how, bridge })
+        Ok(Started { guest, how, bridge: linked.then_some(token) })
     }
 
     async fn bring_up(
@@ -119,6 +122,7 @@ impl Host {
     ) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
+        let mut turn = Some(self.turns.take().await);
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
             match self.hand_out(vm, &settings.sealed, *machine, &mut timings).await {
@@ -138,7 +142,7 @@ impl Host {
         let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
         let (guest, from) = match copied {
             Some(base) => (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot),
-            None => self.come_up(&spec, &image, &mut timings).await?,
+            None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
         self.identify(vm, &settings.sealed, &guest, from, &mut timings).await?;
         if from == StartedFrom::Boot {
@@ -198,12 +202,14 @@ impl Host {
         Ok(())
     }
 
-    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
+    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound. A boot
+    /// takes no turn: it may last long.
     #[tracing::instrument(level = "debug", name = "come_up", skip_all)]
     pub(super) async fn come_up(
         &self,
         spec: &MachineSpec,
         image: &ImageFiles,
+        turn: &mut Option<Turn<'_>>,
         timings: &mut Timings,
     ) -> Result<(GuestClient, StartedFrom)> {
         if let Some(seed) = self.seeds.find(image, &spec.initramfs, size(spec)) {
@@ -217,6 +223,7 @@ impl Host {
                 }
             }
         }
+        drop(turn.take());
         let mut lap = Lap::new();
         let booted = self.hypervisor.boot(spec).await;
         booted.map_err(|error| Error::internal(format!("cannot boot VM {}", spec.id), error))?;

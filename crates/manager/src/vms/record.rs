@@ -51,7 +51,7 @@ pub struct VmRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Timings {
-    /// Until the image was looked up.
+    /// Until it was its turn, and the image was looked up.
     pub queue_ms: f64,
     /// Making the writable disk and the initramfs.
     pub disk_ms: f64,

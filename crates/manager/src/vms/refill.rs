@@ -203,7 +203,7 @@ impl Host {
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
         self.make_waiting_disk(id, disk::clone_sparse).await?;
         let spec = self.machine_spec(id, size, host_index, image).await?;
-        let (guest, _) = self.come_up(&spec, image, &mut Timings::default()).await?;
+        let (guest, _) = self.come_up(&spec, image, &mut None, &mut Timings::default()).await?;
         // There is time for this now.
         guest.rehearse(REHEARSE_LIMIT).await?;
         self.make_waiting_disk(id, disk::clone_into).await?;
