@@ -23,6 +23,7 @@ need e2fsprogs have mke2fs
 need zstd have zstd
 need xz-utils have xz
 need npm have npm
+need nftables test -x /usr/sbin/nft
 need gcc have cc
 need libc6-dev any '/usr/lib/*/libc.a'
 need ca-certificates test -d /etc/ssl/certs

@@ -15,6 +15,7 @@ use crate::agent::{Anonymous, Vm};
 use crate::clock;
 use crate::error::{SystemError, While};
 use crate::grow;
+use crate::network;
 use crate::peers::bridge::Bridge;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
@@ -60,12 +61,15 @@ pub(crate) fn carry_out(
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
-    prepared.identity.write(&order.hostname, &order.machine_id)?;
+    prepared.identity.write(&order)?;
     let (before, mut mounted) = (Instant::now(), None);
     // The machine id is new for every start.
     let (tree, leftovers) = prepared.build(&order.machine_id, || mounted = Some(before.elapsed()))?;
     if let Some(bytes) = order.grow_disk_to {
         grow::grow(&tree.disk, bytes)?;
+    }
+    if let Some(network) = &order.network {
+        network::set_up(network)?;
     }
     let sandbox = waiting.enclose(tree)?;
     if leftovers == Leftovers::Trash {
@@ -99,7 +103,10 @@ pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemErro
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
-    vm.sandbox.tree.identity.write(&order.hostname, &order.machine_id)?;
+    vm.sandbox.tree.identity.write(&order)?;
+    if let Some(network) = &order.network {
+        network::set_up(network)?;
+    }
     vm.secrets.replace(order.secret_env.into());
     vm.workers.replace_all();
     vm.bridge.close();

@@ -15,6 +15,7 @@ mod files;
 mod freeze;
 mod grow;
 mod log;
+mod network;
 mod peers;
 mod random;
 mod reaper;

@@ -123,6 +123,7 @@ fn config(root: &Path) -> Result<Config, Failure> {
     ] {
         args.extend([flag.into(), path.clone().into_os_string()]);
     }
+    args.push("--network=off".into());
     let matches = Config::augment_args(Command::new("bench")).try_get_matches_from(args)?;
     Ok(Config::from_arg_matches(&matches)?.validated()?)
 }

@@ -9,6 +9,7 @@ use crate::activity::Activity;
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::config::{Config, Dialect};
+use crate::egress::{Egress, watch};
 use crate::error::{Error, Result};
 use crate::hypervisor;
 use crate::images::Images;
@@ -16,7 +17,7 @@ use crate::rate_limit::RateLimits;
 use crate::seeds::Seeds;
 use crate::storage::{self, Lock};
 use crate::store::Store;
-use crate::vms::Vms;
+use crate::vms::{Services, Vms};
 
 /// The services and what they share. Handlers get it as `State<Arc<App>>`.
 #[derive(Debug)]
@@ -66,13 +67,27 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let shutdown = CancellationToken::new();
+        let egress = Arc::new(Egress::start(&config.network).await?);
         let (monitor, images_too) = (Arc::clone(&hypervisor), Arc::clone(&images));
-        let seeds = Seeds::start(monitor, &config.storage, &config.snapshots, images_too, shutdown.clone()).await?;
-        let (images_too, seeds_too) = (Arc::clone(&images), Arc::clone(&seeds));
-        let (activity_too, audit_too) = (activity.clone(), audit.clone());
-        let vms =
-            Vms::start(hypervisor, &config, store.clone(), images_too, seeds_too, activity_too, audit_too).await?;
+        let seeds = Seeds::start(
+            monitor,
+            &config.storage,
+            &config.snapshots,
+            images_too,
+            Arc::clone(&egress),
+            shutdown.clone(),
+        )
+        .await?;
+        let services = Services {
+            images: Arc::clone(&images),
+            seeds: Arc::clone(&seeds),
+            egress: Arc::clone(&egress),
+            activity: activity.clone(),
+            audit: audit.clone(),
+        };
+        let vms = Vms::start(hypervisor, &config, store.clone(), services).await?;
         vms.keep_pool(shutdown.clone());
+        tokio::spawn(watch(egress, activity.clone(), shutdown.clone()));
         store.release_unfinished_idempotent().await?;
         Ok(Arc::new(Self {
             config,

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod egress;
 pub mod error;
 pub mod hypervisor;
 pub mod images;

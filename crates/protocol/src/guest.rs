@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// What an agent answers to a health check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,26 @@ pub struct Configure {
     /// Bytes that the writable disk has and its filesystem is to fill; absent if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grow_disk_to: Option<u64>,
+    /// What its network interface gets; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+}
+
+/// What a guest's `eth0` gets before it is brought up. The way out is one point-to-point link: there is nobody else on it,
+/// and neither end asks for the other's hardware address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Network {
+    /// Its hardware address, such as `02:fc:ac:10:00:05`.
+    pub mac: String,
+    /// Its one address.
+    pub address: Ipv4Addr,
+    /// Where everything goes.
+    pub gateway: Ipv4Addr,
+    /// The gateway's hardware address.
+    pub gateway_mac: String,
+    /// Whom the guest asks for names.
+    pub resolver: Ipv4Addr,
 }
 
 impl std::fmt::Debug for Configure {

@@ -13,6 +13,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_move};
 
+use rds_protocol::guest::Configure;
 use rds_protocol::limits::USER_ID;
 use rds_protocol::peer::NO_PEERS;
 
@@ -88,16 +89,20 @@ pub(crate) struct Identity {
     hostname: File,
     machine_id: File,
     hosts: File,
+    resolver: File,
 }
 
 impl Identity {
-    /// Says who the VM is.
-    pub(crate) fn write(&self, hostname: &str, machine_id: &str) -> Result<(), SystemError> {
+    /// Says who the VM is, and whom it asks for names.
+    pub(crate) fn write(&self, order: &Configure) -> Result<(), SystemError> {
+        let Configure { hostname, machine_id, network, .. } = order;
+        let resolver = network.as_ref().map(|network| format!("nameserver {}\n", network.resolver));
         let local = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1";
         for (file, text) in [
             (&self.hostname, format!("{hostname}\n")),
             (&self.machine_id, format!("{machine_id}\n")),
             (&self.hosts, format!("{local} {hostname}\n")),
+            (&self.resolver, resolver.unwrap_or_default()),
         ] {
             let written = file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0));
             written.while_("write who the VM is")?;
@@ -124,9 +129,9 @@ impl Prepared {
             hostname: skeleton.create("etc/hostname", 0o644)?,
             machine_id: skeleton.create("etc/machine-id", 0o444)?,
             hosts: skeleton.create("etc/hosts", 0o644)?,
+            // Whatever the image brought belongs to the network it was built in.
+            resolver: skeleton.create("etc/resolv.conf", 0o644)?,
         };
-        // Whatever the image brought belongs to the network it was built in.
-        skeleton.replace("etc/resolv.conf", "", 0o644)?;
         let ready = Root::open(READY)?;
         let terminals = make_devices(&ready)?;
         let results = make_runtime(&ready)?;

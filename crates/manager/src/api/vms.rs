@@ -20,6 +20,7 @@ use super::json::{Json, OptionalJson};
 use super::path::{Path, Query};
 use super::replies::CallerErrors;
 use crate::app::App;
+use crate::egress::PatchNetwork;
 use crate::error::{Error, Result};
 use crate::secrets::SecretEnv;
 use crate::vms::VmView;
@@ -40,6 +41,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(logs))
         .routes(routes!(exec_logs))
         .routes(routes!(set_secrets))
+        .routes(routes!(patch_network))
 }
 
 /// What any call that names a VM may answer besides [`CallerErrors`].
@@ -216,6 +218,21 @@ async fn set_secrets(
 ) -> Result<StatusCode> {
     let id = vm_id(&id)?;
     app.vms.set_secrets(id, SecretEnv::parse(body.secret_env)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Change what a VM may reach
+///
+/// At once, if it runs; a connection that is not allowed any more ends. What is absent stays as it is.
+#[utoipa::path(patch, path = "/vms/{id}/network", tag = "vms", params(("id" = String, Path)),
+    request_body = PatchNetwork,
+    responses((status = 204, description = "It holds"), CallerErrors, VmErrors))]
+async fn patch_network(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Json(body): Json<PatchNetwork>,
+) -> Result<StatusCode> {
+    app.vms.patch_network(vm_id(&id)?, body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -10,7 +10,7 @@ mod parts;
 pub use file::{one_line, path_from, with_file};
 pub use parts::{
     AcceleratorChoice, AuthConfig, CloneMode, DatabaseConfig, Dialect, HttpConfig, HypervisorChoice, HypervisorConfig,
-    LimitsConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
+    LimitsConfig, NetworkChoice, NetworkConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
 };
 
 use std::path::PathBuf;
@@ -47,6 +47,9 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub snapshots: SnapshotsConfig,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "as above")]
+    pub network: NetworkConfig,
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub limits: LimitsConfig,

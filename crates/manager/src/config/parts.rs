@@ -1,11 +1,12 @@
 //! The settings by concern.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum, value_parser};
 use ipnet::IpNet;
+use rds_egress::Subnet;
 use rds_image::disk;
 use secrecy::SecretString;
 
@@ -271,6 +272,31 @@ impl SnapshotsConfig {
     pub(crate) fn template(&self) -> Size {
         Size { vcpus: self.snapshot_template_cpu, mem_mib: self.snapshot_template_mem_mb }
     }
+}
+
+/// Whether VMs have a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetworkChoice {
+    /// Where this host has what it takes: root, nftables and taps.
+    Auto,
+    /// Yes, or fail.
+    On,
+    /// No.
+    Off,
+}
+
+/// What VMs' networks are like.
+#[derive(Debug, Clone, Args)]
+pub struct NetworkConfig {
+    /// Whether VMs have a network interface
+    #[arg(long, env = "NETWORK", default_value = "auto")]
+    pub network: NetworkChoice,
+    /// Private network that VMs' addresses are from; its first address is the gateway's
+    #[arg(long, env = "VM_SUBNET", default_value = "172.16.0.0/24", value_name = "NETWORK")]
+    pub vm_subnet: Subnet,
+    /// Resolver that VMs ask for names [default: 1.1.1.1]
+    #[arg(long, env = "DNS_SERVER_IP", value_name = "ADDRESS")]
+    pub dns_server_ip: Option<Ipv4Addr>,
 }
 
 /// How much callers may have.

@@ -66,6 +66,7 @@ fn senseless_values_are_refused_in_one_line() {
         (&["--db-dialect", "postgres"], "DATABASE_URL"),
         (&["--kernel-path", "/nowhere/vmlinux"], "KERNEL_PATH"),
         (&["--trusted-proxies", "nobody"], "--trusted-proxies"),
+        (&["--vm-subnet", "8.8.8.0/24"], "--vm-subnet"),
         (&["--api-key", "a b"], "API_KEY"),
     ] {
         let refused = parse(command(), args).unwrap_err();

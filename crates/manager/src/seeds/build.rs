@@ -104,6 +104,7 @@ impl Seeds {
             let killed = self.hypervisor.kill(&workshop.join(id.to_string())).await;
             killed.map_err(|error| Error::internal("cannot end the machine of a seed", error))?;
         }
+        self.egress.detach_nobody().await?;
         shelf::remove(&workshop).map_err(|error| Error::internal("cannot remove what a seed was made of", error))
     }
 
@@ -184,6 +185,9 @@ impl Seeds {
             .await
             .map_err(fault("The seed's disk could not be made"))?
             .map_err(fault("The seed's disk could not be made"))?;
+        let user = rustix::process::geteuid().is_root().then_some(SEED_UID);
+        let nic =
+            self.egress.attach_nobody(user).await.map_err(fault("The seed's network interface could not be made"))?;
         let spec = MachineSpec {
             id,
             vcpus: size.vcpus,
@@ -193,8 +197,8 @@ impl Seeds {
             rootfs: image.rootfs.clone(),
             disk,
             dir: dir.clone(),
-            user: rustix::process::geteuid().is_root().then_some(SEED_UID),
-            nic: None,
+            user,
+            nic,
             rehearse: true,
             background: true,
         };

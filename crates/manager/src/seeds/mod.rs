@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{SnapshotsConfig, StorageConfig};
+use crate::egress::Egress;
 use crate::error::{Error, Result};
 use crate::images::{ImageFiles, Images};
 use crate::initramfs::Initramfs;
@@ -94,6 +95,7 @@ pub enum Status {
 pub struct Seeds {
     hypervisor: Arc<dyn Hypervisor>,
     images: Arc<Images>,
+    egress: Arc<Egress>,
     initramfs: Arc<Initramfs>,
     storage: StorageConfig,
     /// The size that every image gets; `None` if seeds are off.
@@ -126,12 +128,15 @@ impl Seeds {
         storage: &StorageConfig,
         config: &SnapshotsConfig,
         images: Arc<Images>,
+        egress: Arc<Egress>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>> {
         let template = config.enable_snapshots.then(|| config.template());
         let seeds = Arc::new(Self {
-            fingerprint: hypervisor.fingerprint(),
+            // A guest with a network interface goes on with one.
+            fingerprint: format!("{}\nnetwork: {}", hypervisor.fingerprint(), egress.is_on()),
             hypervisor,
+            egress,
             images,
             initramfs: Arc::default(),
             storage: storage.clone(),

@@ -28,6 +28,8 @@ pub struct VmRow {
     pub outbound_internet: i64,
     /// JSON array of addresses and networks.
     pub allow_ips: String,
+    /// JSON array of names.
+    pub allow_domains: String,
     /// For people.
     pub name: Option<String>,
     /// JSON object of strings.
@@ -62,7 +64,7 @@ macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
-         secrets_version, peer_links, bridge_hash, error, created_at, idle_action"
+         secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains"
     };
 }
 
@@ -73,7 +75,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24)"
+             $23, $24, $25)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -99,6 +101,7 @@ impl Store {
         .bind(&vm.error)
         .bind(vm.created_at)
         .bind(&vm.idle_action)
+        .bind(&vm.allow_domains)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -139,6 +142,25 @@ impl Store {
             .bind(id)
             .bind(secrets)
             .bind(version)
+            .execute(&self.pool)
+            .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// Replaces what a VM may reach; the lists are JSON arrays. False if there is no such VM.
+    pub async fn set_vm_network(
+        &self,
+        id: &str,
+        outbound_internet: bool,
+        allow_ips: &str,
+        allow_domains: &str,
+    ) -> Result<bool> {
+        let statement = "UPDATE vms SET outbound_internet = $2, allow_ips = $3, allow_domains = $4 WHERE id = $1";
+        let changed = sqlx::query(statement)
+            .bind(id)
+            .bind(i64::from(outbound_internet))
+            .bind(allow_ips)
+            .bind(allow_domains)
             .execute(&self.pool)
             .await?;
         Ok(changed.rows_affected() > 0)

@@ -24,6 +24,7 @@ use super::record::{Live, VmRecord, to_json};
 use super::state::{Event, VmState};
 use super::uses::Uses;
 use crate::clock;
+use crate::egress::NetworkPolicy;
 use crate::error::{Chain, Error, Result};
 use crate::metrics;
 use crate::peers::PatchLink;
@@ -51,6 +52,7 @@ pub(super) enum Command {
     Resume(Reply),
     Delete(Reply),
     SetSecrets(SecretEnv, Reply),
+    SetNetwork(NetworkPolicy, Reply),
     SyncPeers(Reply),
     PatchLink(String, PatchLink, Reply),
     Unlink(String, Reply),
@@ -65,6 +67,7 @@ impl Command {
             | Self::Resume(reply)
             | Self::Delete(reply)
             | Self::SetSecrets(_, reply)
+            | Self::SetNetwork(_, reply)
             | Self::SyncPeers(reply)
             | Self::PatchLink(_, _, reply)
             | Self::Unlink(_, reply) => reply,
@@ -259,6 +262,10 @@ impl Actor {
                     let kept = self.keep_secrets(&secrets).await;
                     answer(Some(reply), kept);
                 }
+                Some(Command::SetNetwork(network, reply)) => {
+                    let set = self.set_network(network).await;
+                    answer(Some(reply), set);
+                }
                 Some(Command::PatchLink(alias, patch, reply)) => {
                     if let Some(next) = self.patch_link(&alias, &patch, None, reply).await {
                         return next;
@@ -340,6 +347,10 @@ impl Actor {
                         if let Some(next) = self.sync_peers(links, &guest, reply).await {
                             return next;
                         }
+                    }
+                    Some(Command::SetNetwork(network, reply)) => {
+                        let set = self.set_network(network).await;
+                        answer(Some(reply), set);
                     }
                     Some(Command::PatchLink(alias, patch, reply)) => {
                         if let Some(next) = self.patch_link(&alias, &patch, Some(&guest), reply).await {

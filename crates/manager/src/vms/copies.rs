@@ -17,6 +17,7 @@ use super::provision::{Host, Lap, RESTORE_LIMIT};
 use super::record::{Live, Provision, Timings, VmRecord, VmView};
 use super::request::{NewVm, count_secrets};
 use super::{Plan, Vms, guest_clock, stopping};
+use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
@@ -167,22 +168,28 @@ impl Vms {
         drop(guest);
         let (draft, stood_still) = saved?;
         tracing::info!(vm = %id, count = wish.count, stood_still_ms = stood_still.as_millis(), "forking a VM");
-        let made = self.fork_from(&handle.vm, &draft, &wish).await;
+        let network = handle.live.borrow().settings.network.clone();
+        let made = self.fork_from(&handle.vm, &network, &draft, &wish).await;
         self.0.host.snapshots.discard(&draft).await?;
         made
     }
 
-    async fn fork_from(&self, source: &VmRecord, draft: &str, wish: &Wish) -> Result<Vec<VmView>> {
+    async fn fork_from(
+        &self,
+        source: &VmRecord,
+        network: &NetworkPolicy,
+        draft: &str,
+        wish: &Wish,
+    ) -> Result<Vec<VmView>> {
         let begun = Mutex::new(Vec::new());
         let fork = async |_| {
             let spec = NewVm { name: None, ..source.spec.clone() };
             let (image, draft) = (source.image_id.clone(), Some(draft.to_owned()));
-            let plan = Plan { spec, image_id: image, snapshot: draft, provision: Provision::Snapshot };
+            let plan = Plan { spec, image_id: image, snapshot: draft, provision: Provision::Snapshot, network: network.clone() };
             let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
             begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);
             created.await.map_err(|_| stopping())??;
-            let live = handle.live.borrow().clone();
-            Ok(handle.vm.view(&live))
+            Ok(self.view(&handle))
         };
         let forks = stream::iter(0..wish.count).map(fork).buffered(AT_ONCE);
         let made: Result<Vec<VmView>> = forks.try_collect().await;

@@ -12,7 +12,11 @@ pub(super) enum Step {
     Directory,
     /// The directory is there, the disk is not.
     Disk,
-    /// The disk is there, the machine is not.
+    /// The disk is there, the tap is not.
+    Tap,
+    /// The tap is there and no rule is.
+    Rules,
+    /// The network is ready, the machine is not there.
     Boot,
     /// The machine runs, the agent has not answered.
     Connect,
@@ -22,9 +26,11 @@ pub(super) enum Step {
     Ready,
 }
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 8] = [
+    ("tap", Step::Tap),
     ("directory", Step::Directory),
     ("disk", Step::Disk),
+    ("rules", Step::Rules),
     ("boot", Step::Boot),
     ("connect", Step::Connect),
     ("configure", Step::Configure),

@@ -39,6 +39,7 @@ use crate::activity::Activity;
 use crate::audit::Audit;
 use crate::clock;
 use crate::config::{Config, LimitsConfig};
+use crate::egress::{Egress, NetworkPolicy, PatchNetwork};
 use crate::error::{Error, Result};
 use crate::images::Images;
 use crate::metrics;
@@ -54,7 +55,7 @@ use crate::store::snapshots::SnapshotRow;
 use actor::{Actor, Begin, Command};
 use directory::{Directory, Handle};
 use provision::Host;
-use record::{Live, Provision, Settings};
+use record::{Live, Place, Provision, Settings};
 use request::{CreateVm, NewVm};
 use state::VmState;
 use turns::Turns;
@@ -62,6 +63,21 @@ use uses::{Lease, Uses};
 
 /// Commands that may wait for one VM's task.
 const COMMANDS: usize = 16;
+
+/// What VMs are made with.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// What they run on.
+    pub images: Arc<Images>,
+    /// What they start from.
+    pub seeds: Arc<Seeds>,
+    /// What they may reach.
+    pub egress: Arc<Egress>,
+    /// Where it is told what happens to them.
+    pub activity: Activity,
+    /// Where it is written down what they call of each other.
+    pub audit: Audit,
+}
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -88,6 +104,7 @@ struct Plan {
     image_id: String,
     snapshot: Option<String>,
     provision: Provision,
+    network: NetworkPolicy,
 }
 
 impl Vms {
@@ -96,11 +113,9 @@ impl Vms {
         hypervisor: Arc<dyn Hypervisor>,
         config: &Config,
         store: Store,
-        images: Arc<Images>,
-        seeds: Arc<Seeds>,
-        activity: Activity,
-        audit: Audit,
+        services: Services,
     ) -> Result<Self> {
+        let Services { images, seeds, egress, activity, audit } = services;
         let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?.map(Arc::new);
         let directory = Directory::default();
         let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
@@ -122,6 +137,7 @@ impl Vms {
             own_users,
             peers,
             turns: Turns::new(),
+            egress,
         };
         let vms = Self(Arc::new(Inner {
             host: Arc::new(host),
@@ -148,7 +164,8 @@ impl Vms {
     #[tracing::instrument(level = "debug", name = "create", skip_all)]
     async fn create_once(&self, request: CreateVm) -> Result<VmView> {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
-        let request::Asked { vm: mut spec, secrets, links, snapshot, wanted_bytes } = asked;
+        let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
+        self.0.host.egress.check(&network)?;
         self.check_providers(&links)?;
         let mut provision = Provision::Boot;
         if let Some(id) = &snapshot {
@@ -164,13 +181,12 @@ impl Vms {
             Provision::Boot => self.kind(&image, &spec).await,
             Provision::Snapshot => None,
         };
-        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision };
+        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision, network };
         let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
         // The VM's row protects the image from here on.
         drop(image);
         created.await.map_err(|_| stopping())??;
-        let live = handle.live.borrow().clone();
-        Ok(handle.vm.view(&live))
+        Ok(self.view(&handle))
     }
 
     /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
@@ -182,7 +198,7 @@ impl Vms {
         secrets: &SecretEnv,
         links: Vec<Link>,
     ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
-        let Plan { spec, image_id, snapshot, provision } = plan;
+        let Plan { spec, image_id, snapshot, provision, network } = plan;
         let (reply, created) = oneshot::channel();
         let _admission = self.0.admission.lock().await;
         self.admit(spec.name.as_deref())?;
@@ -191,10 +207,11 @@ impl Vms {
             Some((id, host_index, taken)) => (id, host_index, Some(taken)),
             None => (VmId::new(), self.free_host_index(), None),
         };
+        let address = self.0.host.egress.address(host_index)?;
         let sealed = self.0.host.seal(id, secrets, 1)?;
-        let settings = Settings { sealed, links: links.into(), bridge: None, last_start: None };
+        let settings = Settings { sealed, links: links.into(), network, bridge: None, last_start: None };
         let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
-        self.0.host.store.insert_vm(&vm.to_row(&settings)).await?;
+        self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
         let machine = taken.and_then(Taken::keep).map(Box::new);
         Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current())), created))
     }
@@ -277,14 +294,28 @@ impl Vms {
         let mut handles: Vec<Handle> = self.0.directory.lock().values().cloned().collect();
         handles.retain(|handle| !handle.is_deleted());
         handles.sort_by_key(|handle| (handle.vm.created_at, handle.vm.id));
-        handles.iter().map(|handle| handle.vm.view(&handle.live.borrow())).collect()
+        handles.iter().map(|handle| self.view(handle)).collect()
     }
 
     /// One VM.
     pub fn get(&self, id: VmId) -> Result<VmView> {
         let handle = self.handle(id)?;
-        let live = handle.live.borrow().clone();
-        Ok(handle.vm.view(&live))
+        Ok(self.view(&handle))
+    }
+
+    fn view(&self, handle: &Handle) -> VmView {
+        let egress = &self.0.host.egress;
+        let address = egress.address(handle.vm.host_index).ok().flatten();
+        let place = Place { address, counted: egress.view(handle.vm.id) };
+        handle.vm.view(&handle.live.borrow(), place)
+    }
+
+    /// Changes what a VM may reach, at once if it runs. After an error nothing is changed.
+    pub async fn patch_network(&self, id: VmId, patch: PatchNetwork) -> Result<()> {
+        let before = self.handle(id)?.live.borrow().settings.network.clone();
+        let network = before.patched(patch).checked(self.0.limits.max_allow_ips)?;
+        self.0.host.egress.check(&network)?;
+        self.command(id, |reply| Command::SetNetwork(network, reply)).await
     }
 
     /// Boots a stopped VM and waits until it runs.

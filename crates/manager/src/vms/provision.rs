@@ -21,6 +21,7 @@ use super::record::{LastStart, Sealed, Settings, StartedFrom, Timings, VmRecord}
 use super::turns::{Turn, Turns};
 use crate::activity::Activity;
 use crate::config::StorageConfig;
+use crate::egress::Egress;
 use crate::error::{Chain, Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::{ImageFiles, Images};
@@ -63,6 +64,8 @@ pub(super) struct Host {
     pub peers: Peers,
     /// How many VMs are brought up at once.
     pub turns: Turns,
+    /// What VMs may reach.
+    pub egress: Arc<Egress>,
 }
 
 /// A VM that has come up.
@@ -125,7 +128,7 @@ impl Host {
         let mut turn = Some(self.turns.take().await);
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
-            match self.hand_out(vm, &settings.sealed, *machine, &mut timings).await {
+            match self.hand_out(vm, settings, *machine, &mut timings).await {
                 Ok(guest) => return Ok((guest, LastStart { from: StartedFrom::Pool, timings })),
                 Err(error) => {
                     tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is made anew, since its pooled machine is no good");
@@ -137,6 +140,7 @@ impl Host {
         let spec = self.prepare(vm, &image).await?;
         timings.disk_ms = lap.take();
 
+        self.open_network(vm.id, settings, &mut timings).await?;
         self.faults.at(Step::Boot)?;
         // Only its first start makes a VM a copy.
         let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
@@ -144,7 +148,7 @@ impl Host {
             Some(base) => (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot),
             None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
-        self.identify(vm, &settings.sealed, &guest, from, &mut timings).await?;
+        self.identify(vm, settings, &guest, from, &mut timings).await?;
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
         }
@@ -156,7 +160,7 @@ impl Host {
     async fn hand_out(
         &self,
         vm: &VmRecord,
-        sealed: &Sealed,
+        settings: &Settings,
         machine: Machine,
         timings: &mut Timings,
     ) -> Result<GuestClient> {
@@ -170,8 +174,19 @@ impl Host {
         let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
         told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
         timings.disk_ms = lap.take();
-        self.identify(vm, sealed, &machine.guest, StartedFrom::Pool, timings).await?;
+        self.open_network(vm.id, settings, timings).await?;
+        self.identify(vm, settings, &machine.guest, StartedFrom::Pool, timings).await?;
         Ok(machine.guest)
+    }
+
+    /// Lets the VM have what it may. That comes before there is anything that could send.
+    #[tracing::instrument(level = "debug", name = "network", skip_all)]
+    async fn open_network(&self, id: VmId, settings: &Settings, timings: &mut Timings) -> Result<()> {
+        self.faults.at(Step::Rules)?;
+        let mut lap = Lap::new();
+        self.egress.open(id, &settings.network).await?;
+        timings.network_ms = lap.take();
+        Ok(())
     }
 
     /// Tells the guest who it is.
@@ -179,15 +194,16 @@ impl Host {
     async fn identify(
         &self,
         vm: &VmRecord,
-        sealed: &Sealed,
+        settings: &Settings,
         guest: &GuestClient,
         from: StartedFrom,
         timings: &mut Timings,
     ) -> Result<()> {
         self.faults.at(Step::Configure)?;
         let mut lap = Lap::new();
-        let secrets = sealed.open(self.sealer.as_deref(), vm.id)?;
-        let identity = identity(vm, &secrets);
+        let secrets = settings.sealed.open(self.sealer.as_deref(), vm.id)?;
+        let network = self.egress.guest_network(vm.id, &settings.network);
+        let identity = Configure { network, ..identity(vm, &secrets) };
         let configured = match from {
             StartedFrom::Snapshot => guest.rename(&identity, CONFIGURE_LIMIT).await,
             StartedFrom::Boot | StartedFrom::Seed | StartedFrom::Pool => {
@@ -218,7 +234,7 @@ impl Host {
                 Err(error) => {
                     tracing::warn!(vm = %spec.id, error = %Chain(&error), "a VM is booted, since its seed is no good");
                     timings.restore_ms = 0.0;
-                    self.end_machine(spec.id).await?;
+                    self.kill_machine(spec.id).await?;
                     self.seeds.discard(&seed);
                 }
             }
@@ -311,6 +327,9 @@ impl Host {
         image: &ImageFiles,
     ) -> Result<MachineSpec> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await?;
+        self.faults.at(Step::Tap)?;
+        let user = self.own_users.then_some(FIRST_UID + host_index);
+        let nic = self.egress.attach(id, host_index, user).await?;
         Ok(MachineSpec {
             id,
             vcpus: size.vcpus,
@@ -320,8 +339,8 @@ impl Host {
             rootfs: image.rootfs.clone(),
             disk: self.disk(id),
             dir: self.dir(id),
-            user: self.own_users.then_some(FIRST_UID + host_index),
-            nic: None,
+            user,
+            nic,
             rehearse: false,
             background: false,
         })
@@ -344,8 +363,13 @@ impl Host {
         Error::internal(format!("VM {id} did not come up; the end of its console:\n{end}"), why.to_string())
     }
 
-    /// Ends the VM's machine at once; the disk stays.
+    /// Ends the VM's machine at once, and takes its network away; the disk stays.
     pub(super) async fn end_machine(&self, id: VmId) -> Result<()> {
+        self.kill_machine(id).await?;
+        self.egress.close(id).await
+    }
+
+    async fn kill_machine(&self, id: VmId) -> Result<()> {
         let ended = self.hypervisor.kill(&self.dir(id)).await;
         ended.map_err(|error| Error::internal(format!("cannot end the machine of VM {id}"), error))
     }
@@ -379,6 +403,7 @@ fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
         entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
         secret_env: secrets.variables(),
         grow_disk_to: vm.snapshot.is_some().then_some(vm.spec.disk_bytes),
+        network: None,
     }
 }
 

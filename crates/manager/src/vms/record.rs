@@ -1,6 +1,7 @@
 //! What is known of a VM: the part that never changes, and the part that does.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::idle::{Idle, IdleAction};
 use super::request::NewVm;
 use super::state::VmState;
 use crate::clock;
+use crate::egress::{NetworkPolicy, NetworkView};
 use crate::error::{Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
@@ -55,6 +57,8 @@ pub struct Timings {
     pub queue_ms: f64,
     /// Making the writable disk and the initramfs.
     pub disk_ms: f64,
+    /// Making the network interface and its rules.
+    pub network_ms: f64,
     /// Starting the virtual machine monitor, if the VM was booted.
     pub boot_ms: f64,
     /// Restoring the machine from a seed, if it was not booted.
@@ -75,6 +79,7 @@ impl Timings {
         let steps = [
             ("queue", self.queue_ms),
             ("disk", self.disk_ms),
+            ("network", self.network_ms),
             ("boot", self.boot_ms),
             ("restore", self.restore_ms),
             ("agent", self.agent_ms),
@@ -184,6 +189,8 @@ pub(crate) struct Settings {
     pub sealed: Sealed,
     /// The providers it is linked to.
     pub links: Arc<[Link]>,
+    /// What it may reach.
+    pub network: NetworkPolicy,
     /// The token of its present start, if it is linked to providers.
     pub bridge: Option<BridgeToken>,
     /// How it came up the last time.
@@ -221,6 +228,15 @@ pub struct VmView {
     pub outbound_internet: bool,
     /// What it may reach.
     pub allow_ips: Vec<String>,
+    /// What it may reach by name.
+    pub allow_domains: Vec<String>,
+    /// Address of its `eth0`; absent where VMs have no network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "172.16.0.2")]
+    pub guest_ip: Option<Ipv4Addr>,
+    /// What it sent and received since it was started, a few seconds ago; absent while it has no network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkView>,
     /// Size of its writable disk in MiB.
     pub disk_size_mb: u64,
     /// RFC 3339, milliseconds, `Z`.
@@ -263,6 +279,13 @@ pub struct VmView {
     pub error: Option<String>,
 }
 
+/// What a VM has of the network.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Place {
+    pub(super) address: Option<Ipv4Addr>,
+    pub(super) counted: Option<NetworkView>,
+}
+
 impl VmRecord {
     /// The snapshot or draft whose memory it goes on from.
     pub(super) fn copied_from(&self) -> Option<&str> {
@@ -276,14 +299,17 @@ impl VmRecord {
     }
 
     /// The VM for a client.
-    pub(super) fn view(&self, live: &Live) -> VmView {
+    pub(super) fn view(&self, live: &Live, place: Place) -> VmView {
         VmView {
             id: self.id.to_string(),
             state: live.state,
             cpu: self.spec.vcpus,
             mem_mb: self.spec.mem_mib,
-            outbound_internet: self.spec.outbound_internet,
-            allow_ips: self.spec.allow_ips.clone(),
+            outbound_internet: live.settings.network.outbound_internet,
+            allow_ips: live.settings.network.allow_ips.clone(),
+            allow_domains: live.settings.network.allow_domains.clone(),
+            guest_ip: place.address,
+            network: place.counted,
             disk_size_mb: self.spec.disk_bytes >> 20,
             created_at: clock::rfc3339(self.created_at),
             provision_mode: self.provision.as_str().into(),
@@ -302,7 +328,7 @@ impl VmRecord {
     }
 
     /// The VM as it is first written down.
-    pub(super) fn to_row(&self, settings: &Settings) -> VmRow {
+    pub(super) fn to_row(&self, settings: &Settings, address: Option<Ipv4Addr>) -> VmRow {
         VmRow {
             id: self.id.to_string(),
             state: HALF_MADE.into(),
@@ -311,9 +337,10 @@ impl VmRecord {
             disk_bytes: i64::try_from(self.spec.disk_bytes).unwrap_or(i64::MAX),
             image_id: self.image_id.clone(),
             host_index: self.host_index.into(),
-            guest_ip: String::new(),
-            outbound_internet: self.spec.outbound_internet.into(),
-            allow_ips: to_json(&self.spec.allow_ips),
+            guest_ip: address.map(|address| address.to_string()).unwrap_or_default(),
+            outbound_internet: settings.network.outbound_internet.into(),
+            allow_ips: to_json(&settings.network.allow_ips),
+            allow_domains: to_json(&settings.network.allow_domains),
             name: self.spec.name.clone(),
             labels: to_json(&self.spec.labels),
             ttl_seconds: self.spec.ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
@@ -341,8 +368,6 @@ impl VmRecord {
                 vcpus: u8::try_from(row.cpu).map_err(|_| broken("cpu"))?,
                 mem_mib: u32::try_from(row.mem_mb).map_err(|_| broken("memory size"))?,
                 disk_bytes: u64::try_from(row.disk_bytes).map_err(|_| broken("disk size"))?,
-                allow_ips: serde_json::from_str(&row.allow_ips).map_err(|_| broken("allow list"))?,
-                outbound_internet: row.outbound_internet != 0,
                 image_id: Some(row.image_id.clone()),
                 name: row.name.clone(),
                 labels: serde_json::from_str(&row.labels).map_err(|_| broken("label"))?,
@@ -367,7 +392,12 @@ impl VmRecord {
         let links: Vec<PeerLink> = serde_json::from_str(&row.peer_links).map_err(|_| broken("link"))?;
         let links = Link::parse_all(&links)?.into();
         let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);
-        Ok((vm, Settings { sealed, links, bridge, last_start: LastStart::from_row(row) }))
+        let network = NetworkPolicy {
+            outbound_internet: row.outbound_internet != 0,
+            allow_ips: serde_json::from_str(&row.allow_ips).map_err(|_| broken("allow list"))?,
+            allow_domains: serde_json::from_str(&row.allow_domains).map_err(|_| broken("allow list"))?,
+        };
+        Ok((vm, Settings { sealed, links, network, bridge, last_start: LastStart::from_row(row) }))
     }
 }
 

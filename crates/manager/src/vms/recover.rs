@@ -16,6 +16,7 @@ use crate::pool::record;
 pub(super) async fn recover(vms: &Vms) -> Result<()> {
     let host = &vms.0.host;
     let mut kept = HashSet::new();
+    let mut running_vms = Vec::new();
     for row in host.store.vms().await? {
         let (vm, settings) = VmRecord::from_row(&row)?;
         if row.state == HALF_MADE || row.state == DELETED {
@@ -27,16 +28,28 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
         kept.insert(vm.id);
         let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
         if row.state == VmState::Running.as_str() && running {
-            vms.spawn(vm, settings, VmState::Running, Begin::Adopt);
+            running_vms.push((vm, settings, VmState::Running, Begin::Adopt));
         } else if row.state == VmState::Paused.as_str() && running {
-            vms.spawn(vm, settings, VmState::Paused, Begin::Paused);
+            running_vms.push((vm, settings, VmState::Paused, Begin::Paused));
         } else {
             // It may have been started again by a manager that could not write that down.
             host.end_machine(vm.id).await?;
             rest(vms, vm, settings, &row.state).await?;
         }
     }
-    remove_unclaimed(vms, &kept).await
+    let indices: HashSet<u32> = running_vms.iter().map(|(vm, ..)| vm.host_index).collect();
+    remove_unclaimed(vms, &kept, &indices).await?;
+    // No tap is in use any more but those of machines that run on.
+    let networks = running_vms.iter().map(|(vm, settings, ..)| (vm.id, vm.host_index, settings.network.clone()));
+    let pooled: Vec<_> = {
+        let found = vms.0.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.iter().map(|(id, _, host_index)| (*id, *host_index)).collect()
+    };
+    host.egress.restore(networks.collect(), pooled).await?;
+    for (vm, settings, state, begin) in running_vms {
+        vms.spawn(vm, settings, state, begin);
+    }
+    Ok(())
 }
 
 /// Takes up a VM without a machine.
@@ -61,7 +74,7 @@ async fn rest(vms: &Vms, vm: VmRecord, settings: Settings, state: &str) -> Resul
 }
 
 /// Ends processes and removes directories whose VM is written down nowhere.
-async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>) -> Result<()> {
+async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>, indices: &HashSet<u32>) -> Result<()> {
     let host = &vms.0.host;
     let parent = host.storage.vms_dir();
     let mut unclaimed: HashSet<VmId> = host.hypervisor.find(&parent).await.into_iter().collect();
@@ -72,7 +85,7 @@ async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>) -> Result<()> {
         unclaimed.extend(entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
     }
     for id in unclaimed.difference(kept) {
-        if found_in_pool(vms, *id).await {
+        if found_in_pool(vms, *id, indices).await {
             continue;
         }
         tracing::info!(vm = %id, "removing a machine or directory that belongs to no VM");
@@ -82,12 +95,12 @@ async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>) -> Result<()> {
 }
 
 /// Notes a machine of an earlier server's pool.
-async fn found_in_pool(vms: &Vms, id: VmId) -> bool {
+async fn found_in_pool(vms: &Vms, id: VmId, indices: &HashSet<u32>) -> bool {
     let (host, pool) = (&vms.0.host, &vms.0.pool);
     let dir = host.dir(id);
     let Some((kind, host_index)) = record::read(&dir).filter(|_| pool.is_enabled()) else { return false };
     let taken = vms.0.directory.lock().values().any(|handle| handle.vm.host_index == host_index);
-    if taken || !host.hypervisor.is_running(&dir).await {
+    if taken || indices.contains(&host_index) || !host.hypervisor.is_running(&dir).await {
         return false;
     }
     pool.announce(host_index);

@@ -1,7 +1,6 @@
 //! From the body of a create request to a VM that makes sense, without touching anything.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::idle::{Idle, IdleAction};
 use crate::config::LimitsConfig;
+use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
@@ -45,6 +45,9 @@ pub struct CreateVm {
     /// Whether anything may leave the VM at all.
     #[serde(default)]
     pub outbound_internet: bool,
+    /// Names that the VM may reach besides, such as `api.github.com` or `*.googleapis.com`.
+    #[serde(default)]
+    pub allow_domains: Vec<String>,
     /// The image to start from; the default image if absent.
     pub image_id: Option<String>,
     /// Size of the writable disk in MiB; `OVERLAY_SIZE_BYTES` if absent.
@@ -82,10 +85,6 @@ pub struct NewVm {
     pub mem_mib: u32,
     /// Size of the writable disk in bytes.
     pub disk_bytes: u64,
-    /// What the VM may reach.
-    pub allow_ips: Vec<String>,
-    /// Whether anything may leave the VM.
-    pub outbound_internet: bool,
     /// The image asked for.
     pub image_id: Option<String>,
     /// Its name.
@@ -106,6 +105,8 @@ pub(super) struct Asked {
     pub secrets: SecretEnv,
     /// What may be changed later.
     pub links: Vec<Link>,
+    /// What it may reach, for now.
+    pub network: NetworkPolicy,
     /// What its disk is to be made from.
     pub snapshot: Option<String>,
     /// Size of its disk, if one was named.
@@ -124,12 +125,12 @@ impl CreateVm {
             Some(mib) => Some(integer("diskSizeMb", mib, MIN_DISK_MIB, MAX_DISK_MIB)? << 20),
             None => None,
         };
-        if self.allow_ips.len() > limits.max_allow_ips as usize {
-            return invalid(format!("allowIps has {} entries; at most {}", self.allow_ips.len(), limits.max_allow_ips));
-        }
-        if let Some(bad) = self.allow_ips.iter().find(|entry| !is_ipv4_or_cidr(entry)) {
-            return invalid(format!("allowIps: {bad:?} is neither an IPv4 address nor an IPv4 CIDR range"));
-        }
+        let network = NetworkPolicy {
+            outbound_internet: self.outbound_internet,
+            allow_ips: self.allow_ips,
+            allow_domains: self.allow_domains,
+        };
+        let network = network.checked(limits.max_allow_ips)?;
         if let Some(name) = &self.name {
             check_name(name)?;
         }
@@ -149,15 +150,13 @@ impl CreateVm {
             vcpus: u8::try_from(vcpus).map_err(|_| Error::Invalid("cpu is too large".into()))?,
             mem_mib: u32::try_from(mem_mib).map_err(|_| Error::Invalid("memMb is too large".into()))?,
             disk_bytes: wanted_bytes.unwrap_or(default_disk_bytes),
-            allow_ips: self.allow_ips,
-            outbound_internet: self.outbound_internet,
             image_id: self.image_id,
             name: self.name,
             labels: self.labels,
             ttl,
             idle,
         };
-        Ok(Asked { vm, secrets, links, snapshot: self.user_overlay_snapshot_id, wanted_bytes })
+        Ok(Asked { vm, secrets, links, network, snapshot: self.user_overlay_snapshot_id, wanted_bytes })
     }
 }
 
@@ -192,18 +191,6 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether `text` is an IPv4 address, or one with a prefix length from 0 to 32.
-fn is_ipv4_or_cidr(text: &str) -> bool {
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let is_length = |prefix: &str| {
-        prefix.len() <= 2 && prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.parse::<u8>().is_ok_and(|n| n <= 32)
-    };
-    address.parse::<Ipv4Addr>().is_ok() && prefix.is_none_or(is_length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,7 +214,6 @@ mod tests {
     fn the_least_request_gets_the_defaults() {
         let vm = validate(&json!({"unknown": 1})).unwrap();
         assert_eq!((vm.vcpus, vm.mem_mib, vm.disk_bytes), (1, 256, 536_870_912));
-        assert!(!vm.outbound_internet);
     }
 
     #[test]

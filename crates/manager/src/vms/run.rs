@@ -112,7 +112,7 @@ impl Vms {
     /// Runs a module under Deno or Node.js to its end.
     pub async fn run_code(&self, id: VmId, language: Language, request: RunRequest) -> Result<RunReply> {
         let log = Log::of_run(language, &request);
-        let outbound = self.handle(id)?.vm.spec.outbound_internet;
+        let outbound = self.handle(id)?.live.borrow().settings.network.outbound_internet;
         let start = run_start(language, request, outbound, self.0.limits.max_runts_timeout_ms)?;
         let mut reply = self.run(id, start, log).await?;
         if language == Language::Deno {

@@ -33,7 +33,7 @@ pub(crate) fn config(dir: &TempDir, flags: &[&str]) -> Config {
     let root = dir.path().to_str().unwrap();
     let mut args = vec!["test", "--storage-root", root, "--api-key", KEY, "--admin-email", EMAIL];
     // There is nothing that could make seeds.
-    args.push("--enable-snapshots=false");
+    args.extend(["--enable-snapshots=false", "--network=off"]);
     args.extend(["--admin-password", PASSWORD, "--rate-limit-default", "0", "--rate-limit-login", "0"]);
     let command = Config::augment_args(Command::new("test").args_override_self(true));
     let matches = command.try_get_matches_from(args.into_iter().chain(flags.iter().copied())).unwrap();

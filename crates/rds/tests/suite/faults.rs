@@ -13,7 +13,7 @@ cases![
     an_unknown_step_stops_the_server
 ];
 
-const STEPS: [&str; 6] = ["directory", "disk", "boot", "connect", "configure", "ready"];
+const STEPS: [&str; 8] = ["directory", "disk", "tap", "rules", "boot", "connect", "configure", "ready"];
 
 async fn try_create(api: &Api) -> Result<u16, reqwest::Error> {
     let request = api.request(reqwest::Method::POST, "/v1/vms");
@@ -91,7 +91,7 @@ async fn a_start_that_fails_keeps_the_disk(world: &World) {
 async fn an_unknown_step_stops_the_server(world: &World) {
     let root = tempfile::tempdir().expect("a directory");
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_rds"))
-        .args(["serve", "--port", "0", "--storage-root"])
+        .args(["serve", "--port", "0", "--network", "off", "--storage-root"])
         .arg(root.path())
         .env("RDS_FAULT", "nonsense")
         .env("RDS_AGENT_PATH", &world.found.agent)

@@ -164,7 +164,7 @@ async fn a_key_whose_create_was_cut_off_can_be_used_again(world: &World) {
 async fn one_storage_root_has_one_manager(world: &World) {
     let server = world.own_server(&[]).await;
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_rds"))
-        .args(["serve", "--port", "0", "--storage-root"])
+        .args(["serve", "--port", "0", "--network", "off", "--storage-root"])
         .arg(server.root())
         .env("RDS_AGENT_PATH", &world.found.agent)
         .output();

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::os::fd::RawFd;
 
+use rds_netif::Mac;
 use rds_protocol::REHEARSE;
 use serde_json::json;
 
 use super::version::Version;
 use crate::accelerator::Accelerator;
-use crate::hypervisor::{Mac, VmId};
+use crate::hypervisor::VmId;
 
 /// Numbers of the descriptors that the process inherits. It opens no path but its own firmware.
 #[derive(Debug, Clone, Copy, Default)]

@@ -9,13 +9,14 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use rds_netif::tap;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Gid, Resource, Rlimit, Uid, setpriority_process, setrlimit, setsid, umask};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::process::{Child, Command};
 
 use super::arguments::{Descriptors, Memory};
-use super::{files, tap};
+use super::files;
 use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};

@@ -14,7 +14,6 @@ mod probe;
 mod process;
 mod qmp;
 mod snapshot;
-mod tap;
 mod template;
 mod version;
 

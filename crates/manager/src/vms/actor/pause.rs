@@ -78,6 +78,10 @@ impl Actor {
                 Some(Command::Resume(reply)) => return self.resume(Some(reply)).await,
                 Some(Command::Start(reply) | Command::Pause(reply)) => refuse(reply, VmState::Paused),
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
+                Some(Command::SetNetwork(network, reply)) => {
+                    let set = self.set_network(network).await;
+                    answer(Some(reply), set);
+                }
                 // All else needs the guest: a stop, too, for what it has not written to its disk yet.
                 Some(command) => {
                     self.inbox.deferred.push_front(command);

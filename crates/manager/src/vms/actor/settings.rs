@@ -7,12 +7,13 @@ use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 
 use super::{Actor, Meanwhile, Next, Reply, Work, answer};
+use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
 use crate::peers::PatchLink;
 use crate::peers::link::Link;
 use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
-use crate::vms::record::{Settings, links_column};
+use crate::vms::record::{Settings, links_column, to_json};
 
 /// How long an agent may take to replace secrets.
 const SECRETS_LIMIT: Duration = Duration::from_secs(30);
@@ -26,6 +27,25 @@ impl Actor {
         self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed.column().as_deref(), version).await?;
         self.publish(|live| live.settings.sealed = sealed);
         Ok(())
+    }
+
+    /// Changes what the VM may reach. It is written down first: a manager that dies in between makes it so when it starts.
+    pub(super) async fn set_network(&self, network: NetworkPolicy) -> Result<()> {
+        let before = self.live.borrow().settings.network.clone();
+        self.write_network(&network).await?;
+        if let Err(error) = self.host.egress.change(self.vm.id, &network).await {
+            self.write_network(&before).await?;
+            return Err(error);
+        }
+        self.publish(|live| live.settings.network = network);
+        self.record("vm.network_changed", "What the VM may reach was changed").await;
+        Ok(())
+    }
+
+    async fn write_network(&self, network: &NetworkPolicy) -> Result<()> {
+        let (ips, domains) = (to_json(&network.allow_ips), to_json(&network.allow_domains));
+        let id = self.vm.id.to_string();
+        self.host.store.set_vm_network(&id, network.outbound_internet, &ips, &domains).await.map(drop)
     }
 
     pub(super) async fn give_secrets(&self, secrets: &SecretEnv, guest: &GuestClient) -> Result<()> {

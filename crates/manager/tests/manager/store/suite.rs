@@ -73,6 +73,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         guest_ip: "172.16.0.2".into(),
         outbound_internet: 0,
         allow_ips: "[]".into(),
+        allow_domains: "[]".into(),
         name: None,
         labels: "{\"a\":\"b\"}".into(),
         ttl_seconds: None,

@@ -112,5 +112,6 @@ fn identity(name: &str) -> Configure {
         entropy: "A".repeat(88),
         secret_env: std::collections::BTreeMap::new(),
         grow_disk_to: None,
+        network: None,
     }
 }

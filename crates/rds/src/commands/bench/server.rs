@@ -71,6 +71,7 @@ impl BenchServer {
         }
         command.envs(image.modules.as_ref().map(|modules| ("MODULES_PATH", modules)));
         command.envs(RATE_LIMITS.map(|name| (name, "0")));
+        command.env("NETWORK", "off");
         for name in ["SNAPSHOT_TEMPLATE_CPU", "SNAPSHOT_TEMPLATE_MEM_MB", "ENABLE_WARM_POOL", "WARM_POOL_TARGET"] {
             command.env_remove(name);
         }

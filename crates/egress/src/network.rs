@@ -1,0 +1,271 @@
+//! The network of all VMs, as it is to be and as it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rds_netif::tap;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use crate::EgressError;
+use crate::plan::{Element, Guest, Policy, Set, elements};
+use crate::report::{Contents, Counters, Denial};
+use crate::ruleset::{self, Carried, TABLE};
+use crate::subnet::Subnet;
+use crate::{GATE_PORT, nft, system};
+
+/// Name of the tap of a machine that is nobody's yet: nothing passes there.
+const NOBODYS: &str = "rds-seed";
+
+/// What to run with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Guests' addresses.
+    pub subnet: Subnet,
+}
+
+/// What was not as it should be, and is again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// For people.
+    pub what: String,
+}
+
+/// The network. Cheap to share; a change that was begun is completed though its caller goes away.
+#[derive(Debug, Clone)]
+pub struct Network(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    subnet: Subnet,
+    nft: PathBuf,
+    /// Held while the table is changed or compared.
+    state: Mutex<State>,
+    _lock: UnixListener,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    guests: BTreeMap<u32, (Guest, Policy)>,
+    /// The table's rules as the kernel listed them after they were made.
+    rules: Vec<String>,
+}
+
+impl State {
+    fn elements(&self) -> BTreeSet<Element> {
+        self.guests.values().flat_map(|(guest, policy)| elements(*guest, policy)).collect()
+    }
+}
+
+impl Network {
+    /// Takes the network of this host, or says what is missing. Changes no rule; [`Self::restore`] must follow.
+    pub async fn take(settings: &Settings) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("the server does not run as root".into());
+        }
+        let nft = nft::find().ok_or("nft is not installed (apt-get install nftables)")?;
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            return Err("there is no /dev/net/tun (modprobe tun)".into());
+        }
+        let lock = system::lock().map_err(|_| "another server on this host has the network")?;
+        let subnet = settings.subnet;
+        if let Some((network, interface)) = system::overlapping(subnet).map_err(|error| error.to_string())? {
+            return Err(format!("VM_SUBNET {subnet} overlaps with {network} on {interface}; name another one"));
+        }
+        let table = ruleset::replace(subnet, GATE_PORT, &BTreeSet::new(), &Carried::new());
+        let tried = nft::check(&nft, &table).await;
+        tried.map_err(|error| format!("the kernel does not take the rules: {error}"))?;
+        let inner = Inner { subnet, nft, state: Mutex::default(), _lock: lock };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Guests' addresses.
+    pub fn subnet(&self) -> Subnet {
+        self.0.subnet
+    }
+
+    /// The guest with this number; none if there is no address left for it.
+    pub fn guest(&self, number: u32) -> Option<Guest> {
+        Guest::new(self.0.subnet, number)
+    }
+
+    /// Makes the table what these guests, whose machines run, are to have, in one transaction, and removes every tap
+    /// that is neither theirs nor one of `idle`, machines that wait to be somebody's.
+    pub async fn restore(&self, guests: Vec<(Guest, Policy)>, idle: Vec<Guest>) -> Result<(), EgressError> {
+        self.uncancelled(async move |inner| {
+            let mut state = inner.state.lock().await;
+            state.guests = guests.into_iter().map(|(guest, policy)| (guest.number(), (guest, policy))).collect();
+            // What cannot be read is not worth keeping.
+            let counters = inner.list_table().await.map(|contents| contents.counters).unwrap_or_default();
+            inner.replace(&mut state, &counters).await?;
+            system::forward().map_err(EgressError::system("turn forwarding on"))?;
+            let running = state.guests.values().map(|(guest, _)| guest);
+            let kept: BTreeSet<String> = running.chain(&idle).map(|guest| guest.tap()).collect();
+            for (guest, policy) in state.guests.values() {
+                if let Err(error) = system::set_forwarding(*guest, policy) {
+                    tracing::warn!(tap = guest.tap(), %error, "a running VM has no tap");
+                }
+            }
+            let taps = system::taps().map_err(EgressError::system("list interfaces"))?;
+            for tap in taps.iter().filter(|tap| !kept.contains(*tap)) {
+                tracing::info!(tap, "removing a tap that belongs to no VM");
+                let _ = system::disconnect(tap);
+                tap::remove(tap).map_err(EgressError::system("remove a tap"))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Makes a guest's tap; nothing passes there until [`Self::open`]. `owner` may open it besides root.
+    pub async fn attach(&self, guest: Guest, owner: Option<u32>) -> Result<(), EgressError> {
+        self.make_tap(guest.tap(), owner).await
+    }
+
+    /// Makes a tap for a machine that is nobody's yet, where nothing ever passes. Returns its name.
+    pub async fn attach_nobody(&self, owner: Option<u32>) -> Result<&'static str, EgressError> {
+        self.make_tap(NOBODYS.into(), owner).await.map(|()| NOBODYS)
+    }
+
+    async fn make_tap(&self, name: String, owner: Option<u32>) -> Result<(), EgressError> {
+        let subnet = self.0.subnet;
+        blocking(move || system::make_tap(&name, subnet, owner), "make a tap").await
+    }
+
+    /// Removes the tap of [`Self::attach_nobody`], if it is there.
+    pub async fn detach_nobody(&self) -> Result<(), EgressError> {
+        blocking(|| tap::remove(NOBODYS), "remove a tap").await
+    }
+
+    /// Lets a guest have what its policy allows: first the rules, then its tap comes up.
+    pub async fn open(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
+        self.uncancelled(async move |inner| {
+            inner.put(guest, Some(policy.clone())).await?;
+            let connect = move || {
+                system::set_forwarding(guest, &policy)?;
+                system::connect(guest)
+            };
+            blocking(connect, "bring a tap up").await
+        })
+        .await
+    }
+
+    /// Changes what a guest may reach. What is not allowed any more ends with it.
+    pub async fn change(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
+        self.uncancelled(async move |inner| {
+            inner.put(guest, Some(policy.clone())).await?;
+            system::set_forwarding(guest, &policy).map_err(EgressError::system("set forwarding"))
+        })
+        .await
+    }
+
+    /// Takes everything from a guest whose machine has ended: its tap goes down first and is gone in the end. Can be
+    /// repeated.
+    pub async fn close(&self, guest: Guest) -> Result<(), EgressError> {
+        self.uncancelled(async move |inner| {
+            let name = guest.tap();
+            let down = move || system::disconnect(&name);
+            blocking(down, "take a tap down").await?;
+            if let Err(error) = inner.put(guest, None).await {
+                // Without its tap they allow nothing; the next comparison finds them.
+                tracing::warn!(tap = guest.tap(), %error, "cannot remove the rules of a VM that is gone");
+            }
+            blocking(move || tap::remove(&guest.tap()), "remove a tap").await
+        })
+        .await
+    }
+
+    /// What was counted of each guest, and what was denied in the last ten minutes.
+    pub async fn look(&self) -> Result<(BTreeMap<u32, Counters>, BTreeSet<Denial>), EgressError> {
+        let mut counters: BTreeMap<u32, Counters> = BTreeMap::new();
+        for set in [Set::Sent, Set::Received, Set::Dropped] {
+            for (tap, counted) in self.0.list(&format!("set {TABLE} {set}")).await?.counters {
+                if let Some(number) = crate::plan::number(&tap) {
+                    counters.entry(number).or_default().take(set, counted);
+                }
+            }
+        }
+        let denials = self.0.list(&format!("set {TABLE} denials")).await?.denials;
+        Ok((counters, denials))
+    }
+
+    /// Compares the table with what it is to be, and makes it that again if it is not.
+    pub async fn compare(&self) -> Result<Option<Repaired>, EgressError> {
+        self.uncancelled(async |inner| {
+            let mut state = inner.state.lock().await;
+            let found = inner.list_table().await.unwrap_or_default();
+            let wanted = state.elements();
+            let missing = wanted.difference(&found.elements).count();
+            let added = found.elements.difference(&wanted).count();
+            if found.rules == state.rules && missing == 0 && added == 0 {
+                return Ok(None);
+            }
+            inner.replace(&mut state, &found.counters).await?;
+            system::forward().map_err(EgressError::system("turn forwarding on"))?;
+            let rules = if found.rules == state.rules { "rules as they were" } else { "rules changed" };
+            Ok(Some(Repaired { what: format!("{rules}, {missing} elements missing, {added} too many") }))
+        })
+        .await
+    }
+
+    /// Does the work in a task of its own, so that what was begun is completed.
+    async fn uncancelled<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, EgressError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EgressError>> + Send + 'static,
+    {
+        joined(tokio::spawn(work(Arc::clone(&self.0))).await)
+    }
+}
+
+impl Inner {
+    /// Sets or removes what a guest has, in one transaction.
+    async fn put(&self, guest: Guest, policy: Option<Policy>) -> Result<(), EgressError> {
+        let mut state = self.state.lock().await;
+        let of = |policy: Option<&Policy>| policy.map(|policy| elements(guest, policy)).unwrap_or_default();
+        let before = of(state.guests.get(&guest.number()).map(|(_, policy)| policy));
+        let mut script = ruleset::change(&before, &of(policy.as_ref()));
+        if policy.is_none() {
+            state.guests.remove(&guest.number());
+        }
+        if policy.is_none() && !script.is_empty() {
+            // What this guest was denied is nothing of the next one's with its number.
+            script.push_str(&ruleset::forget_denials());
+        }
+        if !script.is_empty() {
+            nft::change(&self.nft, &script).await?;
+        }
+        if let Some(policy) = policy {
+            state.guests.insert(guest.number(), (guest, policy));
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, state: &mut State, carried: &Carried) -> Result<(), EgressError> {
+        let script = ruleset::replace(self.subnet, GATE_PORT, &state.elements(), carried);
+        nft::change(&self.nft, &script).await?;
+        state.rules = self.list_table().await?.rules;
+        Ok(())
+    }
+
+    async fn list_table(&self) -> Result<Contents, EgressError> {
+        self.list(&format!("table {TABLE}")).await
+    }
+
+    async fn list(&self, what: &str) -> Result<Contents, EgressError> {
+        nft::list(&self.nft, what).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    what: &'static str,
+) -> Result<T, EgressError> {
+    joined(spawn_blocking(move || work().map_err(EgressError::system(what))).await)
+}
+
+fn joined<T>(ended: Result<Result<T, EgressError>, tokio::task::JoinError>) -> Result<T, EgressError> {
+    ended.map_err(std::io::Error::other).map_err(EgressError::system("complete a change"))?
+}

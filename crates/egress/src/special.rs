@@ -1,0 +1,94 @@
+//! Addresses that are no part of the Internet, and what an entry of an allow list is worth with respect to them.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+const fn network(a: u8, b: u8, c: u8, length: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), length)
+}
+
+/// Networks that nobody reaches by naming a larger one: this host and others near it, the metadata services of clouds,
+/// multicast (RFC 6890). None of them lies in another.
+pub const SPECIAL: [Ipv4Net; 10] = [
+    network(0, 0, 0, 8),
+    network(10, 0, 0, 8),
+    network(100, 64, 0, 10),
+    network(127, 0, 0, 8),
+    network(169, 254, 0, 16),
+    network(172, 16, 0, 12),
+    network(192, 0, 0, 24),
+    network(192, 168, 0, 16),
+    network(224, 0, 0, 4),
+    network(240, 0, 0, 4),
+];
+
+/// What an entry opens: itself if it lies in a special network, and otherwise what it has outside of all of them.
+pub(crate) fn opened(entry: Ipv4Net) -> Vec<Ipv4Net> {
+    let entry = entry.trunc();
+    if SPECIAL.iter().any(|special| special.contains(&entry)) {
+        return vec![entry];
+    }
+    let mut left = vec![entry];
+    for special in SPECIAL.iter().filter(|special| entry.contains(*special)) {
+        left = left.into_iter().flat_map(|part| without(part, *special)).collect();
+    }
+    left
+}
+
+/// A network without one that may lie in it: halves, each of which has none of it or is halved again.
+fn without(network: Ipv4Net, hole: Ipv4Net) -> Vec<Ipv4Net> {
+    if !network.contains(&hole) {
+        return vec![network];
+    }
+    let (mut parts, mut rest) = (Vec::new(), network);
+    while rest != hole {
+        let Ok(mut halves) = rest.subnets(rest.prefix_len() + 1) else { break };
+        let (Some(first), Some(second)) = (halves.next(), halves.next()) else { break };
+        let (with, other) = if first.contains(&hole) { (first, second) } else { (second, first) };
+        parts.push(other);
+        rest = with;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn all_is_all_of_the_internet() {
+        let parts = opened(net("0.0.0.0/0"));
+        assert!(parts.len() < 80, "{}", parts.len());
+        // An address of this host needs an entry of its own length.
+        assert!(parts.iter().all(|part| part.prefix_len() < 32 && part.prefix_len() > 0));
+        let reaches = |address: [u8; 4]| parts.iter().any(|part| part.contains(&Ipv4Addr::from(address)));
+        assert!(reaches([8, 8, 8, 8]) && reaches([172, 32, 0, 1]) && reaches([198, 51, 100, 7]));
+        assert!(!reaches([10, 1, 2, 3]) && !reaches([169, 254, 169, 254]) && !reaches([172, 16, 0, 1]));
+    }
+
+    #[test]
+    fn what_is_named_is_opened() {
+        assert_eq!(opened(net("10.0.0.0/8")), [net("10.0.0.0/8")]);
+        assert_eq!(opened(net("169.254.169.254/32")), [net("169.254.169.254/32")]);
+        assert_eq!(opened(net("1.2.3.4/24")), [net("1.2.3.0/24")]);
+        assert_eq!(opened(net("10.0.0.0/7")), [net("11.0.0.0/8")]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_opens_what_it_covers_outside_of_special_networks(bits: u32, length in 0..=32u8, probe: u32) {
+            let entry = Ipv4Net::new(Ipv4Addr::from_bits(bits), length).unwrap().trunc();
+            let probe = Ipv4Addr::from_bits(probe);
+            let parts = opened(entry);
+            let special = SPECIAL.iter().find(|special| special.contains(&probe));
+            let wanted = entry.contains(&probe) && special.is_none_or(|special| special.contains(&entry));
+            prop_assert_eq!(parts.iter().filter(|part| part.contains(&probe)).count(), usize::from(wanted));
+        }
+    }
+}

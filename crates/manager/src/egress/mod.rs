@@ -1,0 +1,230 @@
+//! The network of VMs: whose tap is whose, what is told of them, and what the operator and clients learn of it.
+//!
+//! The rules and how they are enforced are `rds-egress`'s. Without the rights or programs that it needs, VMs have no
+//! network interface.
+
+mod policy;
+mod watch;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rds_egress::{Counters, Denial, EgressError, Guest, Network, Settings};
+use rds_protocol::guest::Network as GuestNetwork;
+use rds_vmm::{Nic, VmId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use policy::{NetworkPolicy, PatchNetwork};
+pub(crate) use watch::watch;
+
+use crate::config::{NetworkChoice, NetworkConfig};
+use crate::error::{Error, Result};
+
+/// Whom guests ask for names where the operator names nobody.
+const RESOLVER: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
+
+/// The service.
+#[derive(Debug)]
+pub struct Egress {
+    /// Or why there is none, for people.
+    network: Result<Network, String>,
+    resolver: Ipv4Addr,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The VMs that have a tap.
+    taps: HashMap<VmId, Guest>,
+    counters: BTreeMap<u32, Counters>,
+    /// What was told of each VM's denials.
+    told: HashMap<VmId, HashSet<Ipv4Addr>>,
+}
+
+/// What a VM sent and received since it was started, as last looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkView {
+    /// Bytes that passed, both ways.
+    pub bytes: u64,
+    /// Packets that passed, both ways.
+    pub packets: u64,
+    /// Packets of the VM's that did not pass.
+    pub dropped: u64,
+}
+
+impl From<Counters> for NetworkView {
+    fn from(Counters { sent, received, dropped }: Counters) -> Self {
+        Self {
+            bytes: sent.bytes.saturating_add(received.bytes),
+            packets: sent.packets.saturating_add(received.packets),
+            dropped: dropped.packets,
+        }
+    }
+}
+
+impl Egress {
+    /// Takes the host's network, if the operator wants that and the host has it.
+    pub async fn start(config: &NetworkConfig) -> Result<Self> {
+        let network = match config.network {
+            NetworkChoice::Off => Err("it is switched off (NETWORK=off)".to_owned()),
+            NetworkChoice::Auto | NetworkChoice::On => Network::take(&Settings { subnet: config.vm_subnet }).await,
+        };
+        match &network {
+            Ok(network) => tracing::info!(subnet = %network.subnet(), "VMs have a network interface"),
+            Err(why) if config.network == NetworkChoice::On => {
+                return Err(Error::Invalid(format!("NETWORK=on, but VMs can have no network: {why}")));
+            }
+            Err(why) => tracing::warn!(why, "VMs have no network interface"),
+        }
+        let resolver = config.dns_server_ip.unwrap_or(RESOLVER);
+        Ok(Self { network, resolver, known: Mutex::default() })
+    }
+
+    /// Whether VMs have a network interface.
+    pub fn is_on(&self) -> bool {
+        self.network.is_ok()
+    }
+
+    /// Refuses what cannot be had here.
+    pub(crate) fn check(&self, policy: &NetworkPolicy) -> Result<()> {
+        match &self.network {
+            Err(why) if policy.outbound_internet => {
+                Err(Error::Invalid(format!("outboundInternet is not possible on this server: {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The address of the VM with this index; `None` where VMs have no network. An error if there is none left.
+    pub(crate) fn address(&self, index: u32) -> Result<Option<Ipv4Addr>> {
+        Ok(self.guest(index)?.map(Guest::address))
+    }
+
+    fn guest(&self, index: u32) -> Result<Option<Guest>> {
+        let Ok(network) = &self.network else { return Ok(None) };
+        let subnet = network.subnet();
+        let spent = || {
+            let capacity = subnet.capacity();
+            Error::Unavailable(format!("All {capacity} addresses of VM_SUBNET {subnet} are in use"))
+        };
+        network.guest(index).map(Some).ok_or_else(spent)
+    }
+
+    /// Makes a VM's tap, through which nothing passes yet. `owner` may open it besides root.
+    pub(crate) async fn attach(&self, vm: VmId, index: u32, owner: Option<u32>) -> Result<Option<Nic>> {
+        let (Ok(network), Some(guest)) = (&self.network, self.guest(index)?) else { return Ok(None) };
+        self.known().taps.insert(vm, guest);
+        network.attach(guest, owner).await.map_err(failed(vm, "make the tap"))?;
+        Ok(Some(Nic { tap: guest.tap(), mac: guest.mac() }))
+    }
+
+    /// Lets a VM have what its policy allows.
+    pub(crate) async fn open(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
+        let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
+        network.open(guest, policy.rules()).await.map_err(failed(vm, "open the network"))
+    }
+
+    /// Changes what a running VM may reach.
+    pub(crate) async fn change(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
+        let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
+        network.change(guest, policy.rules()).await.map_err(failed(vm, "change the rules"))
+    }
+
+    /// Takes everything of a VM's whose machine has ended. Can be repeated.
+    pub(crate) async fn close(&self, vm: VmId) -> Result<()> {
+        let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
+        network.close(guest).await.map_err(failed(vm, "close the network"))?;
+        let mut known = self.known();
+        known.taps.remove(&vm);
+        known.told.remove(&vm);
+        known.counters.remove(&guest.number());
+        Ok(())
+    }
+
+    /// Gives the VMs whose machines run what they are to have, and takes away what belongs neither to one nor to a machine of
+    /// the pool.
+    pub(crate) async fn restore(
+        &self,
+        running: Vec<(VmId, u32, NetworkPolicy)>,
+        pooled: Vec<(VmId, u32)>,
+    ) -> Result<()> {
+        let Ok(network) = &self.network else { return Ok(()) };
+        let mut guests = Vec::new();
+        for (vm, index, policy) in running {
+            // One that has no address any more keeps nothing.
+            if let Some(guest) = network.guest(index) {
+                self.known().taps.insert(vm, guest);
+                guests.push((guest, policy.rules()));
+            }
+        }
+        let mut idle = Vec::new();
+        for (vm, index) in pooled {
+            if let Some(guest) = network.guest(index) {
+                self.known().taps.insert(vm, guest);
+                idle.push(guest);
+            }
+        }
+        let restored = network.restore(guests, idle).await;
+        restored.map_err(|error| Error::internal("cannot restore the rules of VMs' networks", error))
+    }
+
+    /// What a VM's guest is told.
+    pub(crate) fn guest_network(&self, vm: VmId, policy: &NetworkPolicy) -> Option<GuestNetwork> {
+        let (network, guest) = (self.network.as_ref().ok()?, self.tap(vm)?);
+        let subnet = network.subnet();
+        let by_name = policy.rules().by_name;
+        Some(GuestNetwork {
+            mac: guest.mac().to_string(),
+            address: guest.address(),
+            gateway: subnet.gateway(),
+            gateway_mac: subnet.gateway_mac().to_string(),
+            resolver: if by_name { subnet.gateway() } else { self.resolver },
+        })
+    }
+
+    /// The tap of a machine that makes a seed; `None` where VMs have no network.
+    pub(crate) async fn attach_nobody(&self, owner: Option<u32>) -> Result<Option<Nic>> {
+        let (Ok(network), Some(guest)) = (&self.network, self.guest(0)?) else { return Ok(None) };
+        let tap = network.attach_nobody(owner).await;
+        let tap = tap.map_err(|error| Error::internal("cannot make the tap of a seed", error))?;
+        // Any address will do: a VM's agent sets the VM's own.
+        Ok(Some(Nic { tap: tap.to_owned(), mac: guest.mac() }))
+    }
+
+    /// Removes that tap, if it is there.
+    pub(crate) async fn detach_nobody(&self) -> Result<()> {
+        let Ok(network) = &self.network else { return Ok(()) };
+        network.detach_nobody().await.map_err(|error| Error::internal("cannot remove the tap of a seed", error))
+    }
+
+    /// What was counted of a VM; `None` if it has no tap.
+    pub(crate) fn view(&self, vm: VmId) -> Option<NetworkView> {
+        let known = self.known();
+        let guest = known.taps.get(&vm)?;
+        Some(known.counters.get(&guest.number()).copied().unwrap_or_default().into())
+    }
+
+    fn tap(&self, vm: VmId) -> Option<Guest> {
+        self.known().taps.get(&vm).copied()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(vm: VmId, what: &'static str) -> impl FnOnce(EgressError) -> Error {
+    move |error| Error::internal(format!("cannot {what} of VM {vm}"), error)
+}
+
+impl Known {
+    /// The VM that a denial is about, if nobody was told of it yet.
+    fn news(&mut self, denial: Denial, most: usize) -> Option<VmId> {
+        let vm = *self.taps.iter().find(|(_, guest)| guest.number() == denial.guest)?.0;
+        let told = self.told.entry(vm).or_default();
+        (told.len() < most && told.insert(denial.to)).then_some(vm)
+    }
+}
