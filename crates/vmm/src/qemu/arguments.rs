@@ -60,6 +60,11 @@ pub(super) struct Arguments {
 /// Prefix of `-name`; the VM's id follows.
 pub(super) const NAME_PREFIX: &str = "rds-";
 
+/// A network interface without a control queue: there is nothing to steer, and in a machine that was restored QEMU 7.2 does
+/// not hear of what the guest asks through it, for which the guest waits for ever.
+const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,\
+                          guest_announce=off";
+
 /// MiB of translated code that a process under emulation may hold. QEMU's default is a gibibyte for each VM.
 const TRANSLATION_MIB: u32 = 256;
 
@@ -93,7 +98,7 @@ impl Arguments {
         add(&["-blockdev", &block("disk", 3, false), "-device", "virtio-blk-device,drive=disk"]);
         add(&["-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng"]);
         if let Some(mac) = self.mac {
-            let device = format!("virtio-net-device,netdev=net,mac={mac}");
+            let device = format!("virtio-net-device,netdev=net,mac={mac},{NO_CONTROL}");
             add(&["-netdev", &format!("tap,id=net,fd={}", fds.tap), "-device", &device]);
         }
         if self.incoming {
@@ -214,7 +219,7 @@ mod tests {
         let with = Arguments { mac: Some(Mac([2, 0xfc, 172, 16, 0, 5])), ..arguments() };
         let without = arguments().render();
         let more: Vec<String> = with.render().into_iter().filter(|word| !without.contains(word)).collect();
-        insta::assert_snapshot!(more.join(" "), @"-netdev tap,id=net,fd=19 virtio-net-device,netdev=net,mac=02:fc:ac:10:00:05");
+        insta::assert_snapshot!(more.join(" "), @"-netdev tap,id=net,fd=19 virtio-net-device,netdev=net,mac=02:fc:ac:10:00:05,ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,guest_announce=off");
     }
 
     #[test]
