@@ -109,7 +109,8 @@ impl Network {
                 }
             }
             let taps = system::taps().map_err(EgressError::system("list interfaces"))?;
-            for tap in taps.iter().filter(|tap| !kept.contains(*tap)) {
+            // A machine that makes a seed may have its own already.
+            for tap in taps.iter().filter(|tap| !kept.contains(*tap) && *tap != NOBODYS) {
                 tracing::info!(tap, "removing a tap that belongs to no VM");
                 let _ = system::disconnect(tap);
                 tap::remove(tap).map_err(EgressError::system("remove a tap"))?;

@@ -88,6 +88,11 @@ impl Egress {
         self.network.is_ok()
     }
 
+    /// Why VMs have no network interface; `None` if they have one.
+    pub fn missing(&self) -> Option<&str> {
+        self.network.as_ref().err().map(String::as_str)
+    }
+
     /// Refuses what cannot be had here.
     pub(crate) fn check(&self, policy: &NetworkPolicy) -> Result<()> {
         match &self.network {

@@ -185,7 +185,13 @@ impl Vms {
         let fork = async |_| {
             let spec = NewVm { name: None, ..source.spec.clone() };
             let (image, draft) = (source.image_id.clone(), Some(draft.to_owned()));
-            let plan = Plan { spec, image_id: image, snapshot: draft, provision: Provision::Snapshot, network: network.clone() };
+            let plan = Plan {
+                spec,
+                image_id: image,
+                snapshot: draft,
+                provision: Provision::Snapshot,
+                network: network.clone(),
+            };
             let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
             begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);
             created.await.map_err(|_| stopping())??;

@@ -1,6 +1,7 @@
 //! `rds doctor`: whether this machine can run VMs, how it will, and what to do where it cannot.
 
 use clap::Args;
+use rds_manager::egress::Egress;
 use rds_manager::{Config, hypervisor};
 use rds_vmm::doctor::{Check, Report, Subject, Verdict, examine};
 
@@ -23,13 +24,29 @@ impl Doctor {
             storage: self.config.storage.storage_root.clone(),
             agent: self.config.storage.agent_path(),
         };
-        let report = examine(subject).await;
+        let mut report = examine(subject).await;
+        report.checks.push(network(&self.config).await);
         if shared.json {
             output::json(&report);
         } else {
             show(&report);
         }
         Ok(u8::from(!report.is_usable()))
+    }
+}
+
+/// Whether VMs will have a network. Changes nothing.
+async fn network(config: &Config) -> Check {
+    let fix = "until then VMs run without a network card, and outboundInternet is refused";
+    match Egress::start(&config.network).await.map(|egress| egress.missing().map(str::to_owned)) {
+        Ok(None) => Check {
+            name: "network",
+            verdict: Verdict::Ok,
+            found: format!("VMs get addresses of {}", config.network.vm_subnet),
+            how_to_fix: None,
+        },
+        Ok(Some(why)) => Check { name: "network", verdict: Verdict::Warn, found: why, how_to_fix: Some(fix.into()) },
+        Err(error) => Check { name: "network", verdict: Verdict::Fail, found: error.to_string(), how_to_fix: None },
     }
 }
 
