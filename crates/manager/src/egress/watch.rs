@@ -46,7 +46,11 @@ async fn look_at(egress: &Egress, network: &Network, activity: &Activity) {
     }
     let (counters, denials) = match network.look().await {
         Ok(seen) => seen,
-        Err(error) => return tracing::warn!(error = %Chain(&error), "cannot see what was counted of VMs' networks"),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "cannot see what was counted of VMs' networks");
+            // The table may be gone.
+            return compare_rules(network, activity).await;
+        }
     };
     egress.known().counters = counters;
     for denial in denials {
