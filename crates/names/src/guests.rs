@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::Budget;
 use crate::domains::{Domains, HostName};
 use crate::openings::Openings;
-use crate::reach;
+use crate::reach::Closed;
 use crate::report::{Notice, Report, Told};
 
 /// Most lookups of one VM that wait for an answer. More are dropped; who asks by UDP asks again.
@@ -176,14 +176,14 @@ impl Guest {
 /// All VMs that may reach names.
 #[derive(Debug)]
 pub(crate) struct Guests {
-    range: Ipv4Net,
+    closed: Closed,
     report: Arc<dyn Report>,
     by_address: RwLock<HashMap<Ipv4Addr, Arc<Guest>>>,
 }
 
 impl Guests {
-    pub(crate) fn new(range: Ipv4Net, report: Arc<dyn Report>) -> Self {
-        Self { range, report, by_address: RwLock::default() }
+    pub(crate) fn new(closed: Closed, report: Arc<dyn Report>) -> Self {
+        Self { closed, report, by_address: RwLock::default() }
     }
 
     pub(crate) fn set(&self, address: Ipv4Addr, id: &str, policy: Policy) {
@@ -217,6 +217,6 @@ impl Guests {
 
     /// Whether no name of a VM with this policy may lead to `address`.
     pub(crate) fn is_closed(&self, address: Ipv4Addr, policy: &Policy) -> bool {
-        !reach::is_named(address, &policy.trusted) && reach::is_closed(address, self.range)
+        self.closed.has(address, &policy.trusted)
     }
 }

@@ -31,6 +31,7 @@ pub use report::{Notice, Refusal, Report};
 pub use upstream_config::{UpstreamError, upstream_servers};
 
 use guests::Guests;
+use reach::Closed;
 use resolver::{Resolver, Upstream};
 
 /// Where names are served, and where answers come from.
@@ -40,6 +41,8 @@ pub struct Config {
     pub gateway: Ipv4Addr,
     /// The addresses of VMs and of the gateway: no name leads there.
     pub range: Ipv4Net,
+    /// Where else no name leads: what is private, of this host or near it. Addresses of this host are found out.
+    pub private: Vec<Ipv4Net>,
     /// The resolver's port on the gateway, UDP and TCP.
     pub resolver_port: u16,
     /// The gate's port on the gateway.
@@ -61,7 +64,7 @@ impl Names {
     /// # Errors
     /// A socket that cannot be bound, with its address: the port is another program's, or this one is not root.
     pub fn start(config: &Config, report: Arc<dyn Report>) -> io::Result<Self> {
-        let guests = Arc::new(Guests::new(config.range, report));
+        let guests = Arc::new(Guests::new(Closed::new(&config.private, config.range), report));
         let at = SocketAddr::from((config.gateway, config.resolver_port));
         let named = |what: &'static str, port: u16| {
             let gateway = config.gateway;

@@ -149,6 +149,7 @@ impl Lab {
         let config = Config {
             gateway: GATEWAY,
             range: "172.16.0.0/16".parse().unwrap(),
+            private: ["10.0.0.0/8", "169.254.0.0/16"].map(|range| range.parse().unwrap()).into(),
             resolver_port: 53,
             gate_port: GATE,
             upstream: vec![UPSTREAM.parse().unwrap()],
