@@ -56,6 +56,8 @@ pub(crate) struct Guest {
     told: Mutex<Told>,
     report: Arc<dyn Report>,
     connections: Arc<Semaphore>,
+    /// Of all VMs.
+    all_connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
     counts: [AtomicU64; 4],
     pub(crate) budget: Budget,
@@ -75,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Guest {
-    fn new(id: &str, policy: Policy, report: Arc<dyn Report>) -> Self {
+    fn new(id: &str, policy: Policy, report: Arc<dyn Report>, all_connections: Arc<Semaphore>) -> Self {
         Self {
             id: id.to_owned(),
             policy: watch::Sender::new(Arc::new(policy)),
@@ -84,6 +86,7 @@ impl Guest {
             told: Mutex::default(),
             report,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            all_connections,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             counts: Default::default(),
             budget: Budget::new(),
@@ -133,13 +136,14 @@ impl Guest {
         self.ended.cancelled().await;
     }
 
-    /// Room for one more connection, for as long as the permit is held.
-    pub(crate) fn connection(&self) -> Option<OwnedSemaphorePermit> {
-        let permit = self.connections.clone().try_acquire_owned().ok();
-        if permit.is_none() {
+    /// Room for one more connection, for as long as the permits are held.
+    pub(crate) fn connection(&self) -> Option<[OwnedSemaphorePermit; 2]> {
+        let permit = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_owned().ok();
+        let permits = permit(&self.connections).and_then(|own| Some([own, permit(&self.all_connections)?]));
+        if permits.is_none() {
             self.refused(Count::ConnectionRefused, &Notice::Connections);
         }
-        permit
+        permits
     }
 
     /// Room for one more lookup.
@@ -178,12 +182,15 @@ impl Guest {
 pub(crate) struct Guests {
     closed: Closed,
     report: Arc<dyn Report>,
+    connections: Arc<Semaphore>,
     by_address: RwLock<HashMap<Ipv4Addr, Arc<Guest>>>,
 }
 
 impl Guests {
-    pub(crate) fn new(closed: Closed, report: Arc<dyn Report>) -> Self {
-        Self { closed, report, by_address: RwLock::default() }
+    /// With room for this many connections of all VMs.
+    pub(crate) fn new(closed: Closed, report: Arc<dyn Report>, connections: usize) -> Self {
+        let connections = Arc::new(Semaphore::new(connections));
+        Self { closed, report, connections, by_address: RwLock::default() }
     }
 
     pub(crate) fn set(&self, address: Ipv4Addr, id: &str, policy: Policy) {
@@ -191,7 +198,7 @@ impl Guests {
         match guests.get(&address) {
             Some(guest) if guest.id == id => guest.change(policy),
             _ => {
-                let new = Arc::new(Guest::new(id, policy, self.report.clone()));
+                let new = Arc::new(Guest::new(id, policy, self.report.clone(), self.connections.clone()));
                 if let Some(old) = guests.insert(address, new) {
                     old.ended.cancel();
                 }

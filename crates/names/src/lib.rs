@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -33,6 +34,9 @@ pub use upstream_config::{UpstreamError, upstream_servers};
 use guests::Guests;
 use reach::Closed;
 use resolver::{Resolver, Upstream};
+
+/// Most connections of all VMs together. Each takes some 40 KiB while it is busy.
+const MAX_CONNECTIONS: usize = 16_384;
 
 /// Where names are served, and where answers come from.
 #[derive(Debug, Clone)]
@@ -64,7 +68,8 @@ impl Names {
     /// # Errors
     /// A socket that cannot be bound, with its address: the port is another program's, or this one is not root.
     pub fn start(config: &Config, report: Arc<dyn Report>) -> io::Result<Self> {
-        let guests = Arc::new(Guests::new(Closed::new(&config.private, config.range), report));
+        let closed = Closed::new(&config.private, config.range);
+        let guests = Arc::new(Guests::new(closed, report, room()));
         let at = SocketAddr::from((config.gateway, config.resolver_port));
         let named = |what: &'static str, port: u16| {
             let gateway = config.gateway;
@@ -100,6 +105,20 @@ impl Names {
     pub fn counts(&self, address: Ipv4Addr) -> Option<Counts> {
         self.guests.counts(address)
     }
+}
+
+/// How many connections of VMs there is room for: each takes two descriptors, and half of what the process may have is for
+/// its other work. The limit is raised as far as it goes, because what a login shell or systemd begins with is made for
+/// programs that use `select`.
+fn room() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files cannot be raised");
+        limit = getrlimit(Resource::Nofile);
+    }
+    let descriptors = limit.current.and_then(|limit| usize::try_from(limit).ok());
+    descriptors.map_or(MAX_CONNECTIONS, |descriptors| (descriptors / 4).min(MAX_CONNECTIONS))
 }
 
 /// A socket on an address that this host may get later: the gateway's is there only while a VM's link is.
