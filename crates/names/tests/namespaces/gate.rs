@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::lab::{GATE, GUEST, Lab, at, inside, policy};
 use crate::lookups::ask;
 use crate::sample::{extension, hello, hello_to, server_names};
-use crate::world::{self, exchange};
+use rds_lab::servers;
 
 const API: &str = "203.0.113.10";
 
@@ -31,7 +31,7 @@ async fn tls_goes_through_with_an_allowed_name_to_an_open_address() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     let first = hello_to("api.example");
     assert_eq!(send(&lab, "203.0.113.10:443", first.clone()).await, None, "not looked up yet");
     assert_eq!(seen.count("echo"), 0);
@@ -65,7 +65,7 @@ async fn every_request_is_checked() {
         return;
     }
     let lab = Lab::new(&["api.example", "second.example"]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     look_up(&lab, "api.example.").await;
     let answer = |reply: Option<Vec<u8>>| String::from_utf8(reply.unwrap_or_default()).unwrap();
     for host in ["api.example", "API.example:80"] {
@@ -120,7 +120,7 @@ async fn a_connection_is_kept_and_may_become_a_websocket() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     look_up(&lab, "api.example.").await;
     let reply = lab
         .guest
@@ -152,7 +152,7 @@ async fn connections_end_when_their_name_is_withdrawn() {
         return;
     }
     let lab = Lab::new(&["api.example", "second.example"]);
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     look_up(&lab, "api.example.").await;
     let (open, opened) = tokio::sync::oneshot::channel();
     let guest = lab.guest.spawn(async move || {
@@ -180,7 +180,7 @@ async fn the_gate_is_no_server_of_its_own() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     look_up(&lab, "api.example.").await;
     const DIRECT: &str = "172.16.0.1:7443";
     assert!(DIRECT.ends_with(&GATE.to_string()));
@@ -200,7 +200,7 @@ async fn one_guest_holds_only_so_many_connections() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     look_up(&lab, "api.example.").await;
     let alive = lab
         .guest
@@ -220,4 +220,23 @@ async fn one_guest_holds_only_so_many_connections() {
         .await;
     assert!(alive <= 256 && alive > 200, "{alive}");
     assert!(lab.was_told(&["too many at a time"]));
+}
+
+/// Sends bytes to an address of the world and returns what comes back within a while; `None` if the connection is reset.
+async fn exchange(to: &'static str, parts: Vec<Vec<u8>>) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(at(to)).await.ok()?;
+    for part in parts {
+        stream.write_all(&part).await.ok()?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut got = Vec::new();
+    loop {
+        // Busy machines take a while to begin; what has begun comes at once.
+        let patience = Duration::from_millis(if got.is_empty() { 5000 } else { 300 });
+        match tokio::time::timeout(patience, stream.read_buf(&mut got)).await {
+            Ok(Ok(0)) | Err(_) => return Some(got),
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return None,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use crate::lab::{Lab, RESOLVER, UPSTREAM, at, inside, policy};
-use crate::world;
+use rds_lab::servers;
 
 fn query(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
@@ -61,7 +61,7 @@ async fn allowed_names_are_answered_and_no_others() {
         "long.example",
         "*.wild.example",
     ]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     let ok = |last| (ResponseCode::NoError, vec![Ipv4Addr::new(203, 0, 113, last)]);
     assert_eq!(told(&lab, "API.Example.").await, ok(10));
     assert_eq!(told(&lab, "alias.example.").await, ok(11));
@@ -89,7 +89,7 @@ async fn names_that_lead_to_private_places_are_refused() {
     let lab = Lab::new(&["*.example"].map(|_| "rebind.example"));
     let names = ["rebind.example", "metadata.example", "host.example", "guest.example", "smuggled.example"];
     lab.names.set(crate::lab::GUEST, "vm", policy(&names));
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     for refused in ["rebind.example.", "metadata.example.", "host.example.", "guest.example."] {
         assert_eq!(told(&lab, refused).await, (ResponseCode::NXDomain, vec![]), "{refused}");
     }
@@ -112,7 +112,7 @@ async fn tcp_is_served_and_odd_bytes_do_no_harm() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     let replies = lab
         .guest
         .run(async || {
@@ -145,7 +145,7 @@ async fn data_in_names_does_not_get_far() {
         return;
     }
     let lab = Lab::new(&["*.wild.example"]);
-    let seen = world::start(&lab).await;
+    let seen = servers::start(&lab.world).await;
     let refused = lab
         .guest
         .run(async || {
@@ -181,7 +181,7 @@ async fn who_has_no_entry_is_not_answered() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     assert_eq!(told(&lab, "api.example.").await.1.len(), 1);
     lab.names.remove(crate::lab::GUEST);
     assert!(lab.guest.run(async || ask("api.example.", RecordType::A).await).await.is_none());
@@ -194,7 +194,7 @@ async fn a_lookup_takes_little_more_than_upstream() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let _seen = world::start(&lab).await;
+    let _seen = servers::start(&lab.world).await;
     let median = async |server: &str| {
         let mut times = Vec::new();
         for _ in 0..101 {

@@ -8,4 +8,3 @@ mod lab;
 mod lookups;
 #[path = "../../src/gate/hello_sample.rs"]
 mod sample;
-mod world;

@@ -1,8 +1,8 @@
-//! Servers of the world: a resolver that tells a fixed table, and servers that tell what they got.
+//! Servers of the world: a resolver that tells a fixed table, and on ports 80 and 443 of every address servers that
+//! tell what they got. That on port 443 is no TLS server: it sends back what comes.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, CNAME};
@@ -10,18 +10,23 @@ use hickory_proto::rr::{Name, RData, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use crate::lab::{Lab, UPSTREAM, at};
+use crate::{Namespace, RESOLVER};
 
 /// What servers of the world saw.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen(Arc<Mutex<Vec<String>>>);
+pub struct Seen(Arc<Mutex<Vec<String>>>);
 
 impl Seen {
-    pub(crate) fn all(&self) -> Vec<String> {
+    /// Everything, in its order.
+    ///
+    /// # Panics
+    /// A server did.
+    pub fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
-    pub(crate) fn count(&self, word: &str) -> usize {
+    /// How many of it hold this word.
+    pub fn count(&self, word: &str) -> usize {
         self.all().iter().filter(|line| line.contains(word)).count()
     }
 
@@ -30,21 +35,24 @@ impl Seen {
     }
 }
 
-/// Starts everything, and returns what the servers see from now on.
-pub(crate) async fn start(lab: &Lab) -> Seen {
+/// Starts everything in the world, and returns what the servers see from now on.
+///
+/// # Panics
+/// A port is taken.
+pub async fn start(world: &Namespace) -> Seen {
     let seen = Seen::default();
     let (all, ready) = (seen.clone(), tokio::sync::oneshot::channel());
-    lab.world.spawn(async move || {
-        let udp = Arc::new(UdpSocket::bind(UPSTREAM).await.unwrap());
-        let tcp = TcpListener::bind(UPSTREAM).await.unwrap();
+    world.spawn(async move || {
+        let udp = Arc::new(UdpSocket::bind((RESOLVER, 53)).await.unwrap());
+        let tcp = TcpListener::bind((RESOLVER, 53)).await.unwrap();
         let http = TcpListener::bind("0.0.0.0:80").await.unwrap();
-        let tls = TcpListener::bind("0.0.0.0:443").await.unwrap();
+        let plain = TcpListener::bind("0.0.0.0:443").await.unwrap();
         ready.0.send(()).unwrap();
         tokio::join!(
             resolver(udp, all.clone()),
             serve(tcp, all.clone(), long_resolver),
             serve(http, all.clone(), http_server),
-            serve(tls, all.clone(), echo)
+            serve(plain, all.clone(), echo)
         );
     });
     ready.1.await.unwrap();
@@ -155,24 +163,5 @@ async fn echo(mut stream: TcpStream, seen: Seen) -> std::io::Result<()> {
             return Ok(());
         }
         stream.write_all(&buffer[..length]).await?;
-    }
-}
-
-/// Sends bytes to an address of the world and returns what comes back within a while; `None` if the connection is reset.
-pub(crate) async fn exchange(to: &'static str, parts: Vec<Vec<u8>>) -> Option<Vec<u8>> {
-    let mut stream = TcpStream::connect(at(to)).await.ok()?;
-    for part in parts {
-        stream.write_all(&part).await.ok()?;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let mut got = Vec::new();
-    loop {
-        // Busy machines take a while to begin; what has begun comes at once.
-        let patience = Duration::from_millis(if got.is_empty() { 5000 } else { 300 });
-        match tokio::time::timeout(patience, stream.read_buf(&mut got)).await {
-            Ok(Ok(0)) | Err(_) => return Some(got),
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => return None,
-        }
     }
 }
