@@ -22,12 +22,18 @@ pub const HOST: &str = "198.51.100.1";
 /// The world's resolver. It is a server for all else, too.
 pub const RESOLVER: &str = "198.51.100.2";
 
-/// Other addresses of the world's servers: two of the internet, one of a private network.
-pub const ADDRESSES: [&str; 3] = ["203.0.113.10", "203.0.113.11", "10.9.9.9"];
+/// Other addresses of the world's servers: two of the internet, one where port 443 is left to the test, and one of a
+/// private network.
+pub const ADDRESSES: [&str; 4] = ["203.0.113.10", "203.0.113.11", FREE, "10.9.9.9"];
+
+/// The address whose port 443 is left to the test. `tls.example` leads there.
+pub const FREE: &str = "203.0.113.20";
 
 /// Why there can be no lab on this machine.
 pub fn missing() -> Option<&'static str> {
-    let works = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    let works = |program: &str| {
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
     let needed = ["nft", "ip", "unshare", "nsenter"];
     if !rustix::process::geteuid().is_root() {
         return Some("root is needed for network namespaces");
@@ -45,8 +51,10 @@ pub fn enter(arguments: &[&str]) -> bool {
         return true;
     }
     let test = std::env::current_exe().unwrap();
-    let status = Command::new("unshare").arg("--net").arg(test).args(arguments).env(INSIDE, "1").status().unwrap();
-    assert!(status.success(), "{arguments:?} failed in its namespace");
+    let output = Command::new("unshare").arg("--net").arg(test).args(arguments).env(INSIDE, "1").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{arguments:?} failed in its namespace\n{out}\n{err}");
     false
 }
 

@@ -1,5 +1,5 @@
-//! Servers of the world: a resolver that tells a fixed table, and on ports 80 and 443 of every address servers that
-//! tell what they got. That on port 443 is no TLS server: it sends back what comes.
+//! Servers of the world: a resolver that tells a fixed table, and servers that tell what they got: on port 80 of
+//! every address, and on port 443 of two. The latter speak no TLS: they send back what comes.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -46,13 +46,15 @@ pub async fn start(world: &Namespace) -> Seen {
         let udp = Arc::new(UdpSocket::bind((RESOLVER, 53)).await.unwrap());
         let tcp = TcpListener::bind((RESOLVER, 53)).await.unwrap();
         let http = TcpListener::bind("0.0.0.0:80").await.unwrap();
-        let plain = TcpListener::bind("0.0.0.0:443").await.unwrap();
+        let plain = TcpListener::bind("203.0.113.10:443").await.unwrap();
+        let second = TcpListener::bind("203.0.113.11:443").await.unwrap();
         ready.0.send(()).unwrap();
         tokio::join!(
             resolver(udp, all.clone()),
             serve(tcp, all.clone(), long_resolver),
             serve(http, all.clone(), http_server),
-            serve(plain, all.clone(), echo)
+            serve(plain, all.clone(), echo),
+            serve(second, all.clone(), echo)
         );
     });
     ready.1.await.unwrap();
@@ -106,6 +108,7 @@ fn answer(query: &[u8], seen: &Seen, long: bool) -> Vec<u8> {
     let owner = name.to_ascii();
     match owner.as_str() {
         "api.example." | "other.example." => message.add_answer(a(&owner, 60, [203, 0, 113, 10])),
+        "tls.example." => message.add_answer(a(&owner, 60, [203, 0, 113, 20])),
         "second.example." => message.add_answer(a(&owner, 60, [203, 0, 113, 11])),
         "alias.example." => {
             message.add_answers([cname(&owner, "cdn.example."), a("cdn.example.", 5, [203, 0, 113, 11])])

@@ -67,7 +67,8 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let shutdown = CancellationToken::new();
-        let egress = Arc::new(Egress::start(&config.network).await?);
+        let egress = Egress::start(&config.network).await?.with_names(&config.network, activity.clone());
+        let egress = Arc::new(egress);
         let (monitor, images_too) = (Arc::clone(&hypervisor), Arc::clone(&images));
         let seeds = Seeds::start(
             monitor,

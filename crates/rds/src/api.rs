@@ -80,6 +80,9 @@ pub(crate) struct CreateVm {
     pub(crate) mem_mb: u32,
     /// Addresses that may be reached.
     pub(crate) allow_ips: Vec<String>,
+    /// Names that may be reached.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allow_domains: Vec<String>,
     /// Whether anything may be reached.
     pub(crate) outbound_internet: bool,
     /// The image; the default one if absent.

@@ -3,6 +3,7 @@
 //! The rules and how they are enforced are `rds-egress`'s. Without the rights or programs that it needs, VMs have no
 //! network interface.
 
+mod names;
 mod policy;
 mod watch;
 
@@ -19,8 +20,10 @@ use utoipa::ToSchema;
 pub use policy::{NetworkPolicy, PatchNetwork};
 pub(crate) use watch::watch;
 
+use crate::activity::Activity;
 use crate::config::{NetworkChoice, NetworkConfig};
 use crate::error::{Error, Result};
+use names::{NameService, Place};
 
 /// Whom guests ask for names where the operator names nobody.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
@@ -30,6 +33,7 @@ const RESOLVER: Ipv4Addr = Ipv4Addr::new(1, 1, 1, 1);
 pub struct Egress {
     /// Or why there is none, for people.
     network: Result<Network, String>,
+    names: NameService,
     resolver: Ipv4Addr,
     known: Mutex<Known>,
 }
@@ -80,7 +84,17 @@ impl Egress {
             Err(why) => tracing::warn!(why, "VMs have no network interface"),
         }
         let resolver = config.dns_server_ip.unwrap_or(RESOLVER);
-        Ok(Self { network, resolver, known: Mutex::default() })
+        let names = NameService::unavailable("the resolver was not started");
+        Ok(Self { network, names, resolver, known: Mutex::default() })
+    }
+
+    /// The same, with the resolver and the gate for what VMs may reach by name.
+    pub fn with_names(self, config: &NetworkConfig, activity: Activity) -> Self {
+        let names = match &self.network {
+            Ok(network) => NameService::start(&Place::of(network, config), activity),
+            Err(why) => NameService::unavailable(why),
+        };
+        Self { names, ..self }
     }
 
     /// Whether VMs have a network interface.
@@ -99,6 +113,7 @@ impl Egress {
             Err(why) if policy.outbound_internet => {
                 Err(Error::Invalid(format!("outboundInternet is not possible on this server: {why}")))
             }
+            _ if policy.names_anything() => self.names.check(),
             _ => Ok(()),
         }
     }
@@ -129,19 +144,23 @@ impl Egress {
     /// Lets a VM have what its policy allows.
     pub(crate) async fn open(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
+        self.names.set(vm, guest.address(), policy);
         network.open(guest, policy.rules()).await.map_err(failed(vm, "open the network"))
     }
 
     /// Changes what a running VM may reach.
     pub(crate) async fn change(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
-        network.change(guest, policy.rules()).await.map_err(failed(vm, "change the rules"))
+        network.change(guest, policy.rules()).await.map_err(failed(vm, "change the rules"))?;
+        self.names.set(vm, guest.address(), policy);
+        Ok(())
     }
 
     /// Takes everything of a VM's whose machine has ended. Can be repeated.
     pub(crate) async fn close(&self, vm: VmId) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
         network.close(guest).await.map_err(failed(vm, "close the network"))?;
+        self.names.remove(guest.address());
         let mut known = self.known();
         known.taps.remove(&vm);
         known.told.remove(&vm);
@@ -162,6 +181,7 @@ impl Egress {
             // One that has no address any more keeps nothing.
             if let Some(guest) = network.guest(index) {
                 self.known().taps.insert(vm, guest);
+                self.names.set(vm, guest.address(), &policy);
                 guests.push((guest, policy.rules()));
             }
         }

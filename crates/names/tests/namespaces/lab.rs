@@ -83,11 +83,16 @@ pub(crate) fn policy(domains: &[&str]) -> Policy {
     Policy { domains: Domains::parse(domains).unwrap(), trusted: Vec::new() }
 }
 
-/// What a firewall beside this crate does: leads connections to the gate, forwards nothing.
+/// What a firewall beside this crate does: leads connections to the gate, forwards nothing, and keeps guests' connections
+/// apart. Of these only the original direction has a zone, or nobody could say where they were to go.
 fn rules() {
     use std::io::Write;
     let text = format!(
         "table ip lab {{
+            chain entrance {{
+                type filter hook prerouting priority -500;
+                iifname tap0 ct original zone set 3
+            }}
             chain led {{
                 type nat hook prerouting priority dstnat;
                 iifname tap0 tcp dport {{ 80, 443 }} dnat to {GATEWAY}:{GATE}

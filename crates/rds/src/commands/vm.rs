@@ -111,7 +111,10 @@ pub(crate) struct Create {
     /// Address or network that may be reached (with --internet); may be repeated
     #[arg(long = "allow-ip", value_name = "IP[/LEN]")]
     allow_ips: Vec<String>,
-    /// Let the VM reach what --allow-ip names
+    /// Name that may be reached by TLS and HTTP (with --internet), such as *.example.com; may be repeated
+    #[arg(long = "allow-domain", value_name = "NAME")]
+    allow_domains: Vec<String>,
+    /// Let the VM reach what --allow-ip and --allow-domain name
     #[arg(long)]
     internet: bool,
     /// Seconds after which the VM is removed
@@ -170,6 +173,7 @@ impl Create {
             cpu: self.cpu,
             mem_mb: self.mem,
             allow_ips: self.allow_ips,
+            allow_domains: self.allow_domains,
             outbound_internet: self.internet,
             image_id,
             user_overlay_snapshot_id: self.snapshot,

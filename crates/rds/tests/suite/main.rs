@@ -9,6 +9,7 @@ mod api_keys;
 mod auth;
 mod cli;
 mod copies;
+mod egress;
 mod exec;
 mod exec_stream;
 mod faults;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         auth::cases(),
         cli::cases(),
         copies::cases(),
+        egress::cases(),
         exec::cases(),
         exec_stream::cases(),
         faults::cases(),
@@ -93,10 +95,14 @@ fn main() -> ExitCode {
 }
 
 fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle) -> Trial {
-    let missing = case.needs.is_some_and(|setting| std::env::var_os(setting).is_none());
-    if missing {
-        eprintln!("*** {} is skipped: {} is not set ***", case.name(), case.needs.unwrap_or_default());
+    let missing = case.needs.and_then(|needs| match needs {
+        harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
+        setting => std::env::var_os(setting).is_none().then(|| format!("{setting} is not set")),
+    });
+    if let Some(missing) = &missing {
+        eprintln!("*** {} is skipped: {missing} ***", case.name());
     }
+    let missing = missing.is_some();
     let (name, run, skipped) = (case.name(), case.run, missing || world.is_none());
     let body = move || {
         // Only who asks for ignored tests gets here without what they need.

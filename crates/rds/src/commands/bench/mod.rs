@@ -9,6 +9,7 @@ mod figure;
 mod files;
 mod load;
 mod memory;
+mod names;
 mod peer_floor;
 mod peers;
 mod pool;
@@ -60,6 +61,8 @@ enum Group {
     Files,
     /// Calls from one VM's code to another's
     Peers,
+    /// Looking an allowed name up
+    Egress,
     /// Many at once, and memory
     Load,
     /// Fifty VMs at once, then a hundred: how long creates take, how many come a second, what they weigh
@@ -121,6 +124,9 @@ impl Bench {
             && let Some(server) = server
         {
             figures.extend(peers::measure(client, server, rounds).await?);
+        }
+        if self.wants(Group::Egress) {
+            figures.push(names::measure().await?);
         }
         if self.wants(Group::Load) {
             figures.extend(if server.is_some() {

@@ -1,0 +1,82 @@
+//! A server and its VMs in a network namespace of their own, beside a world with servers.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rds_lab::servers::{self, Seen};
+use rds_lab::{FREE, Namespace, RESOLVER};
+use tempfile::TempDir;
+
+use super::{TestServer, World};
+
+/// What `needs` says of a test that runs in here.
+pub(crate) const NAMESPACES: &str = "network namespaces";
+
+/// The whole of it.
+pub(crate) struct Lab {
+    /// The server.
+    pub(crate) server: TestServer,
+    /// What the world's servers saw.
+    pub(crate) seen: Seen,
+    world: Namespace,
+}
+
+/// Runs the test of this name once more in a namespace, where it gets a lab; outside there is nothing left to do.
+pub(crate) async fn enter(world: &World, test: &'static str, settings: &[(&str, &str)]) -> Option<Lab> {
+    let arguments = ["--exact", test, "--test-threads", "1"];
+    let inside = tokio::task::spawn_blocking(move || rds_lab::enter(&arguments));
+    if !inside.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        return None;
+    }
+    let outside = rds_lab::world();
+    let seen = servers::start(&outside).await;
+    // A seed that is made beside the test costs more time than it saves.
+    let all = [&[("NETWORK", "on"), ("DNS_SERVER_IP", RESOLVER), ("ENABLE_SNAPSHOTS", "false")], settings].concat();
+    Some(Lab { server: world.own_server(&all).await, seen, world: outside })
+}
+
+impl Lab {
+    /// Starts a true TLS server for `tls.example`, which answers requests with a page.
+    pub(crate) async fn tls(&self) -> Tls {
+        let files = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| files.path().join(name).display().to_string();
+        let (key, certificate) = (path("key"), path("certificate"));
+        let mut make = Command::new("openssl");
+        make.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tls.example"]);
+        rds_lab::run(make.args(["-addext", "subjectAltName=DNS:tls.example", "-keyout", &key, "-out", &certificate]));
+        let mut serve = self.world.command("openssl");
+        serve.args([
+            "s_server",
+            "-quiet",
+            "-www",
+            "-accept",
+            &format!("{FREE}:443"),
+            "-key",
+            &key,
+            "-cert",
+            &certificate,
+        ]);
+        let child = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let tls = Tls { child: child.expect("openssl can be started"), _files: files };
+        for _ in 0..200 {
+            if tokio::net::TcpStream::connect((FREE, 443)).await.is_ok() {
+                return tls;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the TLS server does not listen");
+    }
+}
+
+/// A TLS server. Dropping it ends it.
+pub(crate) struct Tls {
+    child: Child,
+    _files: TempDir,
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
