@@ -204,7 +204,14 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Lets the processors go on. Does nothing to a machine that runs.
     async fn resume(&self, dir: &Path) -> Result<(), HypervisorError>;
 
-    /// Saves memory and devices of a paused machine into an empty directory. The machine stays paused.
+    /// Does ahead of [`Self::snapshot`] into the same directory what can be done while the machine runs, so that it is
+    /// paused for a shorter time. May be left out.
+    async fn prepare_snapshot(&self, _dir: &Path, _to: &SnapshotDir) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
+    /// Saves memory and devices of a paused machine into a directory that is empty or was prepared. The machine stays
+    /// paused, and can go on.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
 
     /// Tells a guest the size of its disk, whose file got another content and size in place. A guest that has not yet

@@ -63,6 +63,8 @@ impl Machine {
     ) -> Result<(Duration, u64)> {
         let memory = memory_in(to);
         make_private_dir(&memory.0).map_err(|error| Error::internal("cannot make a snapshot's directory", error))?;
+        let prepared = self.hypervisor.prepare_snapshot(&self.dir, &memory).await;
+        prepared.map_err(|error| Error::internal("cannot save a machine", error))?;
         let begun = Instant::now();
         let paused = self.hypervisor.pause(&self.dir).await;
         let saved =

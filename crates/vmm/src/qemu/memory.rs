@@ -60,16 +60,22 @@ impl GuestMemory {
         Err(io::Error::new(io::ErrorKind::Unsupported, "it is in no file"))
     }
 
-    /// Writes the memory of a machine that stands still to an empty file.
-    pub(super) fn copy(&self, to: &File) -> io::Result<()> {
-        let (base, pieces, pid) = match self {
-            Self::Own(memory) => return copy_sparse(memory, to),
-            Self::Copied { base, pieces, pid } => (base, pieces, pid),
-        };
+    /// Writes what the machine started from to an empty file, if that is not its own: it does not change any more.
+    pub(super) fn copy_base(&self, to: &File) -> io::Result<()> {
+        let Self::Copied { base, .. } = self else { return Ok(()) };
         // Shares the blocks where the file system can.
-        if ioctl_ficlone(to, base).is_err() {
-            copy_sparse(base, to)?;
+        match ioctl_ficlone(to, base) {
+            Ok(()) => Ok(()),
+            Err(_) => copy_sparse(base, to),
         }
+    }
+
+    /// Writes the rest of the memory of a machine that stands still.
+    pub(super) fn copy_own(&self, to: &File) -> io::Result<()> {
+        let (pieces, pid) = match self {
+            Self::Own(memory) => return copy_sparse(memory, to),
+            Self::Copied { pieces, pid, .. } => (pieces, pid),
+        };
         let (pagemap, memory) = (File::open(format!("/proc/{pid}/pagemap"))?, File::open(format!("/proc/{pid}/mem"))?);
         let page = page_size() as u64;
         for piece in pieces {
@@ -215,7 +221,8 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         let memory = GuestMemory::of(pid).unwrap();
         let copy = tempfile::tempfile().unwrap();
-        memory.copy(&copy).unwrap();
+        memory.copy_base(&copy).unwrap();
+        memory.copy_own(&copy).unwrap();
         let mut content = vec![0; 4 * page];
         copy.read_exact_at(&mut content, 0).unwrap();
         let expected: Vec<u8> = (0..4 * page).map(|at| if at == 2 * page { b'b' } else { b'a' }).collect();

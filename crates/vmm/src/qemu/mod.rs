@@ -209,6 +209,11 @@ impl Hypervisor for Qemu {
         Qmp::open(dir).await?.execute("cont", Value::Null).await.map(drop)
     }
 
+    async fn prepare_snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+        let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
+        snapshot::prepare(&process, to).await
+    }
+
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
         let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
         snapshot::save(dir, &process, to).await

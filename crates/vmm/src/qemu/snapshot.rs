@@ -55,6 +55,17 @@ fn state(snapshot: &SnapshotDir) -> PathBuf {
     snapshot.0.join("state")
 }
 
+/// Writes what a machine started from, while it runs.
+pub(super) async fn prepare(process: &Process, to: &SnapshotDir) -> Result<(), HypervisorError> {
+    let (saved_memory, path) = (process.memory(), memory(to));
+    blocking(move || saved_memory?.copy_base(&File::create_new(path)?)).await
+}
+
+async fn blocking(copy: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), HypervisorError> {
+    let copied = tokio::task::spawn_blocking(copy).await;
+    copied.map_err(io::Error::other).flatten().map_err(|source| io_error("copying the guest's memory", source))
+}
+
 /// Writes a paused machine's memory and devices.
 pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Result<(), HypervisorError> {
     let mut qmp = Qmp::open(dir).await?;
@@ -62,14 +73,11 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     if status["running"] != false {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
     }
-    let saved_memory = process.memory().map_err(|source| io_error("the guest's memory", source))?;
-    let path = memory(to);
-    let copied = tokio::task::spawn_blocking(move || saved_memory.copy(&File::create_new(path)?));
-    copied
-        .await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|source| io_error("copying the guest's memory", source))?;
+    if !memory(to).exists() {
+        prepare(process, to).await?;
+    }
+    let (saved_memory, path) = (process.memory(), memory(to));
+    blocking(move || saved_memory?.copy_own(&File::options().write(true).open(path)?)).await?;
 
     let data = devices(&mut qmp).await?;
     let stream = migration(&data).ok_or_else(|| io_error("device state", io::Error::other("it is none")))?;
