@@ -40,8 +40,7 @@ async fn counting(api: &Api, vm: &str) -> u32 {
 async fn counter(api: &Api, wish: Value) -> String {
     let vm = create(api, wish).await;
     api.sh(&vm, COUNTER).await;
-    api.sh(&vm, "echo unsynced > f; echo memory > /dev/shm/m").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    api.sh(&vm, "echo unsynced > f; echo memory > /dev/shm/m; until [ -e /dev/shm/n ]; do sleep 0.1; done").await;
     vm
 }
 
