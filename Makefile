@@ -36,6 +36,16 @@ test: ## Everything that must pass: format, lints, licences, unit tests, real VM
 	@scripts/prerequisites.sh test
 	@scripts/test.sh
 
+.PHONY: test-firecracker
+test-firecracker: ## The suite on Firecracker, in a host in a box (FIRECRACKER_BIN and JAILER_BIN name the programs)
+	@scripts/prerequisites.sh test
+	@scripts/firecracker.sh box
+
+.PHONY: test-firecracker-here
+test-firecracker-here: ## The suite on Firecracker, on this host, as root with KVM
+	@scripts/prerequisites.sh test
+	@scripts/firecracker.sh here
+
 .PHONY: bench
 bench: ## Measure, each figure beside its floor
 	@scripts/prerequisites.sh run

@@ -8,7 +8,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh .ci/run; }
+scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh scripts/box/*.sh .ci/run; }
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
 # The suite shares its servers between tests, so it runs as one process of its own.

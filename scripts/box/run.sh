@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Boots the host in a box and runs a script in it: `run.sh DIR IMAGE`. DIR holds the script `run` and what it needs, IMAGE
+# a guest image; they are /run/payload and /run/image in there. The exit code is the script's.
+#
+# Where this machine's own KVM can run a KVM, that is used; elsewhere the box is emulated, processor and all.
+
+source "$(dirname "$0")/../common.sh"
+
+payload=$(realpath "$1") image=$(realpath "$2")
+box=$PWD/target/box
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/box.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+# disk NAME FROM: a file system with the files of a directory.
+disk() {
+    local kib
+    kib=$(($(du --summarize --apparent-size --dereference --block-size=1K "$2" | cut -f1) * 11 / 10 + 32768))
+    mke2fs -q -t ext4 -O ^has_journal -d "$2" "$work/$1.ext4" ${kib}k
+}
+disk payload "$payload"
+disk image "$image"
+truncate -s "${BOX_DISK:-20G}" "$work/scratch.ext4"
+mke2fs -q -t ext4 -O ^has_journal "$work/scratch.ext4"
+
+# Under emulation the kernel must not measure its clock by timers that come late.
+accelerator=(-accel "tcg,thread=multi" -cpu max) line="no_timer_check tsc=reliable"
+if [[ ${BOX_KVM:-} == 1 ]]; then accelerator=(-accel kvm -cpu host) line=; fi
+drives=()
+for drive in "$box/host.ext4,readonly=on" "$work/payload.ext4,readonly=on" "$work/image.ext4,readonly=on" "$work/scratch.ext4"; do
+    drives+=(-drive "if=none,id=d${#drives[@]},format=raw,cache=unsafe,file=$drive" -device "virtio-blk-pci,drive=d${#drives[@]}")
+done
+
+exec 3> >(tee "$work/output")
+timeout --foreground "${BOX_LIMIT:-3600}" qemu-system-x86_64 -machine q35 "${accelerator[@]}" -smp 2 -m "${BOX_MEMORY:-6G}" \
+    -nodefaults -display none -no-reboot -device virtio-rng-pci -serial stdio \
+    -kernel "$box/kernel" -initrd "$box/initramfs.cpio" \
+    -append "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests $line" "${drives[@]}" </dev/null >&3 2>&1 ||
+    say "The box was stopped."
+exec 3>&-
+wait
+code=$(sed -n 's/^box: exit \([0-9]*\).*/\1/p' "$work/output" | tail -n 1)
+exit "${code:-1}"

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs the integration suite on Firecracker: `firecracker.sh box [FILTER...]` in a host in a box, which runs anywhere, and
+# `firecracker.sh here [FILTER...]` on this host, which must have KVM and be used by root. Filters choose cases by parts
+# of their names.
+#
+# FIRECRACKER_BIN and JAILER_BIN name the programs, of release 1.16.1 or newer. Without them nothing runs, and that is said.
+
+source "$(dirname "$0")/common.sh"
+where=${1:?box or here}
+shift
+
+skipped() { say "*** The suite on Firecracker is skipped: $* ***"; exit 0; }
+for name in FIRECRACKER_BIN JAILER_BIN; do
+    [[ -n ${!name:-} ]] || skipped "$name is not set"
+    [[ -x ${!name} ]] || skipped "$name=${!name} is no program"
+done
+FIRECRACKER_BIN=$(realpath "$FIRECRACKER_BIN") JAILER_BIN=$(realpath "$JAILER_BIN")
+
+step "Guest agent" scripts/agent.sh
+step "Guest image" scripts/image.sh
+image=${RDS_TEST_IMAGE:-$PWD/target/image}
+step "Build" cargo build "${quiet[@]}" --locked --package rds
+suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
+    sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
+
+if [[ $where == here ]]; then
+    export FIRECRACKER_BIN JAILER_BIN RDS_HYPERVISOR=firecracker
+    export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
+    export KERNEL_PATH=$image/kernel BASE_ROOTFS_PATH=$image/rootfs MODULES_PATH=$image/modules
+    for filter in "${@:-}"; do "$suite" ${filter:+"$filter"}; done
+    exit
+fi
+
+step "Host in a box" scripts/box/build.sh
+payload=$(mktemp -d "${TMPDIR:-/var/tmp}/payload.XXXXXX")
+trap 'rm -rf "$payload"' EXIT
+strip -o "$payload/rds" target/debug/rds
+strip -o "$payload/suite" "$suite"
+cp target/x86_64-unknown-linux-gnu/agent/rds-agent "$payload/"
+# The jailer insists on the name.
+cp "$FIRECRACKER_BIN" "$payload/firecracker"
+cp "$JAILER_BIN" "$payload/jailer"
+cat >"$payload/run" <<END
+mkdir -p "$PWD/target/debug"
+ln -s /run/payload/rds "$PWD/target/debug/rds"
+export RDS_HYPERVISOR=firecracker FIRECRACKER_BIN=/run/payload/firecracker JAILER_BIN=/run/payload/jailer
+export RDS_AGENT_PATH=/run/payload/rds-agent
+export KERNEL_PATH=/run/image/kernel BASE_ROOTFS_PATH=/run/image/rootfs MODULES_PATH=/run/image/modules
+code=0
+for filter in ${*:-""}; do /run/payload/suite --test-threads "${BOX_THREADS:-2}" \$filter || code=\$?; done
+exit \$code
+END
+files=$(mktemp -d "${TMPDIR:-/var/tmp}/image.XXXXXX")
+trap 'rm -rf "$payload" "$files"' EXIT
+for file in kernel rootfs modules; do cp --reflink=auto --sparse=always "$image/$file" "$files/"; done
+scripts/box/run.sh "$payload" "$files"
