@@ -65,10 +65,9 @@ fn run() -> Result<(), SystemError> {
                 ended = agent.keepers.reaper.run() => ended?,
             }
         }
-        let port = channel::Port::open(rds_protocol::PORT_IN)?;
-        let port_out = channel::Port::open(rds_protocol::PORT_OUT)?;
+        let (inward, outward) = channel::open()?;
         log::information("waiting for the manager");
-        let serving = server::serve(Rc::clone(&agent), port);
-        tokio::try_join!(agent.keepers.reaper.run(), serving, manager.run(port_out)).map(|_| ())
+        let serving = server::serve(Rc::clone(&agent), inward);
+        tokio::try_join!(agent.keepers.reaper.run(), serving, manager.run(outward)).map(|_| ())
     })
 }

@@ -16,7 +16,7 @@ use rds_protocol::limits::JSON_FRAME_BYTES;
 use rds_protocol::{TIMING, link, routes};
 
 use crate::agent::Agent;
-use crate::channel::Port;
+use crate::channel::Door;
 use crate::clock;
 use crate::error::SystemError;
 use crate::exec;
@@ -52,19 +52,19 @@ where
 }
 
 /// Serves one manager after the other, for ever.
-pub(crate) async fn serve(agent: Rc<Agent>, port: Port) -> Result<(), SystemError> {
+pub(crate) async fn serve(agent: Rc<Agent>, door: Door) -> Result<(), SystemError> {
     loop {
-        if let Err(error) = serve_one(&agent, port.clone()).await {
+        if let Err(error) = serve_one(&agent, &door).await {
             log::information(format_args!("connection ended: {error}"));
-            // A port that fails at once must not keep the processor busy.
+            // A door that fails at once must not keep the processor busy.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
 
-async fn serve_one(agent: &Rc<Agent>, mut port: Port) -> Result<(), Box<dyn std::error::Error>> {
-    port.connected().await?;
-    link::accept(&mut port).await?;
+async fn serve_one(agent: &Rc<Agent>, door: &Door) -> Result<(), Box<dyn std::error::Error>> {
+    let mut stream = door.next().await?;
+    link::accept(&mut stream).await?;
     let service = service_fn(|request| {
         let agent = Rc::clone(agent);
         async move {
@@ -81,7 +81,7 @@ async fn serve_one(agent: &Rc<Agent>, mut port: Port) -> Result<(), Box<dyn std:
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(HTTP2_FRAME)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(port), service)
+        .serve_connection(TokioIo::new(stream), service)
         .await?;
     Ok(())
 }

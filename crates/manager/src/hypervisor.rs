@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rds_vmm::Hypervisor;
 use rds_vmm::accelerator::{Accelerator, Wish};
-use rds_vmm::qemu::{Qemu, Settings};
+use rds_vmm::choice::{self, Candidates};
+use rds_vmm::firecracker;
+use rds_vmm::qemu::Settings;
 
 use crate::config::{AcceleratorChoice, Config, HypervisorChoice};
 use crate::error::{Error, Result};
@@ -16,7 +18,7 @@ pub const FIRST_UID: u32 = 200_000;
 /// uid and gid of the monitor that makes seeds. At most one runs at a time.
 pub const SEED_UID: u32 = FIRST_UID - 1;
 
-/// What the driver needs to know, for this configuration.
+/// What the QEMU driver needs to know, for this configuration.
 pub fn settings(config: &Config) -> Settings {
     let accelerator = match config.hypervisor.accelerator {
         AcceleratorChoice::Auto => Wish::Auto,
@@ -31,10 +33,36 @@ pub fn settings(config: &Config) -> Settings {
     }
 }
 
+/// How the drivers would be made, for this configuration.
+pub fn candidates(config: &Config) -> Candidates {
+    let wish = match config.hypervisor.hypervisor {
+        HypervisorChoice::Auto => choice::Wish::Auto,
+        HypervisorChoice::Firecracker => choice::Wish::Firecracker,
+        HypervisorChoice::Qemu => choice::Wish::Qemu,
+    };
+    Candidates { wish, qemu: settings(config), firecracker: firecracker_settings(config, wish) }
+}
+
+fn firecracker_settings(config: &Config, wish: choice::Wish) -> Result<firecracker::Settings, String> {
+    let config = &config.hypervisor;
+    let reason = if wish == choice::Wish::Auto { "Firecracker and KVM are there" } else { "it was asked for" };
+    Ok(firecracker::Settings {
+        program: choice::program(config.firecracker_bin.as_deref(), firecracker::PROGRAM)?,
+        jailer: choice::program(config.jailer_bin.as_deref(), firecracker::JAILER)?,
+        jails: config.jailer_chroot_base_dir.clone(),
+        agent_port: config.agent_vsock_port,
+        log_level: config.firecracker_log_level.clone(),
+        reason: reason.into(),
+    })
+}
+
 /// Starts the driver that the operator chose.
 pub async fn choose(config: &Config) -> Result<Arc<dyn Hypervisor>> {
-    let (HypervisorChoice::Auto | HypervisorChoice::Qemu) = config.hypervisor.hypervisor;
-    let qemu = Qemu::new(settings(config)).await;
-    let qemu = qemu.map_err(|error| Error::internal("cannot use QEMU; `rds doctor` says what is missing", error))?;
-    Ok(Arc::new(qemu))
+    let choice = candidates(config).choose().await;
+    if let Some(why) = &choice.not_firecracker {
+        tracing::info!(why, "VMs do not run in Firecracker");
+    }
+    let failed =
+        |error| Error::internal("cannot use a virtual machine monitor; `rds doctor` says what is missing", error);
+    choice.hypervisor.map_err(failed)
 }

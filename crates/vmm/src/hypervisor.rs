@@ -218,8 +218,8 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// opened the disk sees the new content; it learns of the size a moment later.
     async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError>;
 
-    /// Whether the guest has opened its side of both directions of the channel. Asking does not touch the channel: a
-    /// machine that was snapshotted then has no history.
+    /// Whether the guest has opened its side of both directions of the channel. To be asked of a machine that is to be
+    /// snapshotted and not used otherwise: those that start from the snapshot can be connected to as if nobody had asked.
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError>;
 
     /// Opens one direction of the guest channel. At most one stream per direction is open at a time.

@@ -4,9 +4,13 @@
 //! not know the HTTP API, the store or what a VM is for.
 
 pub mod accelerator;
+pub mod choice;
 pub mod doctor;
+pub mod firecracker;
 pub mod guest;
 pub mod hypervisor;
+mod log;
+mod process;
 pub mod qemu;
 
 pub use guest::{GuestClient, GuestError};

@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rds_protocol::link;
 
-use crate::channel::Port;
+use crate::channel::Door;
 use crate::error::SystemError;
 use crate::log;
 use crate::server::{CONNECTION_WINDOW, HTTP2_FRAME, Local, SEND_BUFFER, STREAM_WINDOW};
@@ -24,26 +24,26 @@ pub(crate) struct Outbound {
 
 impl Outbound {
     /// Keeps a connection to whichever manager greets, for ever.
-    pub(crate) async fn run(&self, port: Port) -> Result<(), SystemError> {
+    pub(crate) async fn run(&self, door: Door) -> Result<(), SystemError> {
         loop {
-            if let Err(error) = self.run_one(port.clone()).await {
+            if let Err(error) = self.run_one(&door).await {
                 log::information(format_args!("connection out ended: {error}"));
-                // A port that fails at once must not keep the processor busy.
+                // A door that fails at once must not keep the processor busy.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             self.manager.take();
         }
     }
 
-    async fn run_one(&self, mut port: Port) -> Result<(), Box<dyn std::error::Error>> {
-        port.connected().await?;
-        link::accept(&mut port).await?;
+    async fn run_one(&self, door: &Door) -> Result<(), Box<dyn std::error::Error>> {
+        let mut stream = door.next().await?;
+        link::accept(&mut stream).await?;
         let (manager, connection) = http2::Builder::new(Local)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(HTTP2_FRAME)
             .max_send_buf_size(SEND_BUFFER)
-            .handshake(TokioIo::new(port))
+            .handshake(TokioIo::new(stream))
             .await?;
         self.manager.replace(Some(manager));
         Ok(connection.await?)

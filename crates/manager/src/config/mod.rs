@@ -77,6 +77,7 @@ impl Config {
             self.auth.admin_email = None;
         }
         self.storage.drop_empty_paths();
+        self.hypervisor.drop_empty();
         self.database.sqlite_path.take_if(|path| path.as_os_str().is_empty());
         match (&self.auth.admin_email, &self.auth.admin_password) {
             (Some(_), None) => return refuse("ADMIN_EMAIL is set but ADMIN_PASSWORD is not: set both or neither"),

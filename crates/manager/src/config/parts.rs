@@ -213,8 +213,10 @@ pub struct DatabaseConfig {
 /// Which virtual machine monitor to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum HypervisorChoice {
-    /// The best one that this machine has.
+    /// Firecracker where all that it needs is there and KVM works, QEMU elsewhere.
     Auto,
+    /// Firecracker in its jailer.
+    Firecracker,
     /// QEMU's microvm machine.
     Qemu,
 }
@@ -239,6 +241,31 @@ pub struct HypervisorConfig {
     /// Accelerator of the virtual machine monitor
     #[arg(long = "accelerator", id = "rds_accelerator", env = "RDS_ACCELERATOR", default_value = "auto")]
     pub accelerator: AcceleratorChoice,
+    /// Firecracker's program [default: the one on PATH]
+    #[arg(long, env = "FIRECRACKER_BIN", value_parser = path(), value_name = "FILE")]
+    pub firecracker_bin: Option<PathBuf>,
+    /// Its jailer, of the same release [default: the one on PATH]
+    #[arg(long, env = "JAILER_BIN", value_parser = path(), value_name = "FILE")]
+    pub jailer_bin: Option<PathBuf>,
+    /// Where jails are made [default: in each VM's directory]
+    #[arg(long, env = "JAILER_CHROOT_BASE_DIR", value_parser = path(), value_name = "DIR")]
+    pub jailer_chroot_base_dir: Option<PathBuf>,
+    /// How much Firecracker tells in its log
+    #[arg(long, env = "FIRECRACKER_LOG_LEVEL", default_value = "Error", ignore_case = true,
+          value_parser = ["Off", "Error", "Warning", "Info", "Debug", "Trace"])]
+    pub firecracker_log_level: String,
+    /// Port of the guest's agent where the guest channel is a vsock; it uses the next one, too
+    #[arg(long, env = "AGENT_VSOCK_PORT", default_value_t = 8080, value_parser = value_parser!(u16).range(1..=65_534))]
+    pub agent_vsock_port: u16,
+}
+
+impl HypervisorConfig {
+    /// Takes what is set to nothing for not set.
+    pub(super) fn drop_empty(&mut self) {
+        for setting in [&mut self.firecracker_bin, &mut self.jailer_bin, &mut self.jailer_chroot_base_dir] {
+            setting.take_if(|path| path.as_os_str().is_empty());
+        }
+    }
 }
 
 /// How VMs start in the time of a function call.

@@ -60,7 +60,7 @@ fn senseless_values_are_refused_in_one_line() {
     for (args, part) in [
         (&["--port", "70000"][..], "--port"),
         (&["--max-mem-mb", "12"], "--max-mem-mb"),
-        (&["--hypervisor", "firecracker"], "--hypervisor"),
+        (&["--hypervisor", "bochs"], "--hypervisor"),
         (&["--admin-email", "a@b.c"], "ADMIN_PASSWORD"),
         (&["--storage-root", "here"], "STORAGE_ROOT"),
         (&["--db-dialect", "postgres"], "DATABASE_URL"),

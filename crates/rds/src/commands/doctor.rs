@@ -20,7 +20,7 @@ impl Doctor {
     /// Looks and tells; the exit code is 1 if no VM can run.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         let subject = Subject {
-            qemu: hypervisor::settings(&self.config),
+            candidates: hypervisor::candidates(&self.config),
             storage: self.config.storage.storage_root.clone(),
             agent: self.config.storage.agent_path(),
         };

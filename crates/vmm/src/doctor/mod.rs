@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::choice::{Candidates, Choice, Wish};
 use crate::hypervisor::Description;
-use crate::qemu::{Settings, Version};
+use crate::qemu::Version;
+
+pub(crate) use host::{is_executable as is_program, program as find_program};
 
 /// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,8 +60,8 @@ impl Report {
 /// What to look at.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// How the driver would be made.
-    pub qemu: Settings,
+    /// How the driver would be chosen.
+    pub candidates: Candidates,
     /// Where the manager's data is or will be.
     pub storage: PathBuf,
     /// The guest agent's program.
@@ -68,13 +71,19 @@ pub struct Subject {
 /// Looks at this host. Runs QEMU, and KVM if that has not been tried since the host booted; takes two seconds at most.
 pub async fn examine(subject: Subject) -> Report {
     let root = rustix::process::geteuid().is_root();
-    let driver = crate::qemu::Qemu::new(subject.qemu.clone()).await;
-    let version = match &driver {
-        Ok(driver) => Ok(driver.version()),
-        Err(error) => Err(error.to_string()),
-    };
-    let hypervisor = driver.ok().map(|driver| crate::Hypervisor::description(&driver).clone());
-    let mut checks = vec![qemu(version), kvm_node(&host::kvm_node())];
+    let wish = subject.candidates.wish;
+    let qemu_program = subject.candidates.qemu.program.clone().unwrap_or_else(|| crate::qemu::PROGRAM.into());
+    let version = Version::of(&qemu_program).await.map_err(|error| error.to_string());
+    let choice = subject.candidates.choose().await;
+    let hypervisor = choice.hypervisor.as_ref().ok().map(|driver| driver.description().clone());
+    let mut checks = Vec::new();
+    if wish != Wish::Qemu {
+        checks.push(firecracker(&choice, wish));
+    }
+    if hypervisor.as_ref().is_none_or(|driver| driver.name == "qemu") {
+        checks.push(qemu(version));
+    }
+    checks.push(kvm_node(&host::kvm_node()));
     checks.extend(hypervisor.as_ref().map(accelerator));
     checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
     checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
@@ -95,6 +104,20 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, fix: Op
 
 fn install(package: &str) -> String {
     format!("apt-get install {package}")
+}
+
+/// Firecracker is better where it works, and needed where it was asked for.
+fn firecracker(choice: &Choice, wish: Wish) -> Check {
+    const FIX: &str = "install a release of Firecracker with its jailer, and name both by FIRECRACKER_BIN and JAILER_BIN; \
+                       run as root where KVM works";
+    match (&choice.hypervisor, &choice.not_firecracker) {
+        (_, Some(why)) => check("firecracker", Verdict::Warn, format!("not used: {why}"), Some(FIX)),
+        (Ok(driver), None) => check("firecracker", Verdict::Ok, driver.description().version.clone(), None),
+        (Err(why), None) => {
+            let verdict = if wish == Wish::Firecracker { Verdict::Fail } else { Verdict::Warn };
+            check("firecracker", verdict, why.to_string(), Some(FIX))
+        }
+    }
 }
 
 fn qemu(version: Result<Version, String>) -> Check {
@@ -237,10 +260,15 @@ mod tests {
         assert!(there.iter().all(|check| check.verdict == Verdict::Ok && check.how_to_fix.is_none()));
     }
 
+    fn candidates() -> Candidates {
+        let firecracker = Err("firecracker is not installed".into());
+        Candidates { wish: Wish::Auto, qemu: crate::qemu::Settings::default(), firecracker }
+    }
+
     #[tokio::test]
     async fn this_host_is_examined() {
         let subject =
-            Subject { qemu: Settings::default(), storage: "/nonexistent/x".into(), agent: "/nonexistent".into() };
+            Subject { candidates: candidates(), storage: "/nonexistent/x".into(), agent: "/nonexistent".into() };
         let report = examine(subject).await;
         assert!(!report.is_usable(), "there is no agent");
         assert!(report.checks.iter().any(|check| check.name == "guest agent" && check.verdict == Verdict::Fail));

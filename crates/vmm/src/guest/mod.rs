@@ -29,7 +29,7 @@ use rds_protocol::link::{self, History};
 use rds_protocol::{GENERATION, routes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 use uuid::Uuid;
@@ -48,6 +48,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a sign of life may take. An emulated guest under a fork bomb answers within a few seconds.
 const PING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two attempts to greet a guest that has just been started.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Bytes that the guest may send on one stream before they are read. Ten VMs with a slow reader each stay small.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -79,9 +82,20 @@ impl GuestClient {
         limit: Duration,
     ) -> Result<Self, GuestError> {
         let deadline = Instant::now() + limit;
-        let opened = timeout_at(deadline, hypervisor.connect(dir, Port::In)).await;
-        let stream = opened.map_err(|_| GuestError::Timeout)??;
-        Self::over(stream, history, deadline.saturating_duration_since(Instant::now())).await
+        loop {
+            let opened = timeout_at(deadline, hypervisor.connect(dir, Port::In)).await;
+            let stream = opened.map_err(|_| GuestError::Timeout)??;
+            match Self::over(stream, history, deadline.saturating_duration_since(Instant::now())).await {
+                // A guest that was restored drops the streams that it has when it notices, and it may have had this one.
+                // Nothing was asked on it.
+                Err(GuestError::Unreachable { may_have_run: false, .. })
+                    if history == History::Fresh && Instant::now() < deadline =>
+                {
+                    sleep(PAUSE).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// The same over a stream that is open already.

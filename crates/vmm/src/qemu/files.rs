@@ -2,14 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::hypervisor::{Log, Port};
+use super::arguments::NAME_PREFIX;
+use crate::hypervisor::{Log, Port, VmId};
+use crate::process::Marks;
 
 /// Name of the file that takes the process's standard output. A process is known by it.
-pub(super) const STDOUT: &str = "qemu.stdout.log";
+const STDOUT: &str = "qemu.stdout.log";
 
-/// Number and start time of the process.
-pub(super) fn process(dir: &Path) -> PathBuf {
-    dir.join("qemu.pid")
+/// What marks a process of this driver.
+pub(super) const MARKS: Marks = Marks { file: "qemu.pid", output: STDOUT, named };
+
+/// The VM in the `-name` of a command line.
+fn named(command_line: &[u8]) -> Option<VmId> {
+    let mut words = command_line.split(|byte| *byte == 0);
+    words.find(|word| *word == b"-name")?;
+    std::str::from_utf8(words.next()?).ok()?.strip_prefix(NAME_PREFIX)?.parse().ok()
 }
 
 /// The machine's one monitor.
@@ -32,4 +39,19 @@ pub(super) fn log(dir: &Path, log: Log) -> PathBuf {
         Log::Stdout => STDOUT,
         Log::Stderr => "qemu.stderr.log",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_names_are_machines() {
+        let id = "6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f";
+        let named = |text: String| named(text.replace(' ', "\0").as_bytes()).map(|id| id.to_string());
+        assert_eq!(named(format!("qemu -name rds-{id} -m 1")).as_deref(), Some(id));
+        assert_eq!(named(format!("qemu -name other-{id}")), None);
+        assert_eq!(named(format!("vi rds-{id}")), None);
+        assert_eq!(named("qemu -name".into()), None);
+    }
 }

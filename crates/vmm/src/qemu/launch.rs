@@ -11,7 +11,7 @@ use std::process::Stdio;
 
 use rds_netif::tap;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setpriority_process, setrlimit, setsid, umask};
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit, setsid, umask};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::process::{Child, Command};
 
@@ -20,6 +20,7 @@ use super::files;
 use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
+use crate::process::yield_processors;
 
 /// The open files that a process is given. It needs no right of its own to any of them.
 pub(super) struct Inheritance {
@@ -166,18 +167,6 @@ fn prepare(inherited: &[RawFd], role: Role) -> io::Result<()> {
         credentials.assume()?;
     }
     Ok(set_no_new_privs(true)?)
-}
-
-/// Another process of the same need gets three times as much; one that yields more would never end on a busy host.
-/// Where sessions are scheduled as groups, a process's own priority counts only within its session.
-fn yield_processors() -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
-    setpriority_process(None, 5)?;
-    if let Ok(group) = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        // The system bounds how often this may be done; the machine is only less polite then.
-        let _ = rustix::io::write(&group, b"5");
-    }
-    Ok(())
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<File, HypervisorError> {

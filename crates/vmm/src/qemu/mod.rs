@@ -8,10 +8,8 @@ mod arguments;
 mod clock;
 mod files;
 mod launch;
-mod log;
 mod memory;
 mod probe;
-mod process;
 mod qmp;
 mod snapshot;
 mod template;
@@ -31,11 +29,12 @@ use tokio::time::timeout;
 use crate::HypervisorError;
 use crate::accelerator::{self, Accelerator, Choice, Wish};
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::log;
+use crate::process::{self, Process};
 
 use arguments::{Arguments, Descriptors, Memory};
 use launch::{Credentials, Inheritance, Role, io_error};
 use probe::Probe;
-use process::Process;
 use qmp::Qmp;
 use template::Templates;
 
@@ -103,7 +102,7 @@ impl Qemu {
 
     /// Starts a process and records it. It has not necessarily come to life when this returns.
     fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
-        process::forget(&spec.dir).map_err(|source| io_error("the old process file", source))?;
+        process::forget(&spec.dir, &files::MARKS).map_err(|source| io_error("the old process file", source))?;
         let mut inheritance = Inheritance::open(spec)?;
         let incoming = memory.is_some();
         let memory = memory.map_or(Memory::Fresh, |memory| inheritance.start_from(memory));
@@ -125,7 +124,7 @@ impl Qemu {
         let mut child = launch::start(&self.program, &arguments.render(), role, inheritance)?;
         if let Some(pid) = child.id() {
             // Without the file the process is found by a search, only more slowly.
-            if let Err(error) = process::record(&spec.dir, pid) {
+            if let Err(error) = process::record(&spec.dir, pid, &files::MARKS) {
                 tracing::warn!(vm = %spec.id, %error, "cannot write the process file");
             }
         }
@@ -210,12 +209,12 @@ impl Hypervisor for Qemu {
     }
 
     async fn prepare_snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
+        let process = Process::locate(dir, &files::MARKS).ok_or(HypervisorError::NotRunning)?;
         snapshot::prepare(&process, to).await
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        let process = Process::locate(dir).ok_or(HypervisorError::NotRunning)?;
+        let process = Process::locate(dir, &files::MARKS).ok_or(HypervisorError::NotRunning)?;
         snapshot::save(dir, &process, to).await
     }
 
@@ -243,11 +242,11 @@ impl Hypervisor for Qemu {
     }
 
     async fn is_running(&self, dir: &Path) -> bool {
-        Process::locate(dir).is_some()
+        Process::locate(dir, &files::MARKS).is_some()
     }
 
     async fn wait(&self, dir: &Path) {
-        if let Some(process) = Process::locate(dir)
+        if let Some(process) = Process::locate(dir, &files::MARKS)
             && let Err(error) = process.wait().await
         {
             tracing::error!(%error, "cannot wait for a machine's process");
@@ -255,18 +254,18 @@ impl Hypervisor for Qemu {
     }
 
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
-        if let Some(process) = Process::locate(dir) {
+        if let Some(process) = Process::locate(dir, &files::MARKS) {
             process.kill().map_err(|source| io_error("killing the process", source))?;
             let ended = timeout(KILL_LIMIT, process.wait()).await;
             ended
                 .map_err(|_| HypervisorError::Timeout("ending the process"))?
                 .map_err(|e| io_error("the process", e))?;
         }
-        process::forget(dir).map_err(|source| io_error("the process file", source))
+        process::forget(dir, &files::MARKS).map_err(|source| io_error("the process file", source))
     }
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
-        process::find(parent)
+        process::find(parent, &files::MARKS)
     }
 
     fn trim_logs(&self, dir: &Path) {

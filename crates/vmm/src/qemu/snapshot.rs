@@ -25,10 +25,11 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 use super::launch::io_error;
-use super::process::Process;
+use super::memory::GuestMemory;
 use super::qmp::Qmp;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
+use crate::process::Process;
 
 /// Bytes of device state; a machine of ours has some 30 KB.
 const STATE_BYTES: u64 = 16 * 1024 * 1024;
@@ -57,7 +58,7 @@ fn state(snapshot: &SnapshotDir) -> PathBuf {
 
 /// Writes what a machine started from, while it runs.
 pub(super) async fn prepare(process: &Process, to: &SnapshotDir) -> Result<(), HypervisorError> {
-    let (saved_memory, path) = (process.memory(), memory(to));
+    let (saved_memory, path) = (GuestMemory::of(process.pid()), memory(to));
     blocking(move || saved_memory?.copy_base(&File::create_new(path)?)).await
 }
 
@@ -76,7 +77,7 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     if !memory(to).exists() {
         prepare(process, to).await?;
     }
-    let (saved_memory, path) = (process.memory(), memory(to));
+    let (saved_memory, path) = (GuestMemory::of(process.pid()), memory(to));
     blocking(move || saved_memory?.copy_own(&File::options().write(true).open(path)?)).await?;
 
     let data = devices(&mut qmp).await?;

@@ -23,7 +23,8 @@ impl Prerequisites {
             let path = std::env::var_os(setting).map_or_else(|| target.join(default), PathBuf::from);
             path.canonicalize().map_err(|error| format!("{}: {error}; {setting} names another", path.display()))
         };
-        if !on_path("qemu-system-x86_64") {
+        let on_firecracker = std::env::var("RDS_HYPERVISOR").is_ok_and(|wish| wish == "firecracker");
+        if !on_firecracker && !on_path("qemu-system-x86_64") {
             return Err("qemu-system-x86_64 is not installed (package qemu-system-x86)".into());
         }
         Ok(Self {

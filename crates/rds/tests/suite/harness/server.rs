@@ -217,7 +217,16 @@ fn base_env() -> Vec<(String, String)> {
         ]
         .map(|(name, value)| owned((name, value.to_owned()))),
     );
-    let kept = ["PATH", "HOME", "RUST_LOG", "RDS_ACCELERATOR", "RDS_HYPERVISOR", "LLVM_PROFILE_FILE"];
+    let kept = [
+        "PATH",
+        "HOME",
+        "RUST_LOG",
+        "RDS_ACCELERATOR",
+        "RDS_HYPERVISOR",
+        "FIRECRACKER_BIN",
+        "JAILER_BIN",
+        "LLVM_PROFILE_FILE",
+    ];
     env.extend(kept.iter().filter_map(|name| Some(owned((name, std::env::var(name).ok()?)))));
     env
 }

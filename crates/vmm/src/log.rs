@@ -10,9 +10,9 @@ const MOST: u64 = 1024 * 1024;
 /// Bytes that stay when it is cut: those at its end.
 const KEPT: u64 = MOST / 2;
 
-/// Cuts the log at `path` if it has grown too large. QEMU has it open for appending, so what it writes next comes after
+/// Cuts the log at `path` if it has grown too large. Its writer has it open for appending, so what it writes next comes after
 /// what is kept; lines that it writes during the cut may be lost.
-pub(super) fn trim(path: &Path) -> io::Result<()> {
+pub(crate) fn trim(path: &Path) -> io::Result<()> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     if length <= MOST {

@@ -37,7 +37,7 @@ struct Shared {
 
 impl Port {
     /// Opens the port that the host calls `name`. At most one may be open.
-    pub(crate) fn open(name: &str) -> Result<Self, SystemError> {
+    pub(super) fn open(name: &str) -> Result<Self, SystemError> {
         let device = find(name)?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(&device, flags, Mode::empty()).while_(format!("open port {name}"))?;
@@ -46,7 +46,7 @@ impl Port {
     }
 
     /// Returns once the host has its side open.
-    pub(crate) async fn connected(&self) -> io::Result<()> {
+    pub(super) async fn connected(&self) -> io::Result<()> {
         let port = &self.0;
         while port.hung_up()? {
             let mut edge = port.edges.readable().await?;

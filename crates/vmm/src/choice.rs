@@ -1,0 +1,132 @@
+//! Which monitor runs the machines of this host: Firecracker where everything that it needs is there, QEMU elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::firecracker::{self, Firecracker};
+use crate::qemu::{self, Qemu};
+use crate::{Hypervisor, HypervisorError};
+
+/// Which monitor the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wish {
+    /// The best one that works here.
+    #[default]
+    Auto,
+    /// Firecracker, or none.
+    Firecracker,
+    /// QEMU, or none.
+    Qemu,
+}
+
+/// How the monitors would be made.
+#[derive(Debug, Clone)]
+pub struct Candidates {
+    /// Which of them is wanted.
+    pub wish: Wish,
+    /// QEMU.
+    pub qemu: qemu::Settings,
+    /// Firecracker; `Err` says why it is not to be had.
+    pub firecracker: Result<firecracker::Settings, String>,
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub struct Choice {
+    /// The monitor.
+    pub hypervisor: Result<Arc<dyn Hypervisor>, HypervisorError>,
+    /// Why it is not Firecracker, if it is not and was not told not to be.
+    pub not_firecracker: Option<String>,
+}
+
+impl Candidates {
+    /// Chooses, trying out what must be tried: KVM, which takes at most two seconds once for each boot of the host.
+    pub async fn choose(self) -> Choice {
+        match self.wish {
+            Wish::Qemu => Choice { hypervisor: qemu(self.qemu).await.map(shared), not_firecracker: None },
+            Wish::Firecracker => {
+                let missing = |why: String| HypervisorError::Spawn {
+                    program: firecracker::PROGRAM.into(),
+                    source: std::io::Error::other(why),
+                };
+                let hypervisor = match self.firecracker.map_err(missing) {
+                    Ok(settings) => Firecracker::new(settings).await.map(|driver| Arc::new(driver) as _),
+                    Err(error) => Err(error),
+                };
+                Choice { hypervisor, not_firecracker: None }
+            }
+            Wish::Auto => self.best().await,
+        }
+    }
+
+    async fn best(self) -> Choice {
+        let qemu = qemu(self.qemu).await;
+        match firecracker_if_it_works(self.firecracker, &qemu).await {
+            Ok(driver) => Choice { hypervisor: Ok(Arc::new(driver)), not_firecracker: None },
+            Err(why) => Choice { hypervisor: qemu.map(shared), not_firecracker: Some(why) },
+        }
+    }
+}
+
+/// Firecracker, unless KVM was found not to work: QEMU has tried it, if it is there.
+async fn firecracker_if_it_works(
+    settings: Result<firecracker::Settings, String>,
+    qemu: &Result<Qemu, HypervisorError>,
+) -> Result<Firecracker, String> {
+    let settings = settings?;
+    if let Ok(qemu) = qemu
+        && qemu.description().accelerator != "kvm"
+    {
+        return Err(format!("it needs KVM: {}", qemu.description().reason));
+    }
+    Firecracker::new(settings).await.map_err(|error| error.to_string())
+}
+
+async fn qemu(settings: qemu::Settings) -> Result<Qemu, HypervisorError> {
+    Qemu::new(settings).await
+}
+
+fn shared(qemu: Qemu) -> Arc<dyn Hypervisor> {
+    Arc::new(qemu)
+}
+
+/// The program that was named, or else the one called `name` in the directories where programs are.
+pub fn program(named: Option<&Path>, name: &str) -> Result<PathBuf, String> {
+    let found = match named {
+        Some(path) => crate::doctor::is_program(path).then(|| path.to_owned()),
+        None => crate::doctor::find_program(name),
+    };
+    found.ok_or_else(|| match named {
+        Some(path) => format!("{} is no program", path.display()),
+        None => format!("{name} is not installed"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_named_is_not_looked_for_elsewhere() {
+        assert!(program(None, "sh").is_ok());
+        assert_eq!(program(None, "no such program").unwrap_err(), "no such program is not installed");
+        assert_eq!(program(Some(Path::new("/etc/passwd")), "sh").unwrap_err(), "/etc/passwd is no program");
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_said() {
+        let candidates = |wish| Candidates {
+            wish,
+            qemu: qemu::Settings { program: Some("/nonexistent".into()), ..qemu::Settings::default() },
+            firecracker: Err("firecracker is not installed".into()),
+        };
+        let choice = candidates(Wish::Auto).choose().await;
+        assert!(choice.hypervisor.is_err());
+        assert_eq!(choice.not_firecracker.as_deref(), Some("firecracker is not installed"));
+        let choice = candidates(Wish::Firecracker).choose().await;
+        assert_eq!(
+            choice.hypervisor.unwrap_err().to_string(),
+            "cannot start firecracker: firecracker is not installed"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! Starting the jailer, which becomes or starts Firecracker.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
+use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::thread::{UnshareFlags, set_no_new_privs};
+use tokio::process::{Child, Command};
+
+use super::files;
+use super::jail::Mount;
+use crate::HypervisorError;
+use crate::hypervisor::Log;
+use crate::process::yield_processors;
+
+/// What a jailer does before it is one.
+#[derive(Debug)]
+pub(super) struct Role {
+    pub(super) mounts: Vec<Mount>,
+    /// Processes and threads that the monitor's user may have.
+    pub(super) threads: u64,
+    /// Whether the machine yields the processors to all others.
+    pub(super) background: bool,
+}
+
+/// Starts `jailer` for the machine in `dir`. It ends as soon as Firecracker is started.
+pub(super) fn start(jailer: &Path, arguments: &[String], dir: &Path, role: Role) -> Result<Child, HypervisorError> {
+    let log = |log| open_log(&files::log(dir, log)).map(Stdio::from);
+    let mut command = std::process::Command::new(jailer);
+    command.args(arguments).current_dir("/").env_clear().stdin(Stdio::null());
+    command.stdout(log(Log::Serial)?).stderr(log(Log::Stderr)?);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
+    // libc's wrappers (rustix) and allocates nothing.
+    unsafe { command.pre_exec(move || prepare(&role)) };
+    Command::from(command).spawn().map_err(|source| HypervisorError::Spawn { program: jailer.into(), source })
+}
+
+/// What a process does to itself before it becomes the jailer. Still with the manager's rights: it sets up what the
+/// jailer does not.
+fn prepare(role: &Role) -> io::Result<()> {
+    setsid()?;
+    if role.background {
+        yield_processors()?;
+    }
+    umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
+    // A core dump would hold the guest's secrets.
+    limit(Resource::Core, 0)?;
+    limit(Resource::Nproc, role.threads)?;
+    // SAFETY: a new mount namespace takes nothing from a process with one thread and no borrowed file descriptors.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    for mount in &role.mounts {
+        mount_bind(mount.source.as_c_str(), mount.target.as_c_str())?;
+        let harmless = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let flags = if mount.writable { harmless } else { harmless | MountFlags::RDONLY };
+        mount_remount(mount.target.as_c_str(), flags, c"")?;
+    }
+    Ok(set_no_new_privs(true)?)
+}
+
+/// A log that is only ever appended to, readable by nobody else.
+pub(super) fn open_log(path: &Path) -> Result<File, HypervisorError> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    opened.map_err(|source| HypervisorError::Io { what: path.display().to_string(), source })
+}

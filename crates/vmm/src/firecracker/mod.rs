@@ -1,0 +1,437 @@
+//! The Firecracker driver: every machine's monitor in a jail of its own.
+//!
+//! It owns the jail and the process in it. Firecracker's jailer gives each process its own user, root directory, mounts,
+//! process namespace and control group, and Firecracker confines itself by its seccomp filters; a machine whose monitor
+//! runs without them is ended. What comes out of a jail is believed in nothing. This module must not know what a guest
+//! does.
+
+mod api;
+mod arguments;
+mod cgroup;
+mod files;
+mod jail;
+mod launch;
+mod snapshot;
+mod version;
+mod vsock;
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::fs::inotify;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::HypervisorError;
+use crate::accelerator;
+use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::log;
+use crate::process::{self, Process};
+
+use api::{
+    Action, Api, BootSource, ChangedDrive, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend,
+    NetworkInterface, NetworkOverride, Serial, TokenBucket, VmState, Vsock,
+};
+use arguments::Arguments;
+use cgroup::Cgroups;
+use files::MARKS;
+use jail::{Jail, Mount, inside};
+use launch::Role;
+
+pub use version::Version;
+
+/// Time for the jailer to build a jail; it takes 20 ms.
+const JAILER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Time for Firecracker to open its API; it takes 10 ms.
+const API_LIMIT: Duration = Duration::from_secs(20);
+
+/// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two attempts to reach a socket that has its name and is not yet listened at, which takes one system call.
+const ALMOST: Duration = Duration::from_micros(200);
+
+/// Bytes that a guest may write to its console in a second; the rest is dropped.
+const CONSOLE_BYTES: u64 = 256 * 1024;
+
+/// Bytes of a monitor's own words that an error repeats.
+const WORDS: usize = 1000;
+
+/// Threads of a monitor besides one for each virtual CPU, and the jailer.
+const OWN_THREADS: u64 = 32;
+
+/// The order to look at the disk again.
+const DISK_CHANGED: ChangedDrive<'_> = ChangedDrive { drive_id: "disk", path_on_host: inside::DISK };
+
+/// Name of the guest's network interface in the API.
+const INTERFACE: &str = "eth0";
+
+/// Raised when a snapshot of an older driver must not be used though all else is equal.
+const GENERATION: u32 = 1;
+
+/// Name of the monitor.
+pub const PROGRAM: &str = "firecracker";
+/// Name of the jailer.
+pub const JAILER: &str = "jailer";
+
+/// The driver.
+#[derive(Debug)]
+pub struct Firecracker {
+    settings: Settings,
+    version: Version,
+    description: Description,
+    cgroups: Option<Cgroups>,
+}
+
+/// How to make a [`Firecracker`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Firecracker's program.
+    pub program: PathBuf,
+    /// Its jailer, of the same release.
+    pub jailer: PathBuf,
+    /// Where jails are made; in each machine's directory if absent.
+    pub jails: Option<PathBuf>,
+    /// Port of the guest's agent for calls into the guest; calls out of it come by the next one.
+    pub agent_port: u16,
+    /// How much Firecracker tells in its log: `Off`, `Error`, `Warning`, `Info`, `Debug` or `Trace`.
+    pub log_level: String,
+    /// Why this driver was chosen, for people.
+    pub reason: String,
+}
+
+impl Firecracker {
+    /// A driver. Fails where no machine could ever run: too old a release, not root, no `/dev/kvm`.
+    pub async fn new(mut settings: Settings) -> Result<Self, HypervisorError> {
+        let absolute = |path: &Path| path.canonicalize().map_err(|source| spawn(path, source));
+        settings.program = absolute(&settings.program)?;
+        settings.jailer = absolute(&settings.jailer)?;
+        let version = Version::of_both(&settings.program, &settings.jailer).await?;
+        if !rustix::process::geteuid().is_root() {
+            return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, "the jailer needs root")));
+        }
+        let kvm = File::options().read(true).write(true).open("/dev/kvm");
+        kvm.map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
+        let cgroups = Cgroups::new();
+        if let Err(why) = &cgroups {
+            tracing::warn!(why, "machines run without control groups");
+        }
+        let description = Description {
+            name: "firecracker",
+            version: version.to_string(),
+            accelerator: "kvm",
+            reason: settings.reason.clone(),
+        };
+        Ok(Self { settings, version, description, cgroups: cgroups.ok() })
+    }
+
+    /// The jail of the machine in `dir`.
+    fn jail(&self, dir: &Path) -> Jail {
+        let base = self.settings.jails.as_deref().unwrap_or(dir);
+        Jail::new(base, &self.settings.program, dir.file_name().unwrap_or_default())
+    }
+
+    fn port(&self, port: Port) -> u32 {
+        u32::from(self.settings.agent_port) + u32::from(port == Port::Out)
+    }
+
+    /// Starts a monitor in a jail and opens its API. It knows nothing of its machine yet.
+    async fn start(&self, spec: &MachineSpec, snapshot: Option<&SnapshotDir>) -> Result<Api, HypervisorError> {
+        let user = spec.user.ok_or_else(|| refused("starting a machine", "it has no user of its own"))?;
+        process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
+        let jail = self.jail(&spec.dir);
+        let mounts = furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
+        let announced = announcements(&jail.sockets()).map_err(io_error("watching the jail"))?;
+        let role = Role { mounts, threads: u64::from(spec.vcpus) + OWN_THREADS, background: spec.background };
+        let arguments = Arguments {
+            id: spec.id,
+            program: &self.settings.program,
+            user,
+            jails: self.settings.jails.as_deref().unwrap_or(&spec.dir),
+            largest_file: largest_file(spec).map_err(io_error("the disk"))?,
+            log_level: &self.settings.log_level,
+            cgroup: self.cgroups.as_ref().map(|cgroups| cgroups.options(spec)).unwrap_or_default(),
+        };
+        let mut jailer = launch::start(&self.settings.jailer, &arguments.render(), &spec.dir, role)?;
+        let ended = timeout(JAILER_LIMIT, jailer.wait()).await;
+        let ended =
+            ended.map_err(|_| HypervisorError::Timeout("building the jail"))?.map_err(io_error("the jailer"))?;
+        if !ended.success() {
+            return Err(HypervisorError::Exited(last_words(&spec.dir)));
+        }
+        let pid = jail.recorded_pid().map_err(io_error("the jailer's process file"))?;
+        let process = Process::first_of_namespace(pid, &spec.dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        process::record(&spec.dir, pid.unsigned_abs(), &MARKS).map_err(io_error("the process file"))?;
+        let opened = timeout(API_LIMIT, open_api(&jail, &process, &announced)).await;
+        let stream = opened.map_err(|_| HypervisorError::Timeout("opening its API"))?.map_err(io_error("its API"))?;
+        Api::over(stream).await
+    }
+
+    /// Waits for `work` with a process that is being started; ends it and removes its jail if either fails.
+    async fn bring_up(
+        &self,
+        spec: &MachineSpec,
+        work: impl Future<Output = Result<(), HypervisorError>> + Send,
+    ) -> Result<(), HypervisorError> {
+        let done = match work.await {
+            Ok(()) => confined(&spec.dir),
+            failed => failed,
+        };
+        let Err(error) = done else { return Ok(()) };
+        let ended = Process::locate(&spec.dir, &MARKS).is_none();
+        self.kill(&spec.dir).await?;
+        Err(match error {
+            already @ HypervisorError::Exited(_) => already,
+            _ if ended => HypervisorError::Exited(last_words(&spec.dir)),
+            other => other,
+        })
+    }
+
+    /// The API of a machine that runs.
+    async fn api(&self, dir: &Path) -> Result<Api, HypervisorError> {
+        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let stream = timeout(API_LIMIT, self.jail(dir).connect(inside::API, &process)).await;
+        let stream = stream.map_err(|_| HypervisorError::Timeout("its API"))?.map_err(io_error("its API"))?;
+        Api::over(stream).await
+    }
+
+    async fn configure_and_start(&self, api: &mut Api, spec: &MachineSpec) -> Result<(), HypervisorError> {
+        let boot_args = arguments::command_line(self.settings.agent_port, spec.rehearse);
+        api.put("/machine-config", &MachineConfig { vcpu_count: spec.vcpus, mem_size_mib: spec.mem_mib }).await?;
+        let (kernel_image_path, initrd_path) = (inside::KERNEL, inside::INITRAMFS);
+        api.put("/boot-source", &BootSource { kernel_image_path, initrd_path, boot_args: &boot_args }).await?;
+        // The order of the requests is that of the guest's devices.
+        api.put("/drives/rootfs", &drive("rootfs", inside::ROOTFS, true)).await?;
+        api.put("/drives/disk", &drive("disk", inside::DISK, false)).await?;
+        api.put("/vsock", &Vsock { guest_cid: vsock::GUEST_CID, uds_path: inside::VSOCK }).await?;
+        if let Some(nic) = &spec.nic {
+            let (guest_mac, host_dev_name) = (nic.mac.to_string(), nic.tap.as_str());
+            let interface = NetworkInterface { iface_id: INTERFACE, guest_mac, host_dev_name };
+            api.put("/network-interfaces/eth0", &interface).await?;
+        }
+        api.put("/entropy", &Entropy {}).await?;
+        api.put("/serial", &console()).await?;
+        api.put("/actions", &Action::InstanceStart).await
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Firecracker {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn fingerprint(&self) -> String {
+        let (version, line) = (self.version, arguments::command_line(self.settings.agent_port, false));
+        format!("firecracker {version} {GENERATION}\n{line}\n{}", accelerator::processor())
+    }
+
+    async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError> {
+        let work = async {
+            let mut api = self.start(spec, None).await?;
+            self.configure_and_start(&mut api, spec).await
+        };
+        self.bring_up(spec, work).await
+    }
+
+    async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError> {
+        let work = async {
+            let mut api = self.start(spec, Some(snapshot)).await?;
+            api.put("/serial", &console()).await?;
+            let mem_backend = MemoryBackend { backend_type: "File", backend_path: inside::MEMORY };
+            let tap = spec.nic.as_ref().map(|nic| nic.tap.as_str());
+            let network_overrides =
+                tap.map(|host_dev_name| NetworkOverride { iface_id: INTERFACE, host_dev_name }).into_iter().collect();
+            let load = LoadSnapshot { snapshot_path: inside::STATE, mem_backend, network_overrides, resume_vm: true };
+            api.put("/snapshot/load", &load).await?;
+            // The guest is told the size that the disk really has.
+            api.patch("/drives/disk", &DISK_CHANGED).await
+        };
+        self.bring_up(spec, work).await
+    }
+
+    async fn pause(&self, dir: &Path) -> Result<(), HypervisorError> {
+        let mut api = self.api(dir).await?;
+        if api.is_paused().await? { Ok(()) } else { api.patch("/vm", &VmState::Paused).await }
+    }
+
+    async fn resume(&self, dir: &Path) -> Result<(), HypervisorError> {
+        let mut api = self.api(dir).await?;
+        if api.is_paused().await? { api.patch("/vm", &VmState::Resumed).await } else { Ok(()) }
+    }
+
+    async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+        snapshot::save(&mut self.api(dir).await?, &self.jail(dir), to).await
+    }
+
+    async fn disk_changed(&self, dir: &Path, _bytes: u64) -> Result<(), HypervisorError> {
+        // Firecracker looks at the file itself.
+        self.api(dir).await?.patch("/drives/disk", &DISK_CHANGED).await
+    }
+
+    async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
+        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let ports = [Port::In, Port::Out].map(|port| self.port(port));
+        vsock::greet_for_good(&self.jail(dir), process, ports).await.map_err(io_error("the guest channel"))
+    }
+
+    async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
+        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        match vsock::open(&self.jail(dir), &process, self.port(port)).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                Err(HypervisorError::NotRunning)
+            }
+            Err(error) => Err(io_error("the guest channel")(error)),
+        }
+    }
+
+    async fn is_running(&self, dir: &Path) -> bool {
+        Process::locate(dir, &MARKS).is_some()
+    }
+
+    async fn wait(&self, dir: &Path) {
+        if let Some(process) = Process::locate(dir, &MARKS)
+            && let Err(error) = process.wait().await
+        {
+            tracing::error!(%error, "cannot wait for a machine's process");
+        }
+    }
+
+    async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
+        if let Some(process) = Process::locate(dir, &MARKS) {
+            process.kill().map_err(io_error("killing the process"))?;
+            let ended = timeout(KILL_LIMIT, process.wait()).await;
+            ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(io_error("the process"))?;
+        }
+        if let (Some(cgroups), Some(id)) = (&self.cgroups, dir.file_name()) {
+            cgroups.remove(Path::new(id)).await.map_err(io_error("the machine's control group"))?;
+        }
+        let jail = self.jail(dir);
+        let removed = tokio::task::spawn_blocking(move || jail.remove()).await;
+        removed.map_err(io::Error::other).flatten().map_err(io_error("the jail"))?;
+        process::forget(dir, &MARKS).map_err(io_error("the process file"))
+    }
+
+    async fn find(&self, parent: &Path) -> Vec<VmId> {
+        process::find(parent, &MARKS)
+    }
+
+    fn trim_logs(&self, dir: &Path) {
+        for log in [Log::Serial, Log::Stdout, Log::Stderr] {
+            match log::trim(&self.log_file(dir, log)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn log_file(&self, dir: &Path, log: Log) -> PathBuf {
+        files::log(dir, log)
+    }
+}
+
+/// Makes a machine's jail and says what is to be mounted in it.
+fn furnish(jail: &Jail, spec: &MachineSpec, user: u32, snapshot: Option<&SnapshotDir>) -> io::Result<Vec<Mount>> {
+    use rustix::process::{Gid, Uid};
+    jail.make()?;
+    let log = files::log(&spec.dir, Log::Stdout);
+    drop(launch::open_log(&log).map_err(io::Error::other)?);
+    for own in [&spec.disk, &log] {
+        std::os::unix::fs::chown(own, Some(Uid::from_raw(user).as_raw()), Some(Gid::from_raw(user).as_raw()))?;
+    }
+    let mut mounts = vec![
+        jail.mount(&spec.rootfs, inside::ROOTFS, false)?,
+        jail.mount(&spec.disk, inside::DISK, true)?,
+        jail.mount(&log, inside::LOG, true)?,
+    ];
+    match snapshot {
+        None => {
+            mounts.push(jail.mount(&spec.kernel, inside::KERNEL, false)?);
+            mounts.push(jail.mount(&spec.initramfs, inside::INITRAMFS, false)?);
+        }
+        Some(snapshot) => {
+            mounts.push(jail.mount(&snapshot::memory(snapshot), inside::MEMORY, false)?);
+            mounts.push(jail.mount(&snapshot::state(snapshot), inside::STATE, false)?);
+        }
+    }
+    Ok(mounts)
+}
+
+/// Bytes of the largest file that a monitor may write: its disk, or its guest's memory.
+fn largest_file(spec: &MachineSpec) -> io::Result<u64> {
+    Ok(std::fs::metadata(&spec.disk)?.len().max(u64::from(spec.mem_mib) << 20))
+}
+
+/// Tells when something is made in a directory.
+fn announcements(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE)?;
+    // SAFETY: an owned descriptor stays the same one, open, until the registration drops it.
+    Ok(unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?)
+}
+
+/// Connects to the API as soon as it is there.
+async fn open_api(jail: &Jail, process: &Process, announced: &AsyncFd<OwnedFd>) -> io::Result<UnixStream> {
+    loop {
+        match jail.connect(inside::API, process).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let mut ready = announced.readable().await?;
+                let mut events = [const { MaybeUninit::uninit() }; 512];
+                let _ = rustix::io::read(ready.get_inner(), &mut events);
+                ready.clear_ready();
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => tokio::time::sleep(ALMOST).await,
+            other => return other,
+        }
+    }
+}
+
+/// Fails for a machine whose monitor has not put on its seccomp filters: a build without any, or an impostor.
+fn confined(dir: &Path) -> Result<(), HypervisorError> {
+    let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()));
+    let filtered = status.is_ok_and(|status| status.lines().any(|line| line == "Seccomp:\t2"));
+    let confined = filtered.then_some(());
+    confined.ok_or_else(|| refused("starting a machine", "its monitor runs without seccomp filters"))
+}
+
+fn drive<'a>(drive_id: &'a str, path_on_host: &'a str, is_read_only: bool) -> Drive<'a> {
+    Drive { drive_id, path_on_host, is_root_device: false, is_read_only, cache_type: "Writeback" }
+}
+
+fn console() -> Serial {
+    Serial { rate_limiter: TokenBucket { size: CONSOLE_BYTES, refill_time: 1000 } }
+}
+
+/// What the monitor, or the jailer, said before it ended.
+fn last_words(dir: &Path) -> String {
+    let said = [Log::Stdout, Log::Stderr].map(|log| std::fs::read(files::log(dir, log)).unwrap_or_default());
+    let end = |said: &Vec<u8>| {
+        String::from_utf8_lossy(said.get(said.len().saturating_sub(WORDS)..).unwrap_or_default()).trim().to_owned()
+    };
+    let words = said.iter().map(end).filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ");
+    if words.is_empty() { "it gave no reason".into() } else { words }
+}
+
+fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {
+    move |source| HypervisorError::Io { what: what.to_owned(), source }
+}
+
+fn spawn(program: &Path, source: io::Error) -> HypervisorError {
+    HypervisorError::Spawn { program: program.into(), source }
+}
+
+fn refused(command: &str, message: &str) -> HypervisorError {
+    HypervisorError::Refused { command: command.into(), message: message.into() }
+}
