@@ -4,6 +4,7 @@
 # of their names.
 #
 # FIRECRACKER_BIN and JAILER_BIN name the programs, of release 1.16.1 or newer. Without them nothing runs, and that is said.
+# RDS_TEST_IMAGE names a directory with another guest image than the one that is built.
 
 source "$(dirname "$0")/common.sh"
 where=${1:?box or here}
@@ -17,8 +18,8 @@ done
 FIRECRACKER_BIN=$(realpath "$FIRECRACKER_BIN") JAILER_BIN=$(realpath "$JAILER_BIN")
 
 step "Guest agent" scripts/agent.sh
-step "Guest image" scripts/image.sh
 image=${RDS_TEST_IMAGE:-$PWD/target/image}
+if [[ -z ${RDS_TEST_IMAGE:-} ]]; then step "Guest image" scripts/image.sh; fi
 step "Build" cargo build "${quiet[@]}" --locked --package rds
 suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)

@@ -114,6 +114,10 @@ impl Firecracker {
         let absolute = |path: &Path| path.canonicalize().map_err(|source| spawn(path, source));
         settings.program = absolute(&settings.program)?;
         settings.jailer = absolute(&settings.jailer)?;
+        if let Some(jails) = &mut settings.jails {
+            std::fs::create_dir_all(&*jails).map_err(io_error("the jails' directory"))?;
+            *jails = absolute(jails)?;
+        }
         let version = Version::of_both(&settings.program, &settings.jailer).await?;
         if !rustix::process::geteuid().is_root() {
             return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, "the jailer needs root")));
@@ -307,10 +311,12 @@ impl Hypervisor for Firecracker {
     }
 
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
-        if let Some(process) = Process::locate(dir, &MARKS) {
+        // A start that was abandoned may have left the jailer, which starts the monitor while it is being ended.
+        while let Some(process) = Process::locate(dir, &MARKS) {
             process.kill().map_err(io_error("killing the process"))?;
             let ended = timeout(KILL_LIMIT, process.wait()).await;
             ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(io_error("the process"))?;
+            process::forget(dir, &MARKS).map_err(io_error("the process file"))?;
         }
         if let (Some(cgroups), Some(id)) = (&self.cgroups, dir.file_name()) {
             cgroups.remove(Path::new(id)).await.map_err(io_error("the machine's control group"))?;
