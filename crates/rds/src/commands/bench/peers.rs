@@ -23,6 +23,12 @@ const MEM_MB: u32 = 256;
 const AT_ONCE: usize = 50;
 const BURST: usize = 1000;
 
+/// Calls of one caller before the measured ones: the consumer's runtime translates the code that makes them again and
+/// again until then. Calls from the first to the second number are what a short program sees.
+const YOUNG: (usize, usize) = (100, 300);
+const WARM: usize = 1500;
+const MEASURED: usize = 300;
+
 /// Starts of an interpreter a round, and creates a round.
 const STARTS_A_ROUND: usize = 2;
 
@@ -31,6 +37,7 @@ const SDK: &str = "export function add(a: number, b: number): number {\n  return
 /// What the consumer's code measured, in milliseconds.
 #[derive(Debug, Deserialize)]
 struct Calls {
+    young: Vec<f64>,
     one: Vec<f64>,
     many: Vec<f64>,
     lost: f64,
@@ -87,11 +94,13 @@ async fn calls(
 ) -> Result<Vec<Figure>, CliError> {
     let by_hand = ByHand::boot(server).await?;
     let (mut one, mut many, mut floor, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+    let mut young = Vec::new();
     let mut starts = Vec::new();
     let mut memory = Vec::new();
     for _ in 0..rounds {
         let calls: Calls = serde_json::from_value(run_ts(client, consumer, &program()).await?)
             .map_err(|error| CliError::Answer(error.to_string()))?;
+        young.extend(calls.young);
         one.extend(calls.one);
         many.extend(calls.many);
         lost += calls.lost;
@@ -106,14 +115,18 @@ async fn calls(
     by_hand.end().await;
     let (p50, p99) = (percentile(&one, 0.5), percentile(&one, 0.99));
     let hand = "the same bytes to both agents and back, by hand";
-    let times = |name: &str, measured, floor, floor_is, limit| Figure {
+    let beside = |name: &str, measured, floor, floor_is, limit| Figure {
         name: name.into(),
         unit: "ms",
         measured,
         floor: Some(floor),
         floor_is,
-        limit: Limit::Times(limit),
+        limit,
     };
+    let times =
+        |name: &str, measured, floor, floor_is, limit| beside(name, measured, floor, floor_is, Limit::Times(limit));
+    let (first, last) = YOUNG;
+    let young_name = format!("peer call, a program's {first}th to {last}th, p50");
     let plain = |name: &str, unit, measured, limit| Figure {
         name: name.into(),
         unit,
@@ -127,6 +140,7 @@ async fn calls(
     Ok(vec![
         times("peer call, warm, p50", p50, percentile(&floor, 0.5), hand, 2.0),
         times("peer call, warm, p99", p99, percentile(&floor, 0.99), hand, 4.0),
+        beside(&young_name, median(&young), percentile(&floor, 0.5), hand, Limit::Any),
         times("peer call, warm, p50", p50, median(&starts), "starting the interpreter for the call", 1.0 / 30.0),
         plain("calls lost of 1,000, 50 at once, each round", "", lost, 0.0),
         times("peer call, 50 at once, p99", percentile(&many, 0.99), median(&many), "their own p50", 5.0),
@@ -136,6 +150,7 @@ async fn calls(
 
 /// One caller, then many at once.
 fn program() -> String {
+    let (first, last) = YOUNG;
     format!(
         "import {{ add }} from \"file:///workspace/peers/bench0/proxy/sdk.ts\";
 async function timed(list) {{
@@ -144,12 +159,14 @@ async function timed(list) {{
   list.push(performance.now() - begun);
   return sum === 3 ? 0 : 1;
 }}
-const [warm, one, many] = [[], [], []];
+const [other, young, one, many] = [[], [], [], []];
 let lost = 0;
-for (let n = 0; n < 300; n++) lost += await timed(n < 100 ? warm : one);
+for (let n = 0; n < {WARM} + {MEASURED}; n++) {{
+  lost += await timed(n >= {WARM} ? one : n >= {first} && n < {last} ? young : other);
+}}
 const caller = async () => {{ for (let n = 0; n < {BURST} / {AT_ONCE}; n++) lost += await timed(many); }};
 await Promise.all(Array.from({{ length: {AT_ONCE} }}, caller));
-result.set({{ one, many, lost }});"
+result.set({{ young, one, many, lost }});"
     )
 }
 

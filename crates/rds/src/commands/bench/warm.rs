@@ -61,6 +61,7 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
         }
     }
     let kept = Kept::measure(&client, rounds).await?;
+    let forked = forks(&client, rounds).await?;
     let to_exec = |name: &str, share: f64, times: f64| Figure {
         name: format!("create from a seed to the first exec, {name}"),
         unit: "ms",
@@ -95,6 +96,14 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
             floor: Some(median(&created)),
             floor_is: "a create from a seed",
             limit: Limit::Times(1.2),
+        },
+        Figure {
+            name: "fork of a running VM to the first exec in the fork".into(),
+            unit: "ms",
+            measured: median(&forked),
+            floor: Some(median(&used)),
+            floor_is: "a create from a seed to the first exec",
+            limit: Limit::Times(1.5),
         },
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, guest frozen"), median(&kept.frozen), 50.0),
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, total"), median(&kept.total), 400.0),
@@ -135,6 +144,24 @@ async fn create(client: &Client, snapshot: Option<&str>) -> Result<Times, CliErr
         return Err(CliError::Failed(format!("`true` ended with {}", ran.exit_code)));
     }
     Ok(Times { to_201, to_exec })
+}
+
+/// Milliseconds from the request for a fork to the first command in it.
+async fn forks(client: &Client, rounds: usize) -> Result<Vec<f64>, CliError> {
+    let source = client.create_vm(&super::vm(MEM_MIB)).await?.id;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let forks: Value = client.post_vm(&source, "fork", &json!({"count": 1})).await?;
+        for fork in forks["vms"].as_array().into_iter().flatten() {
+            let id = fork["id"].as_str().unwrap_or_default();
+            let _: RunResult = client.post_vm(id, "exec", &json!({"cmd": "true"})).await?;
+            times.push(milliseconds(begun));
+            client.delete_vm(id).await?;
+        }
+    }
+    client.delete_vm(&source).await?;
+    Ok(times)
 }
 
 pub(super) fn milliseconds(begun: Instant) -> f64 {
