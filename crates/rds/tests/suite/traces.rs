@@ -90,16 +90,7 @@ async fn a_trace_leads_from_the_caller_to_the_agent(world: &World) {
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let body = json!({"cpu": 1, "memMb": 256, "allowIps": [], "secretEnv": ["SECRET=canary-4c"]});
     let vm = traced("/v1/vms", body, trace).await.status(201).json()["id"].as_str().expect("an id").to_owned();
-    let names = [
-        "POST /v1/vms",
-        "create",
-        "start",
-        "come_up",
-        "configure",
-        "guest",
-        "agent /v1/configure",
-        "agent /v1/peers/trees",
-    ];
+    let names = ["POST /v1/vms", "create", "start", "come_up", "configure", "guest", "agent /v1/configure"];
     let created = seen(&spans, trace, &names).await;
     let by_id: HashMap<&[u8], &Span> = created.iter().map(|span| (span.span_id.as_slice(), span)).collect();
     let caller = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
