@@ -26,7 +26,7 @@ mke2fs -q -t ext4 -O ^has_journal "$work/scratch.ext4"
 accelerator=(-accel "tcg,thread=multi" -cpu max) line="no_timer_check tsc=reliable"
 if [[ ${BOX_KVM:-} == 1 ]]; then accelerator=(-accel kvm -cpu host) line=; fi
 drives=()
-for drive in "$box/host.ext4,readonly=on" "$work/payload.ext4,readonly=on" "$work/image.ext4,readonly=on" "$work/scratch.ext4"; do
+for drive in "$box/host.ext4,snapshot=on" "$work/payload.ext4,readonly=on" "$work/image.ext4,readonly=on" "$work/scratch.ext4"; do
     drives+=(-drive "if=none,id=d${#drives[@]},format=raw,cache=unsafe,file=$drive" -device "virtio-blk-pci,drive=d${#drives[@]}")
 done
 
