@@ -4,13 +4,11 @@ use std::fs;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
-use rustix::net::Shutdown;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, Interest, ReadBuf};
 
+use super::stream::Stream;
 use crate::error::{SystemError, While};
 
 /// The number of a vsock among virtio devices, as sysfs writes it.
@@ -39,12 +37,9 @@ pub(super) fn port() -> u32 {
 /// What accepts the manager's streams.
 pub(crate) struct Listener(AsyncFd<OwnedFd>);
 
-/// A stream of the manager's.
-pub(crate) struct Stream(AsyncFd<OwnedFd>);
-
 impl Listener {
     pub(super) fn new(port: u32) -> Result<Self, SystemError> {
-        let listen = || {
+        let listen = || -> io::Result<_> {
             let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
             // SAFETY: makes a descriptor and touches no memory.
             let socket = owned(unsafe { libc::socket(libc::AF_VSOCK, flags, 0) })?;
@@ -54,7 +49,8 @@ impl Listener {
             check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) })?;
             // SAFETY: touches no memory.
             check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
-            register(socket, Interest::READABLE)
+            // SAFETY: an owned descriptor stays the same one, open, until the registration drops it.
+            Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
         };
         listen().while_(format!("listen at vsock port {port}")).map(Self)
     }
@@ -65,7 +61,7 @@ impl Listener {
             let mut ready = self.0.readable().await?;
             match ready.try_io(|listener| accept(listener.as_raw_fd())) {
                 Ok(Ok((socket, libc::VMADDR_CID_HOST))) => {
-                    return register(socket, Interest::READABLE | Interest::WRITABLE).map(Stream);
+                    return Stream::new(socket);
                 }
                 // Whoever else can open a stream here is no manager.
                 Ok(Ok(_)) | Err(_) => {}
@@ -85,33 +81,6 @@ fn accept(listener: RawFd) -> io::Result<(OwnedFd, u32)> {
     Ok((socket, peer.svm_cid))
 }
 
-impl Stream {
-    pub(super) fn shutdown(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(self.0.get_ref(), Shutdown::Write)?)
-    }
-
-    pub(super) fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.0.poll_write_ready(cx))?;
-            if let Ok(written) = ready.try_io(|socket| Ok(rustix::io::write(socket.get_ref(), data)?)) {
-                return Poll::Ready(written);
-            }
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.0.poll_read_ready(cx))?;
-            let space = buffer.initialize_unfilled();
-            if let Ok(read) = ready.try_io(|socket| Ok(rustix::io::read(socket.get_ref(), space)?)) {
-                return Poll::Ready(read.map(|count| buffer.advance(count)));
-            }
-        }
-    }
-}
-
 /// This machine's address with a port.
 fn address(port: u32) -> libc::sockaddr_vm {
     // SAFETY: an address is plain data, for which zero is a value.
@@ -120,11 +89,6 @@ fn address(port: u32) -> libc::sockaddr_vm {
     address.svm_cid = libc::VMADDR_CID_ANY;
     address.svm_port = port;
     address
-}
-
-fn register(socket: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an owned descriptor stays the same one, open, until the registration drops it.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }
 
 fn owned(descriptor: RawFd) -> io::Result<OwnedFd> {
