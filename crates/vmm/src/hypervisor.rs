@@ -240,7 +240,16 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
 
     /// Bounds the machine's logs: one that has grown too large keeps its end. To be called every few seconds while the
     /// machine runs, since a guest can write without end.
-    fn trim_logs(&self, dir: &Path);
+    fn trim_logs(&self, dir: &Path) {
+        for log in [Log::Serial, Log::Stdout, Log::Stderr] {
+            match crate::log::trim(&self.log_file(dir, log)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
+                }
+                _ => {}
+            }
+        }
+    }
 
     /// Where a machine's log is. The file may not exist, and the guest decides what is in it.
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf;

@@ -12,6 +12,8 @@ pub mod hypervisor;
 mod log;
 mod process;
 pub mod qemu;
+mod version;
 
 pub use guest::{GuestClient, GuestError};
 pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, Nic, VmId};
+pub use version::Version;

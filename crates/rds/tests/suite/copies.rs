@@ -44,12 +44,6 @@ async fn counter(api: &Api, wish: Value) -> String {
     vm
 }
 
-async fn remove(api: &Api, vms: &[String]) {
-    for vm in vms {
-        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-    }
-}
-
 async fn view(api: &Api, vm: &str) -> Value {
     api.get(&format!("/v1/vms/{vm}")).await.ok().json()
 }
@@ -85,7 +79,7 @@ async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
     assert_clock(&api, &vm).await;
     let after = counting(&api, &vm).await;
     let source = api.sh(&vm, SELF).await;
-    remove(&api, &[vm]).await;
+    api.remove(&[vm]).await;
 
     let list = api.get("/v1/snapshots").await.ok().json();
     assert_eq!(list.as_array().expect("a list").iter().filter(|listed| listed["kind"] == "vm").count(), 1);
@@ -131,7 +125,7 @@ async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
     assert_ne!(api.sh(&one, "cat /proc/sys/kernel/random/boot_id").await, boot);
     api.delete(&format!("/v1/snapshots/{id}")).await.status(204);
     counting(&api, &two).await;
-    remove(&api, &[one, two, third]).await;
+    api.remove(&[one, two, third]).await;
     server.assert_no_trace().await;
 }
 
@@ -158,7 +152,7 @@ async fn a_memory_snapshot_fits_its_size_and_its_image(world: &World) {
     assert!(refused(json!({"diskSizeMb": 1024}), 400).await.contains("diskSizeMb must be"));
     assert!(refused(json!({"imageId": images[1]}), 400).await.contains("image"));
     api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": "image_seed"})).await.status(400);
-    remove(&api, &[vm]).await;
+    api.remove(&[vm]).await;
     // Another kernel of the same content is another image.
     crate::images::put_file(&api, &images[0], "kernel", &world.found.kernel).await.status(204);
     assert!(refused(json!({}), 409).await.contains("cannot be used any more"));
@@ -194,7 +188,7 @@ async fn what_has_secrets_or_links_is_not_copied(world: &World) {
     api.post(&format!("/v1/vms/{}/fork", granted[0]), &json!({})).await.status(409);
     let wrong = json!({"peerLinks": [{"alias": "p", "vmId": "9d0b7a4e-0000-4000-8000-000000000000"}]});
     api.post(&format!("/v1/vms/{vm}/fork"), &wrong).await.status(400);
-    remove(&api, &[plain, granted, vec![vm, provider]].concat()).await;
+    api.remove(&[plain, granted, vec![vm, provider]].concat()).await;
     server.assert_no_trace().await;
 }
 
@@ -232,7 +226,7 @@ async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {
     let second = fork(&api, &forks[0], &json!({})).await;
     assert_eq!(state(&api, &forks[0]).await, "RUNNING");
     counting(&api, &second[0]).await;
-    remove(&api, &[second, forks, vec![vm]].concat()).await;
+    api.remove(&[second, forks, vec![vm]].concat()).await;
     server.assert_no_trace().await;
     let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
     assert!(left.is_empty(), "{left:?}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Api, TestServer, World, cases, create, processes};
+use crate::harness::{TestServer, World, cases, create, processes};
 
 cases![
     a_create_takes_a_machine_that_waits,
@@ -52,16 +52,6 @@ async fn full(server: &TestServer, count: usize) -> Vec<String> {
     filled(server, count, |_| true).await
 }
 
-async fn started_from(api: &Api, vm: &str) -> Value {
-    let vm = api.get(&format!("/v1/vms/{vm}")).await.ok().json();
-    assert_eq!(vm["provisionMode"], "boot");
-    vm["startedFrom"].clone()
-}
-
-async fn remove(api: &Api, vm: &str) {
-    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-}
-
 /// Nothing is left but what waits.
 async fn assert_only_the_pool(server: &TestServer, count: usize) {
     let ids = full(server, count).await;
@@ -79,7 +69,7 @@ async fn a_create_takes_a_machine_that_waits(world: &World) {
     api.delete(&format!("/v1/vms/{}", ids[0])).await.status(404);
     assert_eq!(api.get("/v1/admin/overview").await.ok().json()["counts"]["activeVms"], 0);
     let vm = create(&api, json!({"name": "first"})).await;
-    assert_eq!((&vm, started_from(&api, &vm).await), (&ids[0], json!("pool")));
+    assert_eq!((&vm, api.started_from(&vm).await), (&ids[0], json!("pool")));
     let timings = api.get(&format!("/v1/vms/{vm}")).await.ok().json()["timings"].clone();
     assert_eq!((&timings["bootMs"], &timings["restoreMs"]), (&json!(0.0), &json!(0.0)), "{timings}");
     let name: String = vm.chars().take(8).collect();
@@ -92,9 +82,9 @@ async fn a_create_takes_a_machine_that_waits(world: &World) {
     let before = waiting(&server);
     api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
     api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
-    assert_eq!((api.sh(&vm, "cat f").await, started_from(&api, &vm).await), ("kept".into(), json!("seed")));
+    assert_eq!((api.sh(&vm, "cat f").await, api.started_from(&vm).await), ("kept".into(), json!("seed")));
     assert_eq!(waiting(&server), before, "a start does not take from the pool: the VM is another one");
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     assert_only_the_pool(&server, 1).await;
 }
 
@@ -118,7 +108,7 @@ async fn machines_of_the_pool_have_nothing_in_common(world: &World) {
         let vms = futures_util::future::join_all((0..4).map(|_| create(&api, json!({})))).await;
         let mut from = Vec::new();
         for vm in &vms {
-            from.push(started_from(&api, vm).await.as_str().expect("a word").to_owned());
+            from.push(api.started_from(vm).await.as_str().expect("a word").to_owned());
             let asked = now();
             let time: f64 = api.sh(vm, "date +%s.%N").await.parse().expect("a number");
             let (early, late) = (asked - time, time - now());
@@ -129,7 +119,7 @@ async fn machines_of_the_pool_have_nothing_in_common(world: &World) {
         assert_eq!(from, ["pool", "pool", "pool", "seed"]);
         assert_eq!(said.len(), (round + 1) * 4 * 6, "two guests agree");
         for vm in &vms {
-            remove(&api, vm).await;
+            api.remove(&[vm]).await;
         }
     }
     assert_only_the_pool(&server, 3).await;
@@ -141,19 +131,19 @@ async fn a_machine_becomes_a_vm_with_any_disk_secrets_and_peers(world: &World) {
     for mib in [32, 512, 700, 3000] {
         full(&server, 1).await;
         let vm = create(&api, json!({"diskSizeMb": mib})).await;
-        assert_eq!(started_from(&api, &vm).await, "pool");
+        assert_eq!(api.started_from(&vm).await, "pool");
         let size: u64 = api.sh(&vm, "df -m --output=size /workspace | tail -1").await.trim().parse().expect("a number");
         assert!(size <= mib && size >= mib * 8 / 10, "a disk of {mib} MiB has {size}");
         let file = server.root().join("vms").join(&vm).join("disk.ext4");
         assert_eq!(std::fs::metadata(file).expect("a disk").len(), mib << 20);
         let most = (size / 2).min(60);
         api.sh(&vm, &format!("head -c {most}M /dev/zero > big && sync && rm big")).await;
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
     }
 
     full(&server, 1).await;
     let provider = create(&api, json!({"secretEnv": ["KEY=1234567"]})).await;
-    assert_eq!(started_from(&api, &provider).await, "pool");
+    assert_eq!(api.started_from(&provider).await, "pool");
     assert_eq!(api.sh(&provider, "echo $KEY").await, "1234567");
     let manifest = json!({
         "sdk": {"name": "Keys", "description": "Of keys."},
@@ -170,7 +160,7 @@ async fn a_machine_becomes_a_vm_with_any_disk_secrets_and_peers(world: &World) {
     api.sh(&provider, &write).await;
     full(&server, 1).await;
     let consumer = create(&api, json!({"peerLinks": [{"alias": "k", "vmId": provider}]})).await;
-    assert_eq!(started_from(&api, &consumer).await, "pool");
+    assert_eq!(api.started_from(&consumer).await, "pool");
     let code = "import { length } from 'file:///workspace/peers/k/proxy/key.mjs'; result.set(await length())";
     let call = async |vm: &str| {
         let reply = api.post(&format!("/v1/vms/{vm}/run-js"), &json!({"code": code})).await.ok().json();
@@ -186,15 +176,15 @@ async fn a_machine_becomes_a_vm_with_any_disk_secrets_and_peers(world: &World) {
         let links = json!([{"alias": "k", "vmId": provider}]);
         let wish = json!({"userOverlaySnapshotId": snapshot, "diskSizeMb": mib, "peerLinks": links});
         let vm = create(&api, wish).await;
-        assert_eq!(started_from(&api, &vm).await, "pool");
+        assert_eq!(api.started_from(&vm).await, "pool");
         assert_eq!(api.sh(&vm, "cat own").await, "mine");
         let size: u64 = api.sh(&vm, "df -m --output=size /workspace | tail -1").await.trim().parse().expect("a number");
         assert!(size >= mib * 8 / 10, "a disk of {mib} MiB has {size}");
         call(&vm).await;
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
     }
     for vm in [&consumer, &provider] {
-        remove(&api, vm).await;
+        api.remove(&[vm]).await;
     }
     assert_only_the_pool(&server, 1).await;
 }
@@ -205,15 +195,15 @@ async fn sizes_in_use_get_machines_too_up_to_the_maximum(world: &World) {
     full(&server, 2).await;
     let wish = json!({"cpu": 2, "memMb": 192});
     let vm = create(&api, wish.clone()).await;
-    assert_ne!(started_from(&api, &vm).await, "pool");
-    remove(&api, &vm).await;
+    assert_ne!(api.started_from(&vm).await, "pool");
+    api.remove(&[&vm]).await;
     full(&server, 3).await;
     let vm = create(&api, wish).await;
-    assert_eq!((started_from(&api, &vm).await, api.sh(&vm, "nproc").await), (json!("pool"), "2".into()));
-    remove(&api, &vm).await;
+    assert_eq!((api.started_from(&vm).await, api.sh(&vm, "nproc").await), (json!("pool"), "2".into()));
+    api.remove(&[&vm]).await;
     // A size that is asked for last comes before the one of before.
     let vm = create(&api, json!({"memMb": 128})).await;
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     let memory = |record: &Value, mib: u32| record["size"]["memMib"] == mib;
     filled(&server, 3, |record| memory(record, 256) || memory(record, 128)).await;
     assert_only_the_pool(&server, 3).await;
@@ -239,11 +229,11 @@ async fn the_next_server_takes_the_pool_over_or_ends_it(world: &World) {
     let vm = loop {
         // Until the agents have been reached again, VMs come from the seed.
         let vm = create(&api, json!({})).await;
-        if started_from(&api, &vm).await == "pool" {
+        if api.started_from(&vm).await == "pool" {
             break vm;
         }
         assert!(begun.elapsed() < LIMIT);
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
     };
     assert!(ids.contains(&vm), "it was taken over");
     assert_eq!(api.sh(&vm, "echo alive").await, "alive");
@@ -252,7 +242,7 @@ async fn the_next_server_takes_the_pool_over_or_ends_it(world: &World) {
     let api = server.api();
     assert_eq!(api.sh(&vm, "echo alive").await, "alive");
     assert_eq!((server.vm_processes().len(), server.vm_directories().len()), (1, 1), "{:?}", waiting(&server));
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     server.assert_no_trace().await;
 }
 
@@ -285,7 +275,7 @@ async fn a_server_that_dies_while_it_makes_or_hands_out_a_machine_leaves_nothing
     let api = server.api();
     let vms = futures_util::future::join_all((0..4).map(|_| create(&api, json!({})))).await;
     for vm in &vms {
-        remove(&api, vm).await;
+        api.remove(&[vm]).await;
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.stop().await;
@@ -304,7 +294,7 @@ async fn a_machine_that_died_in_the_pool_is_not_missed(world: &World) {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let vm = create(&api, json!({})).await;
         assert_eq!(api.sh(&vm, "echo alive").await, "alive");
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
         assert_ne!(full(&server, 1).await, ids);
     }
     assert_only_the_pool(&server, 1).await;

@@ -53,16 +53,6 @@ async fn seeds(api: &Api) -> Vec<Value> {
     api.get("/v1/snapshots?scope=internal").await.ok().json().as_array().expect("a list").clone()
 }
 
-async fn started_from(api: &Api, vm: &str) -> Value {
-    let vm = api.get(&format!("/v1/vms/{vm}")).await.ok().json();
-    assert_eq!(vm["provisionMode"], "boot");
-    vm["startedFrom"].clone()
-}
-
-async fn remove(api: &Api, vm: &str) {
-    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-}
-
 fn directories(server: &TestServer) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(server.root().join("seeds")).into_iter().flatten();
     entries.map(|entry| entry.expect("an entry").path()).collect()
@@ -84,7 +74,7 @@ async fn an_image_gets_a_seed_and_vms_start_from_it(world: &World) {
     api.get("/v1/snapshots?scope=other").await.status(400);
 
     let vm = create(&api, json!({})).await;
-    assert_eq!(started_from(&api, &vm).await, "seed");
+    assert_eq!(api.started_from(&vm).await, "seed");
     let timings = api.get(&format!("/v1/vms/{vm}")).await.ok().json()["timings"].clone();
     assert!(timings["restoreMs"].as_f64() > Some(0.0) && timings["bootMs"] == 0.0, "{timings}");
     api.sh(&vm, "echo kept > f").await;
@@ -92,19 +82,19 @@ async fn an_image_gets_a_seed_and_vms_start_from_it(world: &World) {
     // A start is like a create.
     api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
     api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
-    assert_eq!(started_from(&api, &vm).await, "seed");
+    assert_eq!(api.started_from(&vm).await, "seed");
     assert_eq!(api.sh(&vm, "cat f").await, "kept");
     assert_ne!(api.sh(&vm, "cat /proc/sys/kernel/random/boot_id /etc/machine-id").await, boot);
     // The next server has it at once.
     server.stop().await;
     server.restart(&[]).await;
     let api = server.api();
-    assert_eq!(started_from(&api, &vm).await, "seed", "it is forgotten how it came up");
+    assert_eq!(api.started_from(&vm).await, "seed", "it is forgotten how it came up");
     let other = create(&api, json!({})).await;
-    assert_eq!(started_from(&api, &other).await, "seed");
+    assert_eq!(api.started_from(&other).await, "seed");
     assert_eq!(directories(&server).len(), 1);
     for vm in [&vm, &other] {
-        remove(&api, vm).await;
+        api.remove(&[vm]).await;
     }
     server.assert_no_trace().await;
 }
@@ -122,7 +112,7 @@ async fn clones_of_a_seed_have_nothing_in_common(world: &World) {
         // All of a round are restored at once and asked for the same, as early as can be.
         let clones = futures_util::future::join_all((0..5).map(|_| clone_of(&api))).await;
         for (vm, text) in clones {
-            assert_eq!(started_from(&api, &vm).await, "seed");
+            assert_eq!(api.started_from(&vm).await, "seed");
             let mut words: Vec<String> = text.lines().map(str::to_owned).collect();
             assert_eq!(words.len(), 6, "{text}");
             if round == 0 {
@@ -135,7 +125,7 @@ async fn clones_of_a_seed_have_nothing_in_common(world: &World) {
             }
             count += words.len();
             said.extend(words);
-            remove(&api, &vm).await;
+            api.remove(&[&vm]).await;
         }
     }
     assert_eq!(said.len(), count, "two clones agree");
@@ -158,7 +148,7 @@ async fn a_clone_knows_the_time_and_has_a_disk_of_any_size(world: &World) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     for mib in [32, 64, 700, 3000] {
         let vm = create(&api, json!({"diskSizeMb": mib})).await;
-        assert_eq!(started_from(&api, &vm).await, "seed");
+        assert_eq!(api.started_from(&vm).await, "seed");
         let asked = now();
         let time: f64 = api.sh(&vm, "date +%s.%N").await.parse().expect("a number");
         let (early, late) = (asked - time, time - now());
@@ -167,7 +157,7 @@ async fn a_clone_knows_the_time_and_has_a_disk_of_any_size(world: &World) {
         assert!(size <= mib && size >= mib * 8 / 10, "a disk of {mib} MiB has {size}");
         let most = (size / 2).min(60);
         api.sh(&vm, &format!("head -c {most}M /dev/zero > big && sync && rm big")).await;
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
     }
     server.assert_no_trace().await;
 }
@@ -176,19 +166,19 @@ async fn other_sizes_get_a_seed_after_their_first_use(world: &World) {
     let (server, api) = seeded_server(world, &[]).await;
     let wish = json!({"cpu": 2, "memMb": 192});
     let first = create(&api, wish.clone()).await;
-    assert_eq!(started_from(&api, &first).await, "boot");
-    remove(&api, &first).await;
+    assert_eq!(api.started_from(&first).await, "boot");
+    api.remove(&[&first]).await;
     let begun = Instant::now();
     while seeds(&api).await.len() < 2 {
         assert!(begun.elapsed() < LIMIT, "no second seed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let second = create(&api, wish).await;
-    assert_eq!(started_from(&api, &second).await, "seed");
+    assert_eq!(api.started_from(&second).await, "seed");
     assert_eq!(api.sh(&second, "nproc").await, "2");
     let ids: HashSet<String> = seeds(&api).await.iter().map(|seed| seed["id"].to_string()).collect();
     assert_eq!(ids.len(), 2, "{ids:?}");
-    remove(&api, &second).await;
+    api.remove(&[&second]).await;
     server.assert_no_trace().await;
 }
 
@@ -215,13 +205,13 @@ async fn a_damaged_seed_is_made_again_and_nobody_notices(world: &World) {
         let seed = before.iter().find(|dir| dir.join("state").exists()).expect("a seed");
         damage(seed);
         let vm = create(&api, json!({})).await;
-        assert_eq!(started_from(&api, &vm).await, "boot", "damage {number}");
+        assert_eq!(api.started_from(&vm).await, "boot", "damage {number}");
         api.sh(&vm, "true").await;
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
         assert_eq!(seeded(&api, &id).await["seedStatus"], "ready", "damage {number}");
         let vm = create(&api, json!({})).await;
-        assert_eq!(started_from(&api, &vm).await, "seed", "damage {number}");
-        remove(&api, &vm).await;
+        assert_eq!(api.started_from(&vm).await, "seed", "damage {number}");
+        api.remove(&[&vm]).await;
     }
     server.assert_no_trace().await;
 }
@@ -245,8 +235,8 @@ async fn a_seed_belongs_to_its_image(world: &World) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let vm = create(&api, json!({"imageId": id})).await;
-    assert_eq!(started_from(&api, &vm).await, "seed");
-    remove(&api, &vm).await;
+    assert_eq!(api.started_from(&vm).await, "seed");
+    api.remove(&[&vm]).await;
     api.delete(&format!("/v1/images/{id}")).await.status(204);
     let begun = Instant::now();
     while !directories(&server).is_empty() {
@@ -279,7 +269,7 @@ async fn a_seed_that_is_removed_takes_no_vm_with_it(world: &World) {
     api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
     api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
     for vm in &vms {
-        remove(&api, vm).await;
+        api.remove(&[vm]).await;
     }
     server.assert_no_trace().await;
 }
@@ -296,8 +286,8 @@ async fn a_server_that_dies_while_it_makes_a_seed_leaves_nothing(world: &World) 
     let id = image(&api).await["id"].as_str().expect("an id").to_owned();
     assert_eq!(seeded(&api, &id).await["seedStatus"], "ready");
     let vm = create(&api, json!({})).await;
-    assert_eq!(started_from(&api, &vm).await, "seed");
-    remove(&api, &vm).await;
+    assert_eq!(api.started_from(&vm).await, "seed");
+    api.remove(&[&vm]).await;
     server.stop().await;
     assert_eq!(directories(&server).len(), 1, "{:?}", directories(&server));
     assert_eq!(processes::holding(server.root(), None), Vec::<u32>::new());
@@ -344,6 +334,6 @@ async fn seeds_can_be_turned_off(world: &World) {
     assert_eq!(image(&api).await["seedStatus"], "none");
     assert_eq!(seeds(&api).await, Vec::<Value>::new());
     let vm = create(&api, json!({})).await;
-    assert_eq!(started_from(&api, &vm).await, "boot");
-    remove(&api, &vm).await;
+    assert_eq!(api.started_from(&vm).await, "boot");
+    api.remove(&[&vm]).await;
 }

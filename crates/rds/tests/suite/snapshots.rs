@@ -31,10 +31,6 @@ async fn listed(api: &Api) -> Vec<String> {
     list.as_array().expect("a list").iter().map(|snapshot| id(snapshot).to_owned()).collect()
 }
 
-async fn remove(api: &Api, vm: &str) {
-    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-}
-
 async fn a_snapshot_outlives_its_vm_and_makes_others(world: &World) {
     let server = world.own_server(&[("VM_SECRET_KEY", "a-key-for-the-suite-0123")]).await;
     let api = server.api();
@@ -54,7 +50,7 @@ async fn a_snapshot_outlives_its_vm_and_makes_others(world: &World) {
     let of_users: Vec<Value> =
         api.get("/v1/snapshots?scope=internal").await.ok().json().as_array().expect("a list").clone();
     assert!(of_users.iter().all(|other| other["id"] != snapshot["id"]));
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
 
     let wish = json!({"cpu": 2, "memMb": 192, "userOverlaySnapshotId": id(&snapshot)});
     let other = create(&api, wish).await;
@@ -78,7 +74,7 @@ async fn a_snapshot_outlives_its_vm_and_makes_others(world: &World) {
     let events = api.get("/v1/admin/activity?limit=100").await.ok().json().to_string();
     assert!(events.contains("snapshot.created") && events.contains("snapshot.deleted"), "{events}");
     for vm in [&other, &third] {
-        remove(&api, vm).await;
+        api.remove(&[vm]).await;
     }
     server.assert_no_trace().await;
 }
@@ -124,14 +120,14 @@ async fn senseless_snapshots_are_refused(world: &World) {
     }
     api.delete(&format!("/v1/snapshots/{}", id(&snapshot))).await.status(204);
     api.delete(&format!("/v1/images/{}", image["id"].as_str().expect("an id"))).await.status(204);
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
 }
 
 async fn a_disk_may_grow_and_not_shrink(world: &World) {
     let (api, vm) = world.own_vm(json!({"memMb": 256, "diskSizeMb": 64})).await;
     api.sh(&vm, "echo kept > f").await;
     let snapshot = take(&api, &vm).await;
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     for mib in [64, 65, 512, 3000] {
         let vm = create(&api, json!({"diskSizeMb": mib, "snapshotId": id(&snapshot)})).await;
         assert_eq!(api.sh(&vm, "cat f").await, "kept");
@@ -141,7 +137,7 @@ async fn a_disk_may_grow_and_not_shrink(world: &World) {
         api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
         api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
         assert_eq!(api.sh(&vm, "cat f").await, "kept");
-        remove(&api, &vm).await;
+        api.remove(&[&vm]).await;
     }
     api.delete(&format!("/v1/snapshots/{}", id(&snapshot))).await.status(204);
 }
@@ -169,7 +165,7 @@ async fn a_vm_that_writes_all_the_time_is_kept_whole(world: &World) {
         api.delete(&format!("/v1/snapshots/{}", id(&snapshot))).await.status(204);
     }
     api.sh(&vm, "n=$(wc -l < b); sleep 1; test $(wc -l < b) -gt $n").await;
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     server.assert_no_trace().await;
 }
 
@@ -230,7 +226,7 @@ async fn a_server_that_dies_meanwhile_lists_nothing_half_made(world: &World) {
     let api = server.api();
     take(&api, &vm).await;
     assert_eq!(listed(&api).await.len(), 1);
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
     server.assert_no_trace().await;
 }
 
@@ -247,7 +243,7 @@ async fn the_same_key_never_takes_a_second_snapshot(world: &World) {
     // Many at once are taken one after the other.
     let many = futures_util::future::join_all((0..5).map(|_| take(&api, &vm))).await;
     assert_eq!(listed(&api).await.len(), 1 + many.len());
-    remove(&api, &vm).await;
+    api.remove(&[&vm]).await;
 }
 
 async fn the_command_line_keeps_and_uses_snapshots(world: &World) {

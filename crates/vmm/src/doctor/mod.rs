@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::Version;
 use crate::choice::{Candidates, Choice, Wish};
 use crate::hypervisor::Description;
-use crate::qemu::Version;
+use crate::qemu::{OLDEST, version_of};
 
 pub(crate) use host::{is_executable as is_program, program as find_program};
 
@@ -73,7 +74,7 @@ pub async fn examine(subject: Subject) -> Report {
     let root = rustix::process::geteuid().is_root();
     let wish = subject.candidates.wish;
     let qemu_program = subject.candidates.qemu.program.clone().unwrap_or_else(|| crate::qemu::PROGRAM.into());
-    let version = Version::of(&qemu_program).await.map_err(|error| error.to_string());
+    let version = version_of(&qemu_program).await.map_err(|error| error.to_string());
     let choice = subject.candidates.choose().await;
     let hypervisor = choice.hypervisor.as_ref().ok().map(|driver| driver.description().clone());
     let mut checks = Vec::new();
@@ -124,8 +125,8 @@ fn qemu(version: Result<Version, String>) -> Check {
     let fix = install("qemu-system-x86");
     match version {
         Err(why) => check("qemu", Verdict::Fail, why, Some(&fix)),
-        Ok(version) if version < Version::OLDEST => {
-            let found = format!("{version}, older than {}", Version::OLDEST);
+        Ok(version) if version < OLDEST => {
+            let found = format!("{version}, older than {}", OLDEST);
             check("qemu", Verdict::Fail, found, Some(&format!("{fix} from a newer release of the distribution")))
         }
         Ok(version) => check("qemu", Verdict::Ok, version.to_string(), None),
@@ -250,7 +251,7 @@ mod tests {
     #[test]
     fn what_is_there_needs_no_fix() {
         let there = [
-            qemu(Ok(Version::OLDEST)),
+            qemu(Ok(OLDEST)),
             agent(Path::new("/a"), true),
             program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
             user(true),

@@ -30,9 +30,9 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
+use crate::Version;
 use crate::accelerator;
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
-use crate::log;
 use crate::process::{self, Process};
 
 use api::{
@@ -45,7 +45,7 @@ use files::MARKS;
 use jail::{Jail, Mount, inside};
 use launch::Role;
 
-pub use version::Version;
+pub use version::OLDEST;
 
 /// Time for the jailer to build a jail; it takes 20 ms.
 const JAILER_LIMIT: Duration = Duration::from_secs(20);
@@ -118,7 +118,7 @@ impl Firecracker {
             std::fs::create_dir_all(&*jails).map_err(io_error("the jails' directory"))?;
             *jails = absolute(jails)?;
         }
-        let version = Version::of_both(&settings.program, &settings.jailer).await?;
+        let version = version::of_both(&settings.program, &settings.jailer).await?;
         if !rustix::process::geteuid().is_root() {
             return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, "the jailer needs root")));
         }
@@ -329,17 +329,6 @@ impl Hypervisor for Firecracker {
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
         process::find(parent, &MARKS)
-    }
-
-    fn trim_logs(&self, dir: &Path) {
-        for log in [Log::Serial, Log::Stdout, Log::Stderr] {
-            match log::trim(&self.log_file(dir, log)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
-                }
-                _ => {}
-            }
-        }
     }
 
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {

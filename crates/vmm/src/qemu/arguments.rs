@@ -7,7 +7,8 @@ use rds_netif::Mac;
 use rds_protocol::REHEARSE;
 use serde_json::json;
 
-use super::version::Version;
+use super::version::READ_ONLY_TEMPLATES;
+use crate::Version;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::VmId;
 
@@ -120,7 +121,7 @@ impl Arguments {
         match self.memory {
             Memory::Fresh => format!("memory-backend-memfd,id=ram,size={size}M,share=on"),
             Memory::CopyOf(fd) => {
-                let access = if self.version >= Version::READ_ONLY_TEMPLATES { ",readonly=on,rom=off" } else { "" };
+                let access = if self.version >= READ_ONLY_TEMPLATES { ",readonly=on,rom=off" } else { "" };
                 format!("memory-backend-file,id=ram,size={size}M,mem-path=/dev/fd/{fd},share=off{access}")
             }
         }

@@ -27,9 +27,9 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
+use crate::Version;
 use crate::accelerator::{self, Accelerator, Choice, Wish};
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
-use crate::log;
 use crate::process::{self, Process};
 
 use arguments::{Arguments, Descriptors, Memory};
@@ -38,7 +38,7 @@ use probe::Probe;
 use qmp::Qmp;
 use template::Templates;
 
-pub use version::Version;
+pub use version::{OLDEST, version_of};
 
 /// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Qemu {
     /// A driver. Tries KVM if that is not yet known, which takes at most two seconds.
     pub async fn new(settings: Settings) -> Result<Self, HypervisorError> {
         let program = settings.program.unwrap_or_else(|| PROGRAM.into());
-        let version = Version::of(&program).await?;
+        let version = version_of(&program).await?;
         let cache = settings.probe_cache.as_deref();
         let kvm = match settings.accelerator {
             Wish::Auto => Probe { program: &program, version, user: settings.user, cache }.run().await,
@@ -266,17 +266,6 @@ impl Hypervisor for Qemu {
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
         process::find(parent, &files::MARKS)
-    }
-
-    fn trim_logs(&self, dir: &Path) {
-        for log in [Log::Serial, Log::Stdout, Log::Stderr] {
-            match log::trim(&self.log_file(dir, log)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
-                }
-                _ => {}
-            }
-        }
     }
 
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {

@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::memory::copy_sparse;
-use super::version::Version;
+use super::version::READ_ONLY_TEMPLATES;
+use crate::Version;
 
 /// Gives memory files to machines in a form that none of them can write to.
 ///
@@ -31,7 +32,7 @@ impl Templates {
     /// Opens the memory in the file `path`. Blocks for the first machine of a snapshot.
     pub(super) fn open(&self, path: &Path, version: Version, own_user: bool) -> io::Result<File> {
         let file = File::open(path)?;
-        if own_user || version >= Version::READ_ONLY_TEMPLATES {
+        if own_user || version >= READ_ONLY_TEMPLATES {
             return Ok(file);
         }
         let modified = file.metadata()?.modified()?;
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
 
-    const OLD: Version = Version::OLDEST;
+    const OLD: Version = crate::qemu::OLDEST;
 
     #[test]
     fn a_copy_is_shared_and_cannot_be_changed() {

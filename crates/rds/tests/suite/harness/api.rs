@@ -120,6 +120,20 @@ impl Api {
         reply["stdout"].as_str().expect("text").trim_end().to_owned()
     }
 
+    /// How a VM that was made without memory came up.
+    pub(crate) async fn started_from(&self, vm: &str) -> Value {
+        let vm = self.get(&format!("/v1/vms/{vm}")).await.ok().json();
+        assert_eq!(vm["provisionMode"], "boot");
+        vm["startedFrom"].clone()
+    }
+
+    /// Deletes VMs.
+    pub(crate) async fn remove<S: AsRef<str>>(&self, vms: &[S]) {
+        for vm in vms {
+            self.delete(&format!("/v1/vms/{}", vm.as_ref())).await.status(204);
+        }
+    }
+
     /// Uploads an archive.
     pub(crate) async fn upload(&self, vm: &str, dest: &str, archive: Vec<u8>) -> Reply {
         let request = self.request(Method::POST, &format!("/v1/vms/{vm}/files/upload")).query(&[("dest", dest)]);

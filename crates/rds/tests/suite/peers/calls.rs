@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::sdk::{export, javascript, typescript};
 use super::stage::{MODULES, TOKEN, consumer, deno, link, node, stage};
-use crate::harness::{Api, World, cases};
+use crate::harness::{World, cases};
 
 cases![
     every_kind_of_module_is_called_from_deno,
@@ -125,13 +125,7 @@ async fn results_are_checked(world: &World) {
     let told = node(&api, &vm, program).await;
     assert_eq!((&told[0], &told[1]), (&json!(502), &json!("invalid_result")));
     assert!(!told[2].as_str().expect("text").contains("many"), "{told}");
-    remove(&api, &[&vm, &provider]).await;
-}
-
-async fn remove(api: &Api, vms: &[&str]) {
-    for vm in vms {
-        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-    }
+    api.remove(&[&vm, &provider]).await;
 }
 
 async fn values_travel_as_json(world: &World) {
@@ -189,7 +183,7 @@ async fn new_code_is_used_by_the_next_call(world: &World) {
         assert_eq!(told, 502, "code that cannot be loaded");
         api.sh(&provider, &format!("echo '{}' > {path}", code(9))).await;
         assert_eq!(node(&api, &vm, &program).await, json!([[9, 1], [9, 2]]), "it is mended");
-        remove(&api, &[&vm, &provider]).await;
+        api.remove(&[&vm, &provider]).await;
     }
 }
 
@@ -208,7 +202,7 @@ async fn a_helper_that_changes_is_new_code_too(world: &World) {
     assert_eq!(node(&api, &vm, program).await, "new");
     api.sh(&provider, "mkdir other && cp lib/package.json other && echo \"export const word = 'moved';\" > other/helper.js && rm -r lib && mv other lib").await;
     assert_eq!(node(&api, &vm, program).await, "moved");
-    remove(&api, &[&vm, &provider]).await;
+    api.remove(&[&vm, &provider]).await;
 }
 
 /// The way of a new user: a Google-like and an Outlook-like SDK, each with a credential of its own, and a program that a
@@ -258,7 +252,7 @@ async fn a_program_uses_two_sdks_without_a_network_or_a_credential(world: &World
     assert!(found["wrong"].as_str().is_some_and(|told| told.contains("/day")), "{found}");
     assert_eq!(found["secrets"], json!([]));
     assert!(!api.sh(&vm, "cat /proc/net/route | wc -l; ls /sys/class/net").await.is_empty());
-    remove(&api, &[&vm, &google, &outlook]).await;
+    api.remove(&[&vm, &google, &outlook]).await;
 }
 
 async fn many_calls_at_once_none_is_lost(world: &World) {
@@ -328,7 +322,7 @@ async fn a_call_ends_at_its_time_limit(world: &World) {
             .replace("const told = (promise) => promise.then((value) => value, (error) => [error.status ?? error.name, error.code]);", "");
         assert_eq!(node(&api, &vm, &program).await, json!([400, 400, 400]), "{path}");
         assert!(begun.elapsed().as_secs() < 60, "{path} took {:?}", begun.elapsed());
-        remove(&api, &[&vm, &provider]).await;
+        api.remove(&[&vm, &provider]).await;
     }
 }
 
@@ -349,7 +343,7 @@ async fn a_caller_may_give_up(world: &World) {
     assert_eq!(deno(&api, &vm, &program).await, json!([["AbortError", 20], 4]));
     let page = api.get(&format!("/v1/audit?consumer={vm}&outcome=cancelled")).await.ok().json();
     assert_eq!(page["entries"].as_array().map(Vec::len), Some(2), "{page}");
-    remove(&api, &[&vm, &provider]).await;
+    api.remove(&[&vm, &provider]).await;
 }
 
 async fn a_crash_fails_the_calls_in_flight_alone(world: &World) {
@@ -370,6 +364,6 @@ async fn a_crash_fails_the_calls_in_flight_alone(world: &World) {
             let found = node(&api, &vm, &program).await;
             assert_eq!(found, json!([[502, "peer_failed"], [502, "peer_failed"], 4, 1]), "{path} {how}");
         }
-        remove(&api, &[&vm, &provider]).await;
+        api.remove(&[&vm, &provider]).await;
     }
 }

@@ -105,12 +105,6 @@ async fn pair(api: &Api, mode: &str) -> (String, String) {
     (provider, consumer)
 }
 
-async fn remove(api: &Api, vms: &[&str]) {
-    for vm in vms {
-        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
-    }
-}
-
 async fn mounted_sources_are_a_copy_without_what_is_the_providers_own(world: &World) {
     let api = world.api().await;
     let (provider, consumer) = pair(&api, "hidden").await;
@@ -142,7 +136,7 @@ async fn mounted_sources_are_a_copy_without_what_is_the_providers_own(world: &Wo
     .await
     .status(204);
     assert_ne!(api.exec(&consumer, "ls peers/small/source").await["exitCode"], 0);
-    remove(&api, &[&consumer, &provider]).await;
+    api.remove(&[&consumer, &provider]).await;
 }
 
 async fn a_sync_follows_the_manifest(world: &World) {
@@ -171,7 +165,7 @@ async fn a_sync_follows_the_manifest(world: &World) {
     let refused = api.poke(&format!("/v1/vms/{consumer}/peers/sync")).await.status(409);
     assert!(refused.message().starts_with("Peer alias small: "), "{}", refused.message());
     api.poke("/v1/vms/00000000-0000-4000-8000-000000000000/peers/sync").await.status(404);
-    remove(&api, &[&consumer, &provider]).await;
+    api.remove(&[&consumer, &provider]).await;
 }
 
 async fn a_link_can_be_changed(world: &World) {
@@ -207,7 +201,7 @@ async fn trees_come_back_with_a_start(world: &World) {
     api.poke(&format!("/v1/vms/{provider}/stop")).await.status(204);
     api.poke(&format!("/v1/vms/{provider}/start")).await.status(204);
     assert_eq!(node(&api, &consumer, program).await, 1);
-    remove(&api, &[&consumer, &provider]).await;
+    api.remove(&[&consumer, &provider]).await;
 }
 
 async fn five_thousand_files_are_mounted(world: &World) {
@@ -225,5 +219,5 @@ async fn five_thousand_files_are_mounted(world: &World) {
     let second = create(&api, json!({"peerLinks": linked})).await;
     assert_eq!(api.sh(&second, "find peers/small/source/many -type f | wc -l").await, "5000");
     assert!(hidden.as_secs() < 10, "a sync that needs none of the files took {hidden:?}");
-    remove(&api, &[&consumer, &second, &provider]).await;
+    api.remove(&[&consumer, &second, &provider]).await;
 }

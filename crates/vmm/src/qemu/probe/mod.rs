@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::launch::{Credentials, Role, confine};
-use super::version::Version;
+use crate::Version;
 use crate::accelerator::Accelerator;
 
 /// Time for the payload, which takes 0.1 s; a guest that hangs is as useless as one that dies.
@@ -123,7 +123,7 @@ mod tests {
 
     async fn probe<'a>(cache: Option<&'a Path>) -> Probe<'a> {
         let program = Path::new("qemu-system-x86_64");
-        let version = Version::of(program).await.expect("qemu-system-x86_64 is installed");
+        let version = crate::qemu::version_of(program).await.expect("qemu-system-x86_64 is installed");
         Probe { program, version, user: None, cache }
     }
 
