@@ -3,8 +3,10 @@
 //! Its machine outlives it: when the manager ends, the task ends and the machine runs on until the next manager adopts it.
 
 mod ending;
+mod inbox;
 mod pause;
 mod settings;
+mod start;
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,66 +16,26 @@ use std::time::Duration;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{Instrument as _, Span};
+use tracing::Span;
 
+use super::host::Host;
 use super::idle::IdleAction;
-use super::provision::{Host, Started};
-use super::record::{Live, VmRecord, to_json};
+use super::record::{Live, VmRecord};
 use super::state::{Event, VmState};
 use super::uses::Uses;
 use crate::clock;
-use crate::egress::NetworkPolicy;
-use crate::error::{Chain, Error, Result};
-use crate::metrics;
-use crate::peers::PatchLink;
-use crate::peers::token::BridgeToken;
+use crate::error::{Error, Result};
 use crate::pool::Machine;
-use crate::secrets::SecretEnv;
 
-/// How long one attempt to reach a running guest's agent again may take.
-const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
-
-/// Between two attempts to reach an agent whose machine runs.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+pub(super) use inbox::Command;
+use inbox::Inbox;
 
 /// How often a machine's logs are kept within bounds.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) type Reply = oneshot::Sender<Result<()>>;
-
-/// What a handler may ask of a VM. The answer comes when it is done.
-#[derive(Debug)]
-pub(super) enum Command {
-    Start(Reply),
-    Stop(Reply),
-    Pause(Reply),
-    Resume(Reply),
-    Delete(Reply),
-    SetSecrets(SecretEnv, Reply),
-    SetNetwork(NetworkPolicy, Reply),
-    SyncPeers(Reply),
-    PatchLink(String, PatchLink, Reply),
-    Unlink(String, Reply),
-}
-
-impl Command {
-    fn into_reply(self) -> Reply {
-        match self {
-            Self::Start(reply)
-            | Self::Stop(reply)
-            | Self::Pause(reply)
-            | Self::Resume(reply)
-            | Self::Delete(reply)
-            | Self::SetSecrets(_, reply)
-            | Self::SetNetwork(_, reply)
-            | Self::SyncPeers(reply)
-            | Self::PatchLink(_, _, reply)
-            | Self::Unlink(_, reply) => reply,
-        }
-    }
-}
 
 /// How a task takes up its VM.
 #[derive(Debug)]
@@ -99,23 +61,6 @@ pub(super) struct Actor {
     uses: Arc<Uses>,
     /// Answers the calls of its code to its peers, while it runs and has any.
     calls: Option<AbortOnDropHandle<()>>,
-}
-
-/// What the VM is asked, in order.
-struct Inbox {
-    commands: mpsc::Receiver<Command>,
-    /// What came while the agent was being reached; it is next.
-    deferred: VecDeque<Command>,
-}
-
-impl Inbox {
-    /// The next command; `None` when the manager ends.
-    async fn next(&mut self) -> Option<Command> {
-        match self.deferred.pop_front() {
-            Some(command) => Some(command),
-            None => self.commands.recv().await,
-        }
-    }
 }
 
 /// What becomes of a command, other than a deletion, that comes while something is under way.
@@ -187,48 +132,6 @@ impl Actor {
         }
     }
 
-    async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>, span: Span) -> Next {
-        match self.boot(pooled).instrument(span).await {
-            Work::Done(Ok(guest)) => {
-                self.record("vm.created", "VM created").await;
-                answer(Some(reply), Ok(()));
-                Next::Run(guest)
-            }
-            Work::Done(Err(error)) => {
-                // The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
-                if let Err(remains) = self.remove().await {
-                    tracing::error!(vm = %self.vm.id, error = %Chain(&remains), "a failed create left something");
-                }
-                answer(Some(reply), Err(error));
-                Next::Leave
-            }
-            Work::Deleted(deleter) => {
-                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
-                Next::Remove(Some(deleter))
-            }
-            Work::Leave => Next::Leave,
-        }
-    }
-
-    /// Takes up a machine that an earlier manager left running.
-    async fn adopt(&mut self) -> Next {
-        self.publish(|live| live.state = VmState::Running);
-        // It stands still if that manager was killed while it paused it; one that runs takes no notice.
-        if let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await {
-            tracing::warn!(vm = %self.vm.id, %error, "cannot tell whether an adopted machine runs");
-        }
-        self.serve_calls(History::Used);
-        match self.reach(History::Used).await {
-            Work::Done(Some(guest)) => {
-                self.set_clock(&guest).await;
-                Next::Run(guest)
-            }
-            Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
-            Work::Deleted(reply) => Next::Remove(Some(reply)),
-            Work::Leave => Next::Leave,
-        }
-    }
-
     /// Waits for a command while there is no machine.
     async fn rest(&mut self) -> Next {
         loop {
@@ -280,44 +183,6 @@ impl Actor {
                 None => return Next::Leave,
             }
         }
-    }
-
-    /// Boots the machine, publishing each state on the way.
-    async fn boot(&mut self, pooled: Option<Box<Machine>>) -> Work<Result<GuestClient>> {
-        self.advance(Event::Start);
-        let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
-        let settings = self.live.borrow().settings.clone();
-        let start = async move { host.start(&vm, &settings, pooled).await };
-        let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
-            Work::Done(Ok(started)) => started,
-            Work::Done(Err(error)) => return Work::Done(Err(error)),
-            Work::Deleted(reply) => return Work::Deleted(reply),
-            Work::Leave => return Work::Leave,
-        };
-        if let Err(error) = self.written_down(&started).await {
-            return Work::Done(Err(error));
-        }
-        let Started { guest, how, bridge } = started;
-        metrics::started(how.from.as_str(), how.timings.total_ms, &how.timings.steps());
-        self.publish(|live| {
-            live.guest = Some(guest.clone());
-            live.error = None;
-            live.settings.bridge = bridge;
-            live.settings.last_start = Some(how);
-        });
-        self.serve_calls(History::Fresh);
-        self.advance(Event::Ready);
-        Work::Done(Ok(guest))
-    }
-
-    /// From here on a manager that finds this VM keeps it.
-    async fn written_down(&self, started: &Started) -> Result<()> {
-        let id = self.vm.id.to_string();
-        let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
-        let (from, timings) = (started.how.from.as_str(), to_json(&started.how.timings));
-        self.host.store.set_vm_started(&id, from, &timings, hash.as_deref()).await?;
-        self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
-        Ok(())
     }
 
     /// Watches over a running machine until it is stopped, deleted or ends.
@@ -389,24 +254,6 @@ impl Actor {
                 () = expiry(&self.vm) => return self.expired().await,
             }
         }
-    }
-
-    /// Connects to the agent of a machine that runs; `None` when the machine has ended.
-    async fn reach(&mut self, mut history: History) -> Work<Option<GuestClient>> {
-        let (host, id) = (Arc::clone(&self.host), self.vm.id);
-        self.unless_deleted(Meanwhile::Defer, async move {
-            let dir = host.dir(id);
-            while host.hypervisor.is_running(&dir).await {
-                match GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await {
-                    Ok(guest) => return Some(guest),
-                    Err(error) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
-                }
-                history = History::Used;
-                sleep(RECONNECT_PAUSE).await;
-            }
-            None
-        })
-        .await
     }
 
     /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.

@@ -9,10 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::actor::Command;
+use super::failure::{no_such_vm, unreachable_agent};
 use super::record::{Live, VmRecord};
 use super::state::VmState;
 use super::uses::{Lease, Use, Uses};
-use super::{no_such_vm, unreachable_agent};
 use crate::error::{Error, Result};
 
 /// How long a call waits for the agent of a running VM that is being reached again, after a restart of the manager.

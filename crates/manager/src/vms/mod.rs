@@ -1,65 +1,71 @@
 //! VMs: making, finding, starting, stopping and deleting them, and using what runs in them.
 //!
-//! One task drives each VM ([`actor`]); this module keeps the tasks' addresses, hands out what they publish, and holds
-//! to the quota. It must not know HTTP, nor which monitor runs the machines.
+//! One task drives each VM ([`actor`]); this module keeps the tasks' addresses and hands out what they
+//! publish. It must not know HTTP, nor which monitor runs the machines.
 
 mod actor;
 pub mod archive;
 pub mod copies;
+mod create;
 pub(crate) mod directory;
+mod failure;
 mod fault;
 pub mod files;
 mod guest_clock;
+mod host;
 pub mod idle;
+mod last_start;
 pub mod logs;
+mod machine;
+mod parts;
 mod provision;
 pub(crate) mod record;
 mod recover;
 mod refill;
 pub mod request;
+mod row;
 pub mod run;
 pub mod run_log;
 pub mod state;
 pub mod stream;
 mod turns;
 pub(crate) mod uses;
+mod view;
 
 use std::sync::{Arc, Mutex};
 
-use rds_vmm::guest::GuestError;
 use rds_vmm::hypervisor::Description;
 use rds_vmm::{Hypervisor, VmId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tracing::Span;
 
-pub use record::{Timings, VmRecord, VmView};
+pub use last_start::Timings;
+pub use record::VmRecord;
+pub use view::VmView;
 
 use crate::activity::Activity;
 use crate::audit::Audit;
-use crate::clock;
 use crate::config::{Config, LimitsConfig};
-use crate::egress::{Egress, NetworkPolicy, PatchNetwork};
+use crate::egress::{Egress, PatchNetwork};
 use crate::error::{Error, Result};
 use crate::images::Images;
-use crate::metrics;
-use crate::peers::link::Link;
 use crate::peers::{PatchLink, Peers};
-use crate::pool::{Kind, Pool, Taken};
+use crate::pool::{Kind, Pool};
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::{Seeds, Size};
-use crate::snapshots::{self, Snapshots, Subject};
+use crate::snapshots::{Snapshots, Subject};
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
 use actor::{Actor, Begin, Command};
 use directory::{Directory, Handle};
-use provision::Host;
-use record::{Live, Place, Provision, Settings};
-use request::{CreateVm, NewVm};
+use failure::no_such_vm;
+use host::Host;
+use record::{Live, Settings};
 use state::VmState;
 use turns::Turns;
 use uses::{Lease, Uses};
+use view::Place;
 
 /// Commands that may wait for one VM's task.
 const COMMANDS: usize = 16;
@@ -96,15 +102,6 @@ struct Inner {
     /// Machines of an earlier server's pool, with their host indices.
     found: Mutex<Vec<(VmId, Kind, u32)>>,
     refill: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What a VM is to be, apart from what may be changed later.
-struct Plan {
-    spec: NewVm,
-    image_id: String,
-    snapshot: Option<String>,
-    provision: Provision,
-    network: NetworkPolicy,
 }
 
 impl Vms {
@@ -153,77 +150,6 @@ impl Vms {
         Ok(vms)
     }
 
-    /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
-    pub async fn create(&self, request: CreateVm) -> Result<VmView> {
-        let under_way = metrics::create();
-        let created = self.create_once(request).await;
-        under_way.end(&created);
-        created
-    }
-
-    #[tracing::instrument(level = "debug", name = "create", skip_all)]
-    async fn create_once(&self, request: CreateVm) -> Result<VmView> {
-        let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
-        let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
-        self.0.host.egress.check(&network)?;
-        self.check_providers(&links)?;
-        let mut provision = Provision::Boot;
-        if let Some(id) = &snapshot {
-            let base = self.snapshot_to_start_from(id).await?;
-            spec = on_snapshot(spec, &base, wanted_bytes)?;
-            if base.kind == snapshots::Kind::Vm.as_str() {
-                spec = self.on_memory(spec, &base, wanted_bytes).await?;
-                provision = Provision::Snapshot;
-            }
-        }
-        let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
-        let kind = match provision {
-            Provision::Boot => self.kind(&image, &spec).await,
-            Provision::Snapshot => None,
-        };
-        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision, network };
-        let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
-        // The VM's row protects the image from here on.
-        drop(image);
-        created.await.map_err(|_| stopping())??;
-        Ok(self.view(&handle))
-    }
-
-    /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
-    /// is one.
-    async fn begin(
-        &self,
-        plan: Plan,
-        kind: Option<Kind>,
-        secrets: &SecretEnv,
-        links: Vec<Link>,
-    ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
-        let Plan { spec, image_id, snapshot, provision, network } = plan;
-        let (reply, created) = oneshot::channel();
-        let _admission = self.0.admission.lock().await;
-        self.admit(spec.name.as_deref())?;
-        let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
-        let (id, host_index, taken) = match pooled {
-            Some((id, host_index, taken)) => (id, host_index, Some(taken)),
-            None => (VmId::new(), self.free_host_index(), None),
-        };
-        let address = self.0.host.egress.address(host_index)?;
-        let sealed = self.0.host.seal(id, secrets, 1)?;
-        let settings = Settings { sealed, links: links.into(), network, bridge: None, last_start: None };
-        let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
-        self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
-        let machine = taken.and_then(Taken::keep).map(Box::new);
-        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current())), created))
-    }
-
-    async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {
-        if id.starts_with("seed-") {
-            let what = "is made by the server itself, and VMs of its image start from it anyway";
-            return Err(Error::invalid(format!("{id} {what}: it cannot be named")));
-        }
-        self.0.host.snapshots.get(id).await
-    }
-
     /// The snapshots that users made.
     pub fn snapshots(&self) -> &Snapshots {
         &self.0.host.snapshots
@@ -236,35 +162,6 @@ impl Vms {
         // A guest can be frozen only once at a time.
         let _turn = handle.freezing.lock().await;
         self.0.host.snapshots.take(self.source(&handle), Subject::Disk(guest.clone())).await
-    }
-
-    /// Whether so many more VMs may be made.
-    fn room_for(&self, count: u32) -> Result<()> {
-        let live = self.0.directory.lock().values().filter(|handle| !handle.is_deleted()).count();
-        let max = self.0.limits.max_vms;
-        if live + count as usize <= max as usize {
-            return Ok(());
-        }
-        Err(Error::TooMany { message: format!("VM quota exceeded (maxVms={max})"), retry_after: None })
-    }
-
-    /// Whether one more VM may be made.
-    fn admit(&self, name: Option<&str>) -> Result<()> {
-        self.room_for(1)?;
-        let registry = self.0.directory.lock();
-        if let Some(name) = name
-            && registry.values().any(|handle| handle.vm.spec.name.as_deref() == Some(name) && !handle.is_deleted())
-        {
-            return Err(Error::conflict(format!("There is a VM named {name} already")));
-        }
-        Ok(())
-    }
-
-    /// A small number that is nobody's. Whoever gives it to somebody holds `admission` until that is known.
-    fn free_host_index(&self) -> u32 {
-        let mut taken = self.0.pool.host_indices();
-        taken.extend(self.0.directory.lock().values().map(|handle| handle.vm.host_index));
-        (0..).find(|index| !taken.contains(index)).expect("fewer VMs than numbers")
     }
 
     /// Starts the task of a VM.
@@ -407,14 +304,6 @@ impl Vms {
         &self.0.host.peers
     }
 
-    /// Whether every link leads to a VM that is there.
-    fn check_providers(&self, links: &[Link]) -> Result<()> {
-        let missing = links.iter().find(|link| self.handle(link.provider).is_err());
-        missing.map_or(Ok(()), |Link { alias, provider, .. }| {
-            Err(Error::Invalid(format!("Peer alias {alias}: there is no VM {provider}")))
-        })
-    }
-
     /// The connection to the agent of a running VM, for one call. A paused VM is woken.
     async fn guest(&self, id: VmId) -> Result<Lease> {
         self.0.directory.guest(id).await
@@ -430,49 +319,5 @@ impl Vms {
 
     fn handle(&self, id: VmId) -> Result<Handle> {
         self.0.directory.handle(id)
-    }
-}
-
-/// A VM whose disk is made from a snapshot's.
-fn on_snapshot(spec: NewVm, base: &SnapshotRow, wanted_bytes: Option<u64>) -> Result<NewVm> {
-    if spec.image_id.as_ref().is_some_and(|id| *id != base.image_id) {
-        return Err(Error::invalid(format!("The snapshot is of a VM with image {}: name that one", base.image_id)));
-    }
-    let least = u64::try_from(base.disk_bytes).unwrap_or(0);
-    let disk_bytes = wanted_bytes.unwrap_or(least);
-    if disk_bytes < least {
-        return Err(Error::invalid(format!("diskSizeMb must be at least {}, as in the snapshot", least >> 20)));
-    }
-    Ok(NewVm { image_id: Some(base.image_id.clone()), disk_bytes, ..spec })
-}
-
-pub(super) fn no_such_vm() -> Error {
-    Error::not_found("VM not found")
-}
-
-fn unreachable_agent() -> Error {
-    Error::BadGateway("The VM runs, but its agent does not answer".into())
-}
-
-fn stopping() -> Error {
-    Error::Unavailable("The server is stopping".into())
-}
-
-/// What a failed call into a guest means to a client.
-impl From<GuestError> for Error {
-    fn from(error: GuestError) -> Self {
-        match error {
-            GuestError::Status { status: 404, message } => Self::NotFound(message),
-            GuestError::Status { status: 400, message } => Self::Invalid(message),
-            GuestError::Status { status: 409, message } => Self::Conflict(message),
-            GuestError::Status { status: 507, message } => Self::Conflict(message),
-            GuestError::Status { message, .. } => Self::BadGateway(format!("The VM's agent failed: {message}")),
-            GuestError::Timeout => Self::GatewayTimeout("The VM's agent did not answer in time".into()),
-            GuestError::Unreachable { may_have_run: true, .. } => Self::BadGateway(
-                "The connection to the VM broke; what was asked for may have been done, wholly or in part".into(),
-            ),
-            GuestError::Unreachable { .. } => unreachable_agent(),
-            GuestError::Protocol(_) => Self::BadGateway("The VM's agent answered nonsense".into()),
-        }
     }
 }

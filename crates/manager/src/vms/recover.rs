@@ -7,7 +7,8 @@ use rds_vmm::VmId;
 
 use super::Vms;
 use super::actor::Begin;
-use super::record::{DELETED, HALF_MADE, Settings, VmRecord};
+use super::record::{Settings, VmRecord};
+use super::row::{DELETED, HALF_MADE};
 use super::state::VmState;
 use crate::error::{Error, Result};
 use crate::pool::record;

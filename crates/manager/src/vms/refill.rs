@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Vms;
-use super::provision::{Host, make_private_dir};
-use super::record::Timings;
+use super::failure::stopping;
+use super::host::Host;
+use super::last_start::Timings;
+use super::parts::make_private_dir;
 use super::request::NewVm;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
@@ -160,7 +162,7 @@ impl Vms {
         };
         let made = tokio::select! {
             made = self.0.host.make_pooled(id, host_index, kind, image) => made,
-            () = shutdown.cancelled() => Err(super::stopping()),
+            () = shutdown.cancelled() => Err(stopping()),
         };
         match made {
             Ok(guest) => {

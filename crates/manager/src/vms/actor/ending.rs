@@ -6,7 +6,7 @@ use rds_vmm::guest::GuestClient;
 
 use super::{Actor, Next, Reply, answer, unfinished};
 use crate::error::{Chain, Error, Result};
-use crate::vms::record::DELETED;
+use crate::vms::row::DELETED;
 use crate::vms::state::{Event, VmState};
 
 /// How long a guest may take to write its disk's cache down when it is stopped.

@@ -13,7 +13,8 @@ use crate::peers::PatchLink;
 use crate::peers::link::Link;
 use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
-use crate::vms::record::{Settings, links_column, to_json};
+use crate::vms::record::Settings;
+use crate::vms::row::{links_column, to_json};
 
 /// How long an agent may take to replace secrets.
 const SECRETS_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,124 @@
+//! How a VM comes to run: it is created, started, or taken up as an earlier manager left it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rds_protocol::link::History;
+use rds_vmm::guest::GuestClient;
+use tokio::time::sleep;
+use tracing::{Instrument as _, Span};
+
+use super::{Actor, Meanwhile, Next, Reply, Work, answer};
+use crate::error::{Chain, Error, Result};
+use crate::metrics;
+use crate::peers::token::BridgeToken;
+use crate::pool::Machine;
+use crate::vms::provision::Started;
+use crate::vms::row::to_json;
+use crate::vms::state::{Event, VmState};
+
+/// How long one attempt to reach a running guest's agent again may take.
+const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// Between two attempts to reach an agent whose machine runs.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+impl Actor {
+    pub(super) async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>, span: Span) -> Next {
+        match self.boot(pooled).instrument(span).await {
+            Work::Done(Ok(guest)) => {
+                self.record("vm.created", "VM created").await;
+                answer(Some(reply), Ok(()));
+                Next::Run(guest)
+            }
+            Work::Done(Err(error)) => {
+                // The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
+                if let Err(remains) = self.remove().await {
+                    tracing::error!(vm = %self.vm.id, error = %Chain(&remains), "a failed create left something");
+                }
+                answer(Some(reply), Err(error));
+                Next::Leave
+            }
+            Work::Deleted(deleter) => {
+                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
+                Next::Remove(Some(deleter))
+            }
+            Work::Leave => Next::Leave,
+        }
+    }
+
+    /// Takes up a machine that an earlier manager left running.
+    pub(super) async fn adopt(&mut self) -> Next {
+        self.publish(|live| live.state = VmState::Running);
+        // It stands still if that manager was killed while it paused it; one that runs takes no notice.
+        if let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await {
+            tracing::warn!(vm = %self.vm.id, %error, "cannot tell whether an adopted machine runs");
+        }
+        self.serve_calls(History::Used);
+        match self.reach(History::Used).await {
+            Work::Done(Some(guest)) => {
+                self.set_clock(&guest).await;
+                Next::Run(guest)
+            }
+            Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
+            Work::Deleted(reply) => Next::Remove(Some(reply)),
+            Work::Leave => Next::Leave,
+        }
+    }
+
+    /// Boots the machine, publishing each state on the way.
+    pub(super) async fn boot(&mut self, pooled: Option<Box<Machine>>) -> Work<Result<GuestClient>> {
+        self.advance(Event::Start);
+        let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
+        let settings = self.live.borrow().settings.clone();
+        let start = async move { host.start(&vm, &settings, pooled).await };
+        let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
+            Work::Done(Ok(started)) => started,
+            Work::Done(Err(error)) => return Work::Done(Err(error)),
+            Work::Deleted(reply) => return Work::Deleted(reply),
+            Work::Leave => return Work::Leave,
+        };
+        if let Err(error) = self.written_down(&started).await {
+            return Work::Done(Err(error));
+        }
+        let Started { guest, how, bridge } = started;
+        metrics::started(how.from.as_str(), how.timings.total_ms, &how.timings.steps());
+        self.publish(|live| {
+            live.guest = Some(guest.clone());
+            live.error = None;
+            live.settings.bridge = bridge;
+            live.settings.last_start = Some(how);
+        });
+        self.serve_calls(History::Fresh);
+        self.advance(Event::Ready);
+        Work::Done(Ok(guest))
+    }
+
+    /// From here on a manager that finds this VM keeps it.
+    async fn written_down(&self, started: &Started) -> Result<()> {
+        let id = self.vm.id.to_string();
+        let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
+        let (from, timings) = (started.how.from.as_str(), to_json(&started.how.timings));
+        self.host.store.set_vm_started(&id, from, &timings, hash.as_deref()).await?;
+        self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
+        Ok(())
+    }
+
+    /// Connects to the agent of a machine that runs; `None` when the machine has ended.
+    pub(super) async fn reach(&mut self, mut history: History) -> Work<Option<GuestClient>> {
+        let (host, id) = (Arc::clone(&self.host), self.vm.id);
+        self.unless_deleted(Meanwhile::Defer, async move {
+            let dir = host.dir(id);
+            while host.hypervisor.is_running(&dir).await {
+                match GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await {
+                    Ok(guest) => return Some(guest),
+                    Err(error) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
+                }
+                history = History::Used;
+                sleep(RECONNECT_PAUSE).await;
+            }
+            None
+        })
+        .await
+    }
+}

@@ -1,0 +1,155 @@
+//! Making a VM: what was asked for is checked, the quota and the name are, the row is written, and the VM's task begins.
+
+use rds_vmm::VmId;
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use super::Vms;
+use super::actor::Begin;
+use super::directory::Handle;
+use super::failure::stopping;
+use super::record::{Provision, Settings, VmRecord};
+use super::request::{self, CreateVm, NewVm};
+use super::state::VmState;
+use super::view::VmView;
+use crate::clock;
+use crate::egress::NetworkPolicy;
+use crate::error::{Error, Result};
+use crate::metrics;
+use crate::peers::link::Link;
+use crate::pool::{Kind, Taken};
+use crate::secrets::SecretEnv;
+use crate::snapshots;
+use crate::store::snapshots::SnapshotRow;
+
+/// What a VM is to be, apart from what may be changed later.
+pub(super) struct Plan {
+    pub spec: NewVm,
+    pub image_id: String,
+    pub snapshot: Option<String>,
+    pub provision: Provision,
+    pub network: NetworkPolicy,
+}
+
+impl Vms {
+    /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
+    pub async fn create(&self, request: CreateVm) -> Result<VmView> {
+        let under_way = metrics::create();
+        let created = self.create_once(request).await;
+        under_way.end(&created);
+        created
+    }
+
+    #[tracing::instrument(level = "debug", name = "create", skip_all)]
+    async fn create_once(&self, request: CreateVm) -> Result<VmView> {
+        let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
+        let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
+        self.0.host.egress.check(&network)?;
+        self.check_providers(&links)?;
+        let mut provision = Provision::Boot;
+        if let Some(id) = &snapshot {
+            let base = self.snapshot_to_start_from(id).await?;
+            spec = on_snapshot(spec, &base, wanted_bytes)?;
+            if base.kind == snapshots::Kind::Vm.as_str() {
+                spec = self.on_memory(spec, &base, wanted_bytes).await?;
+                provision = Provision::Snapshot;
+            }
+        }
+        let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
+        let kind = match provision {
+            Provision::Boot => self.kind(&image, &spec).await,
+            Provision::Snapshot => None,
+        };
+        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision, network };
+        let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
+        // The VM's row protects the image from here on.
+        drop(image);
+        created.await.map_err(|_| stopping())??;
+        Ok(self.view(&handle))
+    }
+
+    /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
+    /// is one.
+    pub(super) async fn begin(
+        &self,
+        plan: Plan,
+        kind: Option<Kind>,
+        secrets: &SecretEnv,
+        links: Vec<Link>,
+    ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
+        let Plan { spec, image_id, snapshot, provision, network } = plan;
+        let (reply, created) = oneshot::channel();
+        let _admission = self.0.admission.lock().await;
+        self.admit(spec.name.as_deref())?;
+        let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
+        let (id, host_index, taken) = match pooled {
+            Some((id, host_index, taken)) => (id, host_index, Some(taken)),
+            None => (VmId::new(), self.free_host_index(), None),
+        };
+        let address = self.0.host.egress.address(host_index)?;
+        let sealed = self.0.host.seal(id, secrets, 1)?;
+        let settings = Settings { sealed, links: links.into(), network, bridge: None, last_start: None };
+        let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
+        self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
+        let machine = taken.and_then(Taken::keep).map(Box::new);
+        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current())), created))
+    }
+
+    async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {
+        if id.starts_with("seed-") {
+            let what = "is made by the server itself, and VMs of its image start from it anyway";
+            return Err(Error::invalid(format!("{id} {what}: it cannot be named")));
+        }
+        self.0.host.snapshots.get(id).await
+    }
+
+    /// Whether every link leads to a VM that is there.
+    pub(super) fn check_providers(&self, links: &[Link]) -> Result<()> {
+        let missing = links.iter().find(|link| self.handle(link.provider).is_err());
+        missing.map_or(Ok(()), |Link { alias, provider, .. }| {
+            Err(Error::Invalid(format!("Peer alias {alias}: there is no VM {provider}")))
+        })
+    }
+
+    /// Whether so many more VMs may be made.
+    pub(super) fn room_for(&self, count: u32) -> Result<()> {
+        let live = self.0.directory.lock().values().filter(|handle| !handle.is_deleted()).count();
+        let max = self.0.limits.max_vms;
+        if live + count as usize <= max as usize {
+            return Ok(());
+        }
+        Err(Error::TooMany { message: format!("VM quota exceeded (maxVms={max})"), retry_after: None })
+    }
+
+    /// Whether one more VM may be made.
+    fn admit(&self, name: Option<&str>) -> Result<()> {
+        self.room_for(1)?;
+        let registry = self.0.directory.lock();
+        if let Some(name) = name
+            && registry.values().any(|handle| handle.vm.spec.name.as_deref() == Some(name) && !handle.is_deleted())
+        {
+            return Err(Error::conflict(format!("There is a VM named {name} already")));
+        }
+        Ok(())
+    }
+
+    /// A small number that is nobody's. Whoever gives it to somebody holds `admission` until that is known.
+    pub(super) fn free_host_index(&self) -> u32 {
+        let mut taken = self.0.pool.host_indices();
+        taken.extend(self.0.directory.lock().values().map(|handle| handle.vm.host_index));
+        (0..).find(|index| !taken.contains(index)).expect("fewer VMs than numbers")
+    }
+}
+
+/// A VM whose disk is made from a snapshot's.
+fn on_snapshot(spec: NewVm, base: &SnapshotRow, wanted_bytes: Option<u64>) -> Result<NewVm> {
+    if spec.image_id.as_ref().is_some_and(|id| *id != base.image_id) {
+        return Err(Error::invalid(format!("The snapshot is of a VM with image {}: name that one", base.image_id)));
+    }
+    let least = u64::try_from(base.disk_bytes).unwrap_or(0);
+    let disk_bytes = wanted_bytes.unwrap_or(least);
+    if disk_bytes < least {
+        return Err(Error::invalid(format!("diskSizeMb must be at least {}, as in the snapshot", least >> 20)));
+    }
+    Ok(NewVm { image_id: Some(base.image_id.clone()), disk_bytes, ..spec })
+}
