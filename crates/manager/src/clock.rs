@@ -1,10 +1,24 @@
 //! Wall-clock time as the store keeps it: milliseconds since 1970 in UTC.
 
-use jiff::Timestamp;
+use std::sync::LazyLock;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Where the clock is set to, beside the host's. Tests set the server's clock back with `RDS_FAULT=clock:SECONDS`.
+static SHIFT: LazyLock<SignedDuration> = LazyLock::new(|| {
+    let fault = std::env::var("RDS_FAULT").unwrap_or_default();
+    let seconds = fault.strip_prefix("clock:").and_then(|seconds| seconds.parse().ok());
+    SignedDuration::from_secs(seconds.unwrap_or(0))
+});
+
+/// The one wall clock of the server, and of its guests.
+pub fn now() -> Timestamp {
+    Timestamp::now().saturating_add(*SHIFT).unwrap_or_else(|_| Timestamp::now())
+}
 
 /// Now.
 pub fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
+    now().as_millisecond()
 }
 
 /// The RFC 3339 form with milliseconds and `Z`, as every reply has it. A time outside year 9999 becomes the epoch.

@@ -2,11 +2,12 @@
 //!
 //! A service says what went wrong in the caller's terms; `api::error` alone knows status codes and JSON.
 //! Which one to use: the caller can mend it by asking differently → [`Error::Invalid`]; by waiting → [`Error::TooMany`]
-//! or [`Error::Unavailable`]; the state of a thing forbids it now → [`Error::Conflict`]; nobody outside can mend it →
+//! or [`Error::Unavailable`]; making room on the host's disk → [`Error::Full`]; the state of a thing forbids it now → [`Error::Conflict`]; nobody outside can mend it →
 //! [`Error::internal`], whose text reaches the log and never a client.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -55,6 +56,9 @@ pub enum Error {
     /// Something that the server needs is not ready.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no room left on the host's disk. Clients see a fixed text.
+    #[error("There is no room left on the host's disk")]
+    Full(#[source] Box<dyn StdError + Send + Sync>),
     /// A guest answered something that cannot be used.
     #[error("{0}")]
     BadGateway(String),
@@ -67,9 +71,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error for the log: what was attempted, and why it failed.
+    /// An error for the log: what was attempted, and why it failed. A full disk is one that clients learn of.
     pub fn internal(what: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Internal(Box::new(Attempt { what: what.into(), source: source.into() }))
+        let attempt = Attempt { what: what.into(), source: source.into() };
+        if is_full(attempt.source.as_ref()) { Self::Full(Box::new(attempt)) } else { Self::Internal(Box::new(attempt)) }
     }
 
     /// The request breaks a rule.
@@ -100,11 +105,25 @@ impl Error {
             Self::UnsupportedMedia(_) => "unsupported_media_type",
             Self::TooMany { .. } => "too_many_requests",
             Self::Unavailable(_) => "unavailable",
+            Self::Full(_) => "disk_full",
             Self::BadGateway(_) => "bad_gateway",
             Self::GatewayTimeout(_) => "gateway_timeout",
             Self::Internal(_) => "internal",
         }
     }
+}
+
+/// `SQLITE_FULL`, sqlite3.h.
+const SQLITE_FULL: &str = "13";
+
+/// Whether an error or one of its causes is that there is no room.
+fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let database = error.downcast_ref::<sqlx::Error>().and_then(sqlx::Error::as_database_error);
+    matches!(io, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+        || database.is_some_and(|error| error.code().as_deref() == Some(SQLITE_FULL))
+        || matches!(error.downcast_ref(), Some(Error::Full(_)))
+        || error.source().is_some_and(is_full)
 }
 
 /// What was attempted, around why it failed.
@@ -150,5 +169,15 @@ mod tests {
         let error = Error::internal("cannot open the store", std::io::Error::other("disk on fire"));
         assert_eq!(error.to_string(), "Internal server error");
         assert_eq!(Chain(&error).to_string(), "Internal server error: cannot open the store: disk on fire");
+    }
+
+    #[test]
+    fn a_full_disk_is_known_however_deep() {
+        let full = || std::io::Error::from(ErrorKind::StorageFull);
+        let nested = Error::internal("outside", Error::internal("inside", full()));
+        for error in [Error::internal("a disk", full()), nested] {
+            assert!(matches!(error, Error::Full(_)), "{error:?}");
+            assert_eq!(error.code(), "disk_full");
+        }
     }
 }

@@ -35,7 +35,7 @@ fn status(error: &Error) -> StatusCode {
         Error::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Error::UnsupportedMedia(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Error::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-        Error::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Unavailable(_) | Error::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::BadGateway(_) => StatusCode::BAD_GATEWAY,
         Error::GatewayTimeout(_) => StatusCode::GATEWAY_TIMEOUT,
         Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -46,7 +46,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let status = status(&self);
         let request_id = (status == StatusCode::INTERNAL_SERVER_ERROR).then(request_id::current).flatten();
-        if matches!(self, Self::Internal(_)) {
+        if matches!(self, Self::Internal(_) | Self::Full(_)) {
             tracing::error!(error = %Chain(&self), "request failed");
         }
         let body = ErrorBody { message: self.to_string(), code: self.code(), request_id };

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Failure, Wish};
+use super::digest::Stamp;
 use super::key::Key;
 use super::{Seed, Seeds, Size, shelf};
 use crate::clock;
@@ -51,6 +52,12 @@ const UNUSED_LIMIT: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Room that is left to others, beyond a seed's own memory.
 const SPARE_BYTES: u64 = 1 << 30;
 
+/// Between two looks whether there is room for a seed that there was none for.
+const ROOM_TICK: Duration = Duration::from_secs(15);
+
+/// Why a seed is not made when the disk is full, for clients.
+const NO_ROOM: &str = "There is not enough room on the disk";
+
 /// What kept a seed from being made.
 struct Fault {
     /// For clients.
@@ -68,11 +75,16 @@ impl Seeds {
     pub(super) async fn work(self: Arc<Self>, shutdown: CancellationToken) {
         let mut changes = self.images.changes();
         changes.mark_changed();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.check_all() => {}
+        }
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Ok(()) = changes.changed() => self.reconcile().await,
                 () = self.wishes.notified() => {}
+                () = sleep(ROOM_TICK) => self.retry_with_room(),
             }
             // What images are now decides what is worth making.
             while !changes.has_changed().unwrap_or(false) {
@@ -93,6 +105,30 @@ impl Seeds {
                 if shutdown.is_cancelled() {
                     return;
                 }
+            }
+        }
+    }
+
+    /// Reads every seed that an earlier server left, so that the first VM need not wait for that.
+    async fn check_all(&self) {
+        for seed in self.list() {
+            if let Err(error) = self.check(&seed).await {
+                tracing::warn!(%error, key = %seed.key, "removing a seed that is not as it was written");
+                self.discard(&seed);
+            }
+        }
+    }
+
+    /// Wishes again for what was not made for want of room, if there is some now.
+    fn retry_with_room(&self) {
+        let failed: Vec<Wish> = {
+            let desk = self.desk();
+            let roomless = desk.failed.iter().filter(|(_, failure)| failure.why == NO_ROOM);
+            roomless.map(|(wish, _)| wish.clone()).collect()
+        };
+        for wish in failed {
+            if self.shelf.free_bytes().is_ok_and(|free| free >= needed(wish.size)) {
+                self.desk().add(wish);
             }
         }
     }
@@ -170,6 +206,7 @@ impl Seeds {
             tracing::info!(image = wish.image_id, size = %wish.size, took_ms = took, bytes, "made a seed");
         }).map_err(|Fault { why, error }| {
             tracing::warn!(image = wish.image_id, size = %wish.size, error = %Chain(&error), "cannot make a seed");
+            let why = if matches!(error, Error::Full(_)) { NO_ROOM } else { why };
             Failure { key, at: clock::now_ms(), instant: Instant::now(), why }
         }))
     }
@@ -216,12 +253,16 @@ impl Seeds {
         }
         let (shelf, key, image_id) = (self.shelf.clone(), key.clone(), image.id.clone());
         let published = spawn_blocking(move || {
-            shelf.publish(&draft, &key, &image_id, size).inspect_err(|_| {
+            let published = shelf.publish(&draft, &key, &image_id, size).inspect_err(|_| {
                 let _ = shelf::remove(&draft.0);
-            })
+            });
+            let seed = published?;
+            Ok((Stamp::of(&seed.dir.0)?, seed))
         });
         let published = published.await.map_err(io::Error::other).flatten();
-        published.map_err(fault("The seed could not be written down"))
+        let (stamp, seed): (Stamp, Seed) = published.map_err(fault("The seed could not be written down"))?;
+        self.sound.lock().await.insert(seed.key.clone(), stamp);
+        Ok(seed)
     }
 
     async fn save(&self, dir: &Path, draft: &SnapshotDir) -> Result<(), rds_vmm::HypervisorError> {
@@ -258,7 +299,7 @@ impl Seeds {
         let template = self.template;
         let mut chosen: Vec<Seed> = self.list().into_iter().filter(|seed| template != Some(seed.size)).collect();
         chosen.sort_by_key(|seed| std::cmp::Reverse(shelf::idle(seed)));
-        let needed = (u64::from(size.mem_mib) << 20) + SPARE_BYTES;
+        let needed = needed(size);
         let mut chosen = chosen.into_iter();
         let mut left = chosen.len();
         loop {
@@ -268,9 +309,8 @@ impl Seeds {
                 return Ok(());
             }
             let Some(seed) = chosen.next() else {
-                return Err(fault("There is not enough room on the disk")(format!(
-                    "{free} bytes are free, {needed} needed"
-                )));
+                let lack = format!("{free} bytes are free, {needed} needed");
+                return Err(fault(NO_ROOM)(io::Error::new(io::ErrorKind::StorageFull, lack)));
             };
             left -= 1;
             self.desk().ready.remove(&seed.key);
@@ -299,6 +339,11 @@ impl Seeds {
         let key = Key::of(image, &initramfs, &self.fingerprint, size);
         Ok((key.map_err(fault("The image's files cannot be read"))?, initramfs))
     }
+}
+
+/// Bytes that must be free for a seed to be begun.
+fn needed(size: Size) -> u64 {
+    (u64::from(size.mem_mib) << 20) + SPARE_BYTES
 }
 
 fn make_disk(templates: &Path, to: &Path) -> Result<(), ImageError> {

@@ -6,10 +6,13 @@
 
 mod build;
 mod desk;
+mod digest;
 mod key;
 mod shelf;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +21,7 @@ use rds_vmm::Hypervisor;
 use rds_vmm::hypervisor::SnapshotDir;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{SnapshotsConfig, StorageConfig};
@@ -30,6 +33,7 @@ use crate::metrics;
 
 pub(crate) use build::DISK_BYTES;
 use desk::Desk;
+use digest::Stamp;
 pub(crate) use key::Key;
 
 use shelf::Shelf;
@@ -70,6 +74,8 @@ pub struct Seed {
     pub created_at: i64,
     /// What it takes on the disk.
     pub bytes: u64,
+    /// Of its files; see [`digest`].
+    digest: String,
 }
 
 /// How it is about an image's seed of the size that is made by itself.
@@ -103,6 +109,8 @@ pub struct Seeds {
     fingerprint: String,
     shelf: Shelf,
     desk: Mutex<Desk>,
+    /// Seeds that are as they were written, with what their files looked like then.
+    sound: tokio::sync::Mutex<HashMap<Key, Stamp>>,
     /// Told when there is a new wish.
     wishes: Notify,
     /// How many VMs are being started.
@@ -143,6 +151,7 @@ impl Seeds {
             template,
             shelf: Shelf(storage.seeds_dir()),
             desk: Mutex::default(),
+            sound: tokio::sync::Mutex::default(),
             wishes: Notify::new(),
             foreground: watch::Sender::new(0),
             task: Mutex::default(),
@@ -197,15 +206,36 @@ impl Seeds {
         self.template.is_some() && self.desk().status(image_id, size) == Status::Building
     }
 
-    /// The seed that a VM of this size can start from.
-    pub(crate) fn find(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Seed> {
+    /// The seed that a VM of this size can start from. One that is damaged is discarded.
+    pub(crate) async fn find(&self, image: &ImageFiles, initramfs: &Path, size: Size) -> Option<Seed> {
         self.template?;
         let key = self.key(image, initramfs, size)?;
         let seed = self.desk().ready.get(&key).cloned()?;
+        if let Err(error) = self.check(&seed).await {
+            tracing::warn!(%error, %key, "a seed is not as it was written");
+            self.discard(&seed);
+            return None;
+        }
         if let Err(error) = shelf::touch(&seed) {
             tracing::debug!(%error, %key, "cannot note that a seed was used");
         }
         Some(seed)
+    }
+
+    /// Reads a seed whole, unless that was done already and its files have not changed since.
+    async fn check(&self, seed: &Seed) -> io::Result<()> {
+        let mut sound = self.sound.lock().await;
+        let stamp = Stamp::of(&seed.dir.0)?;
+        if sound.get(&seed.key) == Some(&stamp) {
+            return Ok(());
+        }
+        let dir = seed.dir.0.clone();
+        let digest = spawn_blocking(move || shelf::digest(&dir)).await.map_err(io::Error::other).flatten()?;
+        if digest != seed.digest {
+            return Err(io::Error::other("its digest is another one"));
+        }
+        sound.insert(seed.key.clone(), stamp);
+        Ok(())
     }
 
     /// Whether the files that a machine was started with are still those of its seed.
@@ -270,7 +300,7 @@ impl Seeds {
 }
 
 /// A directory that only the manager may enter.
-fn make_private_dir(dir: &Path) -> std::io::Result<()> {
+fn make_private_dir(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

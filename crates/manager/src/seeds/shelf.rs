@@ -22,6 +22,8 @@ struct About {
     size: Size,
     /// Milliseconds since 1970.
     created_at: i64,
+    /// Of the other files.
+    digest: String,
 }
 
 const ABOUT: &str = "seed.json";
@@ -62,7 +64,8 @@ impl Shelf {
 
     /// Puts a complete snapshot in its place, on stable storage.
     pub(super) fn publish(&self, draft: &SnapshotDir, key: &Key, image_id: &str, size: Size) -> io::Result<Seed> {
-        let about = About { image_id: image_id.to_owned(), size, created_at: crate::clock::now_ms() };
+        let (created_at, digest) = (crate::clock::now_ms(), digest(&draft.0)?);
+        let about = About { image_id: image_id.to_owned(), size, created_at, digest };
         fs::write(draft.0.join(ABOUT), serde_json::to_vec(&about)?)?;
         for entry in fs::read_dir(&draft.0)? {
             File::open(entry?.path())?.sync_all()?;
@@ -91,6 +94,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The digest of a seed's files.
+pub(super) fn digest(dir: &Path) -> io::Result<String> {
+    super::digest::digest(dir, ABOUT)
+}
+
 /// Notes that a seed was used now.
 pub(super) fn touch(seed: &Seed) -> io::Result<()> {
     File::open(&seed.dir.0)?.set_modified(SystemTime::now())
@@ -108,8 +116,8 @@ fn read(path: &Path) -> Option<Seed> {
     let about: About = serde_json::from_slice(&fs::read(path.join(ABOUT)).ok()?).ok()?;
     let blocks = fs::read_dir(path).ok()?.flatten().filter_map(|entry| Some(entry.metadata().ok()?.blocks()));
     let bytes = blocks.sum::<u64>() * 512;
-    let About { image_id, size, created_at } = about;
-    Some(Seed { key, dir: SnapshotDir(path.to_owned()), image_id, size, created_at, bytes })
+    let About { image_id, size, created_at, digest } = about;
+    Some(Seed { key, dir: SnapshotDir(path.to_owned()), image_id, size, created_at, bytes, digest })
 }
 
 #[cfg(test)]

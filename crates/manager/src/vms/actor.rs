@@ -191,6 +191,7 @@ impl Actor {
         let dir = host.dir(self.vm.id);
         let mut trim = interval(TRIM_EVERY);
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut crowded = false;
         self.publish(|live| live.guest = Some(guest.clone()));
         loop {
             tokio::select! {
@@ -242,7 +243,10 @@ impl Actor {
                         Work::Leave => return Next::Leave,
                     }
                 }
-                _ = trim.tick() => host.hypervisor.trim_logs(&dir),
+                _ = trim.tick() => {
+                    host.hypervisor.trim_logs(&dir);
+                    crowded = self.retry_writes(crowded).await;
+                }
                 action = idleness(&self.vm, &self.uses) => match action {
                     IdleAction::Pause => {
                         if let Some(next) = self.pause(&guest, None).await {
@@ -254,6 +258,17 @@ impl Actor {
                 () = expiry(&self.vm) => return self.expired().await,
             }
         }
+    }
+
+    /// Has a machine go on that stands still since a write of its found the host's disk full; nothing is lost by that.
+    async fn retry_writes(&self, was_crowded: bool) -> bool {
+        let crowded = self.host.is_crowded();
+        if (crowded || was_crowded)
+            && let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await
+        {
+            tracing::debug!(vm = %self.vm.id, %error, "cannot have a machine try its writes again");
+        }
+        crowded
     }
 
     /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.

@@ -1,7 +1,8 @@
 //! Failures on purpose, so that tests can show that a start which fails at any step leaves nothing.
 //!
 //! `RDS_FAULT=STEP` makes every start fail at that step; `RDS_FAULT=kill:STEP` ends the manager there, as `kill -9`
-//! would. It is read once, from the manager's environment alone.
+//! would; `RDS_FAULT=clock:SECONDS` lets its clock be off by so much ([`crate::clock`]). It is read once, from the
+//! manager's environment alone.
 
 use crate::error::{Error, Result};
 
@@ -52,6 +53,9 @@ impl Faults {
     pub(super) fn from_env() -> Result<Self> {
         let Some(order) = std::env::var_os("RDS_FAULT") else { return Ok(Self::default()) };
         let order = order.to_string_lossy();
+        if order.strip_prefix("clock:").is_some_and(|seconds| seconds.parse::<i64>().is_ok()) {
+            return Ok(Self::default());
+        }
         let (name, kind) = match order.strip_prefix("kill:") {
             Some(name) => (name, Kind::Kill),
             None => (&*order, Kind::Fail),

@@ -56,7 +56,7 @@ async fn read(guest: &GuestClient) -> Result<Reading, GuestError> {
 
 /// Microseconds since 1970.
 fn now() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
+    crate::clock::now().as_microsecond()
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ use crate::seeds::Seeds;
 use crate::snapshots::Snapshots;
 use crate::store::Store;
 
+/// With less free, a machine's write may fail between two looks at the disk.
+const CROWDED_BYTES: u64 = 1 << 30;
+
 /// What all VMs share: the doors to the outside.
 #[derive(Debug)]
 pub(super) struct Host {
@@ -76,6 +79,12 @@ impl Host {
         let console = self.hypervisor.log_file(&self.dir(id), Log::Serial);
         let end = super::logs::tail(&console, 20).map(|tail| tail.lines.join("\n")).unwrap_or_default();
         Error::internal(format!("VM {id} did not come up; the end of its console:\n{end}"), why.to_string())
+    }
+
+    /// Whether the disk that VMs write to is so full that one may have met its end.
+    pub(super) fn is_crowded(&self) -> bool {
+        rustix::fs::statvfs(&self.storage.storage_root)
+            .is_ok_and(|facts| facts.f_bavail.saturating_mul(facts.f_frsize) < CROWDED_BYTES)
     }
 
     /// Ends the VM's machine at once, and takes its network away; the disk stays.

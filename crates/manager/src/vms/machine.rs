@@ -33,7 +33,7 @@ impl Host {
         turn: &mut Option<Turn<'_>>,
         timings: &mut Timings,
     ) -> Result<(GuestClient, StartedFrom)> {
-        if let Some(seed) = self.seeds.find(image, &spec.initramfs, size(spec)) {
+        if let Some(seed) = self.seeds.find(image, &spec.initramfs, size(spec)).await {
             match self.restore(spec, image, &seed, timings).await {
                 Ok(guest) => return Ok((guest, StartedFrom::Seed)),
                 Err(error) => {

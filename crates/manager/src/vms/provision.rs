@@ -163,7 +163,7 @@ impl Host {
 fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
     let machine_id: [u8; 16] = rand::random();
     let entropy: [u8; 64] = rand::random();
-    let now = jiff::Timestamp::now().as_microsecond();
+    let now = crate::clock::now().as_microsecond();
     Configure {
         hostname: format!("vm-{}", vm.id.to_string().chars().take(8).collect::<String>()),
         machine_id: machine_id.iter().map(|byte| format!("{byte:02x}")).collect(),

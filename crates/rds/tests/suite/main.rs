@@ -14,6 +14,7 @@ mod exec;
 mod exec_stream;
 mod faults;
 mod files;
+mod full_disk;
 mod harness;
 mod hostile;
 mod images;
@@ -35,6 +36,7 @@ mod snapshots;
 mod traces;
 mod uploads;
 mod vms;
+mod warm_faults;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         exec_stream::cases(),
         faults::cases(),
         files::cases(),
+        full_disk::cases(),
         hostile::cases(),
         images::cases(),
         lifecycle::cases(),
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         traces::cases(),
         uploads::cases(),
         vms::cases(),
+        warm_faults::cases(),
     ]
     .concat();
     let runtime =
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
 fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle) -> Trial {
     let missing = case.needs.and_then(|needs| match needs {
         harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
+        harness::disk::MOUNTS => harness::disk::missing().map(str::to_owned),
         setting => std::env::var_os(setting).is_none().then(|| format!("{setting} is not set")),
     });
     if let Some(missing) = &missing {

@@ -23,12 +23,12 @@ cases![
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-async fn image(api: &Api) -> Value {
+pub(crate) async fn image(api: &Api) -> Value {
     api.get("/v1/images").await.ok().json()[0].clone()
 }
 
 /// Waits until the image's seed is no longer being made.
-async fn seeded(api: &Api, id: &str) -> Value {
+pub(crate) async fn seeded(api: &Api, id: &str) -> Value {
     let begun = Instant::now();
     loop {
         let image = api.get(&format!("/v1/images/{id}")).await.ok().json();
@@ -41,7 +41,7 @@ async fn seeded(api: &Api, id: &str) -> Value {
 }
 
 /// A server whose image has a seed.
-async fn seeded_server(world: &World, settings: &[(&str, &str)]) -> (TestServer, Api) {
+pub(crate) async fn seeded_server(world: &World, settings: &[(&str, &str)]) -> (TestServer, Api) {
     let server = world.own_server(settings).await;
     let api = server.api();
     let id = image(&api).await["id"].as_str().expect("an id").to_owned();
@@ -53,7 +53,7 @@ async fn seeds(api: &Api) -> Vec<Value> {
     api.get("/v1/snapshots?scope=internal").await.ok().json().as_array().expect("a list").clone()
 }
 
-fn directories(server: &TestServer) -> Vec<PathBuf> {
+pub(crate) fn directories(server: &TestServer) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(server.root().join("seeds")).into_iter().flatten();
     entries.map(|entry| entry.expect("an entry").path()).collect()
 }

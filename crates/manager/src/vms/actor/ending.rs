@@ -77,12 +77,18 @@ impl Actor {
         Next::Remove(None)
     }
 
-    /// Removes every trace. It is written down first, so that a manager killed in between finishes it.
+    /// Removes every trace. It is written down first, so that a manager killed in between finishes it; but for want of
+    /// room nothing can be, and a deletion is what makes some.
     pub(super) async fn remove(&mut self) -> Result<()> {
         self.withdraw();
         self.publish(|live| live.deleted = true);
         let id = self.vm.id.to_string();
-        self.host.store.set_vm_state(&id, DELETED, None).await?;
+        match self.host.store.set_vm_state(&id, DELETED, None).await {
+            Err(error @ Error::Full(_)) => {
+                tracing::warn!(vm = id, error = %Chain(&error), "a VM is removed without that being written down first");
+            }
+            written => drop(written?),
+        }
         self.host.teardown(self.vm.id).await?;
         self.host.store.delete_vm(&id).await?;
         Ok(())

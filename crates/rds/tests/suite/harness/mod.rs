@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod archives;
+pub(crate) mod disk;
 pub(crate) mod lab;
 mod prerequisites;
 pub(crate) mod processes;
@@ -28,7 +29,7 @@ pub(crate) struct Case {
     pub(crate) module: &'static str,
     /// Name of its function.
     pub(crate) function: &'static str,
-    /// A variable without which it is skipped, or [`lab::NAMESPACES`].
+    /// A variable without which it is skipped, [`lab::NAMESPACES`] or [`disk::MOUNTS`].
     pub(crate) needs: Option<&'static str>,
     /// Runs it.
     pub(crate) run: fn(Arc<World>) -> Run,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::api::Api;
+use super::disk::SmallDisk;
 use super::prerequisites::Prerequisites;
 use super::processes;
 use super::schema::Document;
@@ -38,6 +39,8 @@ const UNLIMITED: [&str; 8] = [
 /// A server process. Dropping it ends it and every VM it left.
 pub(crate) struct TestServer {
     child: Child,
+    /// Taken away before the directory that it lies over.
+    disk: Option<SmallDisk>,
     root: TempDir,
     env: Vec<(String, String)>,
     url: String,
@@ -48,29 +51,32 @@ pub(crate) struct TestServer {
 impl TestServer {
     /// Starts a server with the image in place and these settings besides.
     pub(crate) async fn start(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
-        let mut env = base_env();
-        env.extend(found.image_settings().map(|(name, path)| owned((name, path.display().to_string()))));
-        env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
-        Self::with_env(env, settings).await
+        Self::with_env(with_image(found), settings, None).await
     }
 
     /// Starts a server that has no image.
     pub(crate) async fn without_image(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
         let mut env = base_env();
         env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
-        Self::with_env(env, settings).await
+        Self::with_env(env, settings, None).await
     }
 
-    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)]) -> Self {
+    /// The same, on a disk of so many bytes.
+    pub(crate) async fn on_small_disk(found: &Prerequisites, settings: &[(&str, &str)], bytes: u64) -> Self {
+        Self::with_env(with_image(found), settings, Some(bytes)).await
+    }
+
+    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)], bytes: Option<u64>) -> Self {
         let root = tempfile::Builder::new().prefix("rds-s").tempdir_in("/tmp").expect("a directory in /tmp");
         env.push(owned(("STORAGE_ROOT", root.path().display().to_string())));
         for (name, value) in settings {
             env.retain(|(known, _)| known != name);
             env.push(owned((*name, (*value).to_owned())));
         }
+        let disk = bytes.map(|bytes| SmallDisk::over(root.path(), bytes));
         let child = spawn(&env, root.path(), 0);
         let document = Arc::new(Document::default());
-        let mut server = Self { child, root, env, url: String::new(), starts: 0, document };
+        let mut server = Self { child, disk, root, env, url: String::new(), starts: 0, document };
         server.wait_until_listening().await;
         server.document = Arc::new(Document::fetch(&server.url).await);
         server
@@ -147,6 +153,11 @@ impl TestServer {
         self.root.path()
     }
 
+    /// Leaves so many bytes free on its small disk.
+    pub(crate) fn leave_room(&self, bytes: u64) {
+        self.disk.as_ref().expect("its disk is small").leave(bytes);
+    }
+
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -199,6 +210,13 @@ impl Drop for TestServer {
 
 fn owned((name, value): (&str, String)) -> (String, String) {
     (name.to_owned(), value)
+}
+
+fn with_image(found: &Prerequisites) -> Vec<(String, String)> {
+    let mut env = base_env();
+    env.extend(found.image_settings().map(|(name, path)| owned((name, path.display().to_string()))));
+    env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
+    env
 }
 
 fn base_env() -> Vec<(String, String)> {
