@@ -6,10 +6,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub mod ears;
 mod namespace;
 pub mod servers;
 
 use std::process::{Command, Stdio};
+
+use rds_netif::Mac;
 
 pub use namespace::{Namespace, ip, run};
 
@@ -28,6 +31,9 @@ pub const ADDRESSES: [&str; 4] = ["203.0.113.10", "203.0.113.11", FREE, "10.9.9.
 
 /// The address whose port 443 is left to the test. `tls.example` leads there.
 pub const FREE: &str = "203.0.113.20";
+
+/// The world's hardware address.
+const WORLD_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
 /// Why there can be no lab on this machine.
 pub fn missing() -> Option<&'static str> {
@@ -65,7 +71,7 @@ pub fn enter(arguments: &[&str]) -> bool {
 pub fn world() -> Namespace {
     let world = Namespace::new();
     ip("link set lo up");
-    ip(&format!("link add up0 type veth peer name eth0 netns {}", world.pid()));
+    ip(&format!("link add up0 type veth peer name eth0 address {WORLD_MAC} netns {}", world.pid()));
     ip(&format!("addr add {HOST}/24 dev up0"));
     ip("link set up0 up");
     for line in ["link set lo up", "link set eth0 up"] {
