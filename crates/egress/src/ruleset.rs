@@ -46,7 +46,7 @@ pub(crate) fn change(before: &BTreeSet<Element>, after: &BTreeSet<Element>) -> S
 
 /// Forgets what was denied: what is still tried is noted again.
 pub(crate) fn forget_denials() -> String {
-    format!("flush set {TABLE} denials\n")
+    format!("flush set {TABLE} denials\nflush set {TABLE} pace\n")
 }
 
 fn add<'a>(text: &mut String, elements: impl Iterator<Item = &'a Element>, carried: &Carried) {

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rds_lab::ears::Ears;
 use rds_lab::servers::{self, Seen};
 use rds_lab::{FREE, Namespace, RESOLVER};
 use tempfile::TempDir;
@@ -18,6 +19,8 @@ pub(crate) struct Lab {
     pub(crate) server: TestServer,
     /// What the world's servers saw.
     pub(crate) seen: Seen,
+    /// What was heard in the world and of this host.
+    pub(crate) ears: Ears,
     world: Namespace,
 }
 
@@ -29,13 +32,25 @@ pub(crate) async fn enter(world: &World, test: &'static str, settings: &[(&str, 
         return None;
     }
     let outside = rds_lab::world();
-    let seen = servers::start(&outside).await;
+    let (seen, ears) = (servers::start(&outside).await, Ears::of(&outside).await);
     // A seed that is made beside the test costs more time than it saves.
     let all = [&[("NETWORK", "on"), ("DNS_SERVER_IP", RESOLVER), ("ENABLE_SNAPSHOTS", "false")], settings].concat();
-    Some(Lab { server: world.own_server(&all).await, seen, world: outside })
+    Some(Lab { server: world.own_server(&all).await, seen, ears, world: outside })
 }
 
 impl Lab {
+    /// The VMs' taps.
+    pub(crate) fn taps(&self) -> Vec<String> {
+        about_taps("ip", "-o link show")
+    }
+
+    /// Fails if there is a tap, or one is named by the firewall's table, a route or an address.
+    pub(crate) fn assert_nothing_left(&self) {
+        let asked = [("nft", "list table inet rds"), ("ip", "-o addr show"), ("ip", "route show table all")];
+        let left = asked.iter().flat_map(|(program, arguments)| about_taps(program, arguments));
+        assert_eq!(left.chain(self.taps()).collect::<Vec<_>>(), Vec::<String>::new());
+    }
+
     /// Starts a true TLS server for `tls.example`, which answers requests with a page.
     pub(crate) async fn tls(&self) -> Tls {
         let files = tempfile::tempdir().expect("a directory");
@@ -79,4 +94,12 @@ impl Drop for Tls {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lines of what a program says that name a VM's tap.
+fn about_taps(program: &str, arguments: &str) -> Vec<String> {
+    let output = Command::new(program).args(arguments.split(' ')).output().expect("the program is there");
+    assert!(output.status.success(), "{program} {arguments}");
+    let names_one = |line: &&str| line.split("rds").skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    String::from_utf8_lossy(&output.stdout).lines().filter(names_one).map(str::to_owned).collect()
 }
