@@ -19,7 +19,7 @@ mod system;
 
 pub use network::{Network, Repaired, Settings};
 pub use plan::{Guest, Policy};
-pub use report::{Counters, Denial};
+pub use report::{Count, Counters, Denial};
 pub use special::SPECIAL;
 pub use subnet::{InvalidSubnet, Subnet};
 

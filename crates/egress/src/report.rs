@@ -29,7 +29,24 @@ pub struct Counters {
     pub dropped: Count,
 }
 
+impl Count {
+    /// What came since then; all of it, if it was begun anew.
+    fn since(self, then: Self) -> Self {
+        let more = self.packets.checked_sub(then.packets).zip(self.bytes.checked_sub(then.bytes));
+        more.map_or(self, |(packets, bytes)| Self { packets, bytes })
+    }
+}
+
 impl Counters {
+    /// What came since then.
+    pub fn since(&self, then: &Self) -> Self {
+        Self {
+            sent: self.sent.since(then.sent),
+            received: self.received.since(then.received),
+            dropped: self.dropped.since(then.dropped),
+        }
+    }
+
     pub(crate) fn of(&self, set: Set) -> Option<Count> {
         match set {
             Set::Sent => Some(self.sent),
@@ -164,6 +181,13 @@ fn text(set: Set, words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_since_then_is_told() {
+        assert_eq!(Counters::sample(9).since(&Counters::sample(4)), Counters::sample(5));
+        // Another guest has the number now.
+        assert_eq!(Counters::sample(3).since(&Counters::sample(4)), Counters::sample(3));
+    }
 
     #[test]
     fn a_listing_is_read() {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use rds_egress::Counters;
 
 use crate::error::Error;
 use crate::vms::state::VmState;
@@ -47,6 +48,7 @@ labels! {
     ByKind { kind }
     ByClass { status }
     ByState { state }
+    ByFate { fate }
     ByMonitor { version, hypervisor, accelerator }
 }
 
@@ -79,6 +81,8 @@ struct Metrics {
     peer_seconds: Histogram,
     seeds: Counts<ByOutcome>,
     snapshots: Counts<ByOutcome>,
+    packets: Counts<ByFate>,
+    bytes: Counts<ByFate>,
     requests: Counts<ByRequest>,
     request_seconds: Durations<ByRoute>,
     vms: Family<ByState, Gauge>,
@@ -105,6 +109,8 @@ impl Metrics {
             peer_seconds: seconds(),
             seeds: Family::default(),
             snapshots: Family::default(),
+            packets: Family::default(),
+            bytes: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(durations()),
             vms: Family::default(),
@@ -130,6 +136,9 @@ impl Metrics {
             "Snapshots that were to be taken, by how that ended",
             metrics.snapshots.clone(),
         );
+        all.register("network_packets", "Packets of VMs, by what became of them", metrics.packets.clone());
+        let help = "The same in bytes";
+        all.register_with_unit("network", help, Unit::Bytes, metrics.bytes.clone());
         all.register("http_requests", "Requests that were answered", metrics.requests.clone());
         let help = "Requests until the head of their answer";
         all.register_with_unit("http_request", help, Unit::Seconds, metrics.request_seconds.clone());
@@ -257,6 +266,14 @@ pub(crate) fn snapshot<T>(outcome: &Result<T, Error>) {
     METRICS.snapshots.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
 }
 
+/// So much more passed VMs' taps, or was dropped there.
+pub(crate) fn network(more: &Counters) {
+    for (fate, count) in [("sent", more.sent), ("received", more.received), ("dropped", more.dropped)] {
+        METRICS.packets.get_or_create(&ByFate { fate }).inc_by(count.packets);
+        METRICS.bytes.get_or_create(&ByFate { fate }).inc_by(count.bytes);
+    }
+}
+
 /// A method as a label. Anybody may make one up.
 pub(crate) fn method(method: &Method) -> &'static str {
     match method.as_str() {
@@ -283,6 +300,8 @@ pub(crate) fn answered(method: &'static str, route: Option<&str>, status: u16, b
 
 #[cfg(test)]
 mod tests {
+    use rds_egress::Count;
+
     use super::*;
 
     fn rendered() -> String {
@@ -304,6 +323,7 @@ mod tests {
         ran("exec", -1, Duration::from_millis(30));
         not_run("run-ts", &Error::not_found("x"));
         peer_called(Some(409), Duration::from_millis(3));
+        network(&Counters { sent: Count { packets: 2, bytes: 90 }, ..Counters::default() });
         answered(method(&Method::from_bytes(b"BREW").unwrap()), None, 405, Instant::now());
         let text = rendered();
         for line in [
@@ -316,6 +336,8 @@ mod tests {
             "rds_runs_total{kind=\"run-ts\",outcome=\"not_found\"} 1",
             "rds_peer_calls_total{status=\"4xx\"} 1",
             "rds_http_requests_total{method=\"other\",route=\"none\",status=\"405\"} 1",
+            "rds_network_packets_total{fate=\"sent\"} 2",
+            "rds_network_bytes_total{fate=\"sent\"} 90",
             "rds_vms{state=\"RUNNING\"} 3",
             "rds_pool_machines 2",
             "rds_seeds 1",

@@ -23,6 +23,7 @@ pub(crate) use watch::watch;
 use crate::activity::Activity;
 use crate::config::{NetworkChoice, NetworkConfig};
 use crate::error::{Error, Result};
+use crate::metrics;
 use names::{NameService, Place};
 
 /// Whom guests ask for names where the operator names nobody.
@@ -192,8 +193,11 @@ impl Egress {
                 idle.push(guest);
             }
         }
-        let restored = network.restore(guests, idle).await;
-        restored.map_err(|error| Error::internal("cannot restore the rules of VMs' networks", error))
+        let failed = |error| Error::internal("cannot restore the rules of VMs' networks", error);
+        network.restore(guests, idle).await.map_err(failed)?;
+        // What was counted before this server's time is no news of it.
+        self.known().counters = network.look().await.map_err(failed)?.0;
+        Ok(())
     }
 
     /// What a VM's guest is told.
@@ -246,6 +250,14 @@ fn failed(vm: VmId, what: &'static str) -> impl FnOnce(EgressError) -> Error {
 }
 
 impl Known {
+    /// Keeps what was counted by now, and tells the metrics what is new.
+    fn count(&mut self, now: BTreeMap<u32, Counters>) {
+        let then = std::mem::replace(&mut self.counters, now);
+        for (number, now) in &self.counters {
+            metrics::network(&now.since(then.get(number).unwrap_or(&Counters::default())));
+        }
+    }
+
     /// The VM that a denial is about, if nobody was told of it yet.
     fn news(&mut self, denial: Denial, most: usize) -> Option<VmId> {
         let vm = *self.taps.iter().find(|(_, guest)| guest.number() == denial.guest)?.0;

@@ -52,7 +52,7 @@ async fn look_at(egress: &Egress, network: &Network, activity: &Activity) {
             return compare_rules(network, activity).await;
         }
     };
-    egress.known().counters = counters;
+    egress.known().count(counters);
     for denial in denials {
         let Some(vm) = egress.known().news(denial, MOST_TOLD) else { continue };
         let message = format!("The VM was kept from {}", denial.to);
