@@ -3,50 +3,37 @@
 //! The consumer is known by the channel or the token that the call came with; everything in the call itself is hostile.
 //! Nothing of it reaches the provider before it fits what the manifest declares and what the link allows.
 
-use std::iter;
+mod answer;
+mod request;
+
 use std::time::{Duration, Instant};
 
 use rds_peers::audit::{Call as AuditCall, Outcome};
-use rds_peers::json::{Limits, MAX_DEPTH, parse};
 use rds_peers::manifest::ModulePath;
-use rds_peers::policy::{self, Decision, Refusal};
-use rds_peers::schema::{ArgumentFault, ValueFault};
-use rds_peers::strike::Striker;
-use rds_protocol::peer::{CALL_BYTES, Call, Outcome as Made};
+use rds_peers::policy::{self, Decision, Policy, Refusal};
+use rds_peers::schema::{ArgumentFault, ExportChecker};
+use rds_protocol::peer::{Call, Outcome as Made};
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestError;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Peers;
 use super::approvals::{Question, Verdict};
 use super::failure::CallFailure;
 use super::link::Link;
-use super::provider::Strikes;
 use crate::audit::Slot;
 use crate::clock;
 use crate::metrics;
-
-/// Time limit of a call that names none, and the longest, in milliseconds (section 7 of the wire contract).
-const DEFAULT_TIMEOUT_MS: u64 = 30_000;
-const MAX_TIMEOUT_MS: u64 = 120_000;
+use answer::{Cleaner, bad_result, lost, threw};
+use request::{MAX_TIMEOUT_MS, Request};
 
 /// How long a provider's agent may take to tell about a call whose own time limit has passed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Characters of a name that was made up by a caller, in messages and in the audit log.
 const SHOWN: usize = 128;
-
-/// A call as it was sent.
-#[derive(Debug)]
-struct Request {
-    alias: String,
-    module_path: String,
-    export: String,
-    args: Vec<Value>,
-    timeout: Duration,
-}
 
 /// The result of a call, in the form of the wire.
 #[derive(Debug, Serialize, ToSchema)]
@@ -179,25 +166,7 @@ impl Peers {
         let made = guest.call(&call, limit + GRACE).await;
         let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
         let mut cleaner = Cleaner::new(&before, &after);
-        let result = match made {
-            Ok(Made::Returned(value)) => {
-                let checked = checker.check_result(&value);
-                checked.map_err(|faults| bad_result(&faults, &mut cleaner)).and_then(|()| {
-                    let value = cleaner.value(value);
-                    record.entry.result_bytes = json_bytes(&value);
-                    match link.policy.decide_result(record.entry.result_bytes) {
-                        Decision::Refuse(refusal) => Err(refused(&refusal)),
-                        Decision::Warn(rules) => {
-                            record.broke(&rules);
-                            Ok(CallResult { result: value })
-                        }
-                        Decision::Allow | Decision::NeedsApproval => Ok(CallResult { result: value }),
-                    }
-                })
-            }
-            Ok(Made::Threw { name, message }) => Err(threw(&name, &message, &mut cleaner)),
-            Err(error) => Err(lost(error, &mut cleaner)),
-        };
+        let result = receive(made, checker, &link.policy, &mut cleaner, record);
         record.entry.strikes = cleaner.strikes;
         if cleaner.strikes > 0 {
             let strikes = cleaner.strikes;
@@ -241,73 +210,28 @@ impl Peers {
     }
 }
 
-impl Request {
-    fn parse(body: &[u8]) -> Result<Self, CallFailure> {
-        let invalid = |message: String| CallFailure::refused(400, "invalid_request", message);
-        // The arguments lie two levels below the call.
-        let limits = Limits { bytes: CALL_BYTES, depth: MAX_DEPTH };
-        let Value::Object(mut call) = parse(body, limits).map_err(|error| invalid(error.to_string()))? else {
-            return Err(invalid("a call is a JSON object".into()));
-        };
-        Ok(Self {
-            alias: text(&mut call, "alias", None).map_err(invalid)?,
-            module_path: text(&mut call, "modulePath", None).map_err(invalid)?,
-            export: text(&mut call, "exportName", Some("default")).map_err(invalid)?,
-            args: match call.remove("args") {
-                None | Some(Value::Null) => Vec::new(),
-                Some(Value::Array(args)) => args,
-                Some(_) => return Err(invalid("args must be an array".into())),
-            },
-            timeout: timeout(call.get("timeoutMs")).map_err(invalid)?,
-        })
-    }
-}
-
-fn text(call: &mut Map<String, Value>, field: &str, default: Option<&str>) -> Result<String, String> {
-    match (call.remove(field), default) {
-        (Some(Value::String(text)), _) if !text.is_empty() => Ok(text),
-        (None | Some(Value::Null), Some(default)) => Ok(default.into()),
-        _ => Err(format!("{field} must be a string that is not empty")),
-    }
-}
-
-fn timeout(asked: Option<&Value>) -> Result<Duration, String> {
-    let ms = match asked {
-        None | Some(Value::Null) => Some(DEFAULT_TIMEOUT_MS),
-        Some(value) => value.as_u64().filter(|ms| (1..=MAX_TIMEOUT_MS).contains(ms)),
+/// What the caller is given of what came back.
+fn receive(
+    made: Result<Made, GuestError>,
+    checker: &ExportChecker,
+    policy: &Policy,
+    cleaner: &mut Cleaner<'_>,
+    record: &mut Record,
+) -> Result<CallResult, CallFailure> {
+    let value = match made {
+        Ok(Made::Returned(value)) => value,
+        Ok(Made::Threw { name, message }) => return Err(threw(&name, &message, cleaner)),
+        Err(error) => return Err(lost(error, cleaner)),
     };
-    ms.map(Duration::from_millis).ok_or_else(|| format!("timeoutMs must be an integer from 1 to {MAX_TIMEOUT_MS}"))
-}
-
-/// Strikes secrets out of whatever leaves the provider, and counts.
-struct Cleaner<'a> {
-    generations: Vec<&'a Striker>,
-    strikes: u64,
-}
-
-impl<'a> Cleaner<'a> {
-    /// For the secrets as they were before a call and after it, each with those they had replaced.
-    fn new(before: &'a Strikes, after: &'a Strikes) -> Self {
-        let of = |strikes: &'a Strikes| iter::once(&*strikes.striker).chain(strikes.replaced.as_deref());
-        let later = (after.version() != before.version()).then(|| of(after)).into_iter().flatten();
-        Self { generations: of(before).chain(later).collect(), strikes: 0 }
+    checker.check_result(&value).map_err(|faults| bad_result(&faults, cleaner))?;
+    let result = cleaner.value(value);
+    record.entry.result_bytes = json_bytes(&result);
+    match policy.decide_result(record.entry.result_bytes) {
+        Decision::Refuse(refusal) => return Err(refused(&refusal)),
+        Decision::Warn(rules) => record.broke(&rules),
+        Decision::Allow | Decision::NeedsApproval => {}
     }
-
-    fn text(&mut self, text: &str) -> String {
-        self.generations.iter().fold(text.to_owned(), |text, striker| {
-            let struck = striker.text(&text);
-            self.strikes += struck.strikes as u64;
-            struck.value
-        })
-    }
-
-    fn value(&mut self, value: Value) -> Value {
-        self.generations.iter().fold(value, |value, striker| {
-            let struck = striker.json(value);
-            self.strikes += struck.strikes as u64;
-            struck.value
-        })
-    }
+    Ok(CallResult { result })
 }
 
 fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
@@ -315,55 +239,10 @@ fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
     CallFailure::refused(400, "invalid_arguments", bounded(&words.join("; ")))
 }
 
-/// A pointer into a result holds keys that the provider chose.
-fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner<'_>) -> CallFailure {
-    let words: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.message)).collect();
-    let words = bounded(&cleaner.text(&words.join("; ")));
-    CallFailure::failed(
-        502,
-        "invalid_result",
-        format!("the provider's result is not what its manifest declares: {words}"),
-    )
-}
-
-fn threw(name: &str, message: &str, cleaner: &mut Cleaner<'_>) -> CallFailure {
-    let mut failure = CallFailure::new(502, Outcome::Threw, "peer_threw", cleaner.text(message));
-    failure.body.name = Some(cleaner.text(name));
-    failure
-}
-
 fn refused(refusal: &Refusal) -> CallFailure {
     let mut failure = CallFailure::refused(refusal.status, "policy", &refusal.message);
     failure.body.rule = Some(refusal.rule.clone());
     failure
-}
-
-/// A call that the provider's agent did not make, or did not tell about.
-fn lost(error: GuestError, cleaner: &mut Cleaner<'_>) -> CallFailure {
-    match error {
-        GuestError::Timeout | GuestError::Status { status: 504, .. } => {
-            CallFailure::timed_out("The peer did not answer in time")
-        }
-        // The provider was offered anew meanwhile, by a consumer's sync.
-        GuestError::Status { status: 409, .. } => {
-            CallFailure::failed(409, "not_declared", "The provider declares this export no more")
-        }
-        GuestError::Status { message, .. } => {
-            let message = cleaner.text(&message);
-            CallFailure::failed(502, "peer_failed", format!("The peer failed: {message}"))
-        }
-        GuestError::Unreachable { may_have_run: false, .. } => {
-            CallFailure::failed(502, "peer_unreachable", "The peer cannot be reached; the call was not made")
-        }
-        GuestError::Unreachable { .. } => {
-            CallFailure::failed(502, "peer_lost", "The peer was lost; the call may have been made")
-        }
-        GuestError::Protocol(_) => CallFailure::failed(
-            502,
-            "peer_failed",
-            "The peer's agent answered nonsense, or more than a result may have",
-        ),
-    }
 }
 
 fn json_bytes(value: &impl Serialize) -> u64 {
@@ -398,35 +277,6 @@ fn bounded(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(body: &Value) -> Result<Request, CallFailure> {
-        Request::parse(body.to_string().as_bytes())
-    }
-
-    #[test]
-    fn a_call_has_defaults() {
-        let call = request(&json!({"alias": "a", "modulePath": "/workspace/m.ts"})).unwrap();
-        assert_eq!((call.export.as_str(), call.args.len(), call.timeout), ("default", 0, Duration::from_secs(30)));
-    }
-
-    #[test]
-    fn what_is_no_call_is_refused() {
-        for body in [
-            json!([]),
-            json!({}),
-            json!({"alias": 1, "modulePath": "/workspace/m.ts"}),
-            json!({"alias": "a", "modulePath": ""}),
-            json!({"alias": "a", "modulePath": "/workspace/m.ts", "args": {}}),
-            json!({"alias": "a", "modulePath": "/workspace/m.ts", "exportName": 1}),
-            json!({"alias": "a", "modulePath": "/workspace/m.ts", "timeoutMs": 120_001}),
-            json!({"alias": "a", "modulePath": "/workspace/m.ts", "timeoutMs": 1.5}),
-        ] {
-            assert_eq!(request(&body).unwrap_err().status, 400, "{body}");
-        }
-        for text in ["", "{", "{\"a\":1,\"a\":2}", "{\"alias\": NaN}"] {
-            assert_eq!(Request::parse(text.as_bytes()).unwrap_err().status, 400, "{text}");
-        }
-    }
 
     #[test]
     fn sizes_are_those_of_the_text() {
