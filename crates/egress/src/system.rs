@@ -28,7 +28,7 @@ pub(crate) fn forward() -> io::Result<()> {
 
 /// A route of somebody else's that the guests' network would be confused with: the network and its interface.
 pub(crate) fn overlapping(subnet: Subnet) -> io::Result<Option<(Ipv4Net, String)>> {
-    let table = fs::read_to_string("/proc/self/net/route")?;
+    let table = fs::read_to_string("/proc/thread-self/net/route")?;
     let routes = table.lines().skip(1).filter_map(route);
     let others = routes.filter(|(network, interface)| network.prefix_len() > 0 && !interface.starts_with(PREFIX));
     let overlap = |network: &Ipv4Net| network.contains(&subnet.network()) || subnet.network().contains(network);

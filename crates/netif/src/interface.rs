@@ -13,7 +13,7 @@ const PERMANENT: libc::c_int = 0x02 | 0x04;
 /// The names of all interfaces.
 pub fn names() -> io::Result<Vec<String>> {
     // Two lines of headings; then one for each, whose name ends with a colon.
-    let table = std::fs::read_to_string("/proc/self/net/dev")?;
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     Ok(table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect())
 }
 

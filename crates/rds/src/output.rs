@@ -17,6 +17,11 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Something that people should know, beside what was asked for.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints an error and what to do about it.
 pub(crate) fn failure(error: &CliError) {
     let mut out = std::io::stderr();

@@ -10,9 +10,11 @@ mod files;
 mod load;
 mod memory;
 mod names;
+mod namespace;
 mod peer_floor;
 mod peers;
 mod pool;
+mod rules;
 mod run;
 mod server;
 mod warm;
@@ -31,6 +33,9 @@ use crate::output;
 /// How many times as often commands are run. With five rounds a p99 has ten samples above it, so that no single one
 /// decides it.
 const COMMANDS_A_ROUND: usize = 200;
+
+/// Networks that are made for each round.
+const NETWORKS_A_ROUND: usize = 20;
 
 /// What to measure, and how often.
 #[derive(Debug, Args)]
@@ -61,7 +66,7 @@ enum Group {
     Files,
     /// Calls from one VM's code to another's
     Peers,
-    /// Looking an allowed name up
+    /// What VMs' networks cost, and looking an allowed name up
     Egress,
     /// Many at once, and memory
     Load,
@@ -127,6 +132,10 @@ impl Bench {
         }
         if self.wants(Group::Egress) {
             figures.push(names::measure().await?);
+            match namespace::missing() {
+                Some(missing) => output::note(&format!("figures of VMs' networks are left out: {missing}")),
+                None => figures.extend(namespace::apart(move || rules::measure(rounds * NETWORKS_A_ROUND)).await?),
+            }
         }
         if self.wants(Group::Load) {
             figures.extend(if server.is_some() {
