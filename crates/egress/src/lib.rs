@@ -8,6 +8,7 @@
 //! [`plan`] says what elements a VM has, [`ruleset`] renders text for `nft`; both are pure. [`Network`] runs it. This
 //! crate must not know what a VM is, only that it has a number.
 
+mod guard;
 mod network;
 mod nft;
 pub mod plan;

@@ -14,7 +14,7 @@ use crate::plan::{Element, Guest, Policy, Set, elements};
 use crate::report::{Contents, Counters, Denial};
 use crate::ruleset::{self, Carried, TABLE};
 use crate::subnet::Subnet;
-use crate::{GATE_PORT, nft, system};
+use crate::{GATE_PORT, guard, nft, system};
 
 /// Name of the tap of a machine that is nobody's yet: nothing passes there.
 const NOBODYS: &str = "rds-seed";
@@ -100,6 +100,7 @@ impl Network {
             // What cannot be read is not worth keeping.
             let counters = inner.list_table().await.map(|contents| contents.counters).unwrap_or_default();
             inner.replace(&mut state, &counters).await?;
+            inner.guard().await;
             system::forward().map_err(EgressError::system("turn forwarding on"))?;
             let running = state.guests.values().map(|(guest, _)| guest);
             let kept: BTreeSet<String> = running.chain(&idle).map(|guest| guest.tap()).collect();
@@ -178,6 +179,12 @@ impl Network {
         .await
     }
 
+    /// Ends what is there for guests alone, if there is none. To be used no more.
+    pub async fn end(&self) -> Result<(), EgressError> {
+        let state = self.0.state.lock().await;
+        if state.guests.is_empty() { guard::end().map_err(EgressError::system("end the guard")) } else { Ok(()) }
+    }
+
     /// What was counted of each guest, and what was denied in the last ten minutes.
     pub async fn look(&self) -> Result<(BTreeMap<u32, Counters>, BTreeSet<Denial>), EgressError> {
         let mut counters: BTreeMap<u32, Counters> = BTreeMap::new();
@@ -196,6 +203,7 @@ impl Network {
     pub async fn compare(&self) -> Result<Option<Repaired>, EgressError> {
         self.uncancelled(async |inner| {
             let mut state = inner.state.lock().await;
+            inner.guard().await;
             let found = inner.list_table().await.unwrap_or_default();
             let wanted = state.elements();
             let missing = wanted.difference(&found.elements).count();
@@ -249,6 +257,13 @@ impl Inner {
         nft::change(&self.nft, &script).await?;
         state.rules = self.list_table().await?.rules;
         Ok(())
+    }
+
+    /// Without it the rules hold as well, but not when somebody takes them away.
+    async fn guard(&self) {
+        if let Err(error) = guard::ensure(&self.nft).await {
+            tracing::warn!(%error, "nothing drops VMs' packets while somebody else takes all rules away");
+        }
     }
 
     async fn list_table(&self) -> Result<Contents, EgressError> {

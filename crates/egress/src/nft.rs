@@ -39,6 +39,12 @@ pub(crate) async fn list(program: &Path, what: &str) -> Result<Contents, EgressE
     report::read(&json).map_err(|error| EgressError::Refused(error.to_string()))
 }
 
+/// Shows one thing, for people.
+pub(crate) async fn show(program: &Path, what: &str) -> Result<String, EgressError> {
+    let words: Vec<&str> = ["list"].into_iter().chain(what.split(' ')).collect();
+    run(program, &words, "").await
+}
+
 async fn run(program: &Path, options: &[&str], script: &str) -> Result<String, EgressError> {
     let mut command = Command::new(program);
     command.args(options).env_clear().env("LC_ALL", "C").kill_on_drop(true);

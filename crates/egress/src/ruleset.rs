@@ -14,6 +14,10 @@ use crate::subnet::Subnet;
 /// The one table that is ours.
 pub(crate) const TABLE: &str = "inet rds";
 
+/// The bit of a packet's mark by which [`crate::guard`] knows that this table passed it. Nobody routes by it: a packet gets
+/// it when it has been routed.
+pub(crate) const PASSED: &str = "0x1000";
+
 /// What was counted so far and goes on in a table that replaces another; by tap.
 pub(crate) type Carried = std::collections::BTreeMap<String, Counters>;
 
@@ -166,11 +170,11 @@ fn table(subnet: Subnet, gate: u16) -> String {
   }}
 
   chain pass_out {{
-    iifname @sent accept
+    iifname @sent meta mark set meta mark | {PASSED} accept
     goto drop_counted
   }}
   chain pass_in {{
-    oifname @received accept
+    oifname @received meta mark set meta mark | {PASSED} accept
     drop
   }}
   chain denied {{

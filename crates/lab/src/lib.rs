@@ -57,7 +57,10 @@ pub fn enter(arguments: &[&str]) -> bool {
         return true;
     }
     let test = std::env::current_exe().unwrap();
-    let output = Command::new("unshare").arg("--net").arg(test).args(arguments).env(INSIDE, "1").output().unwrap();
+    let mut inside = Command::new("unshare");
+    // Whatever the test leaves ends with it.
+    inside.args(["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(test).args(arguments);
+    let output = inside.env(INSIDE, "1").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{arguments:?} failed in its namespace\n{out}\n{err}");

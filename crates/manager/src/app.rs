@@ -38,6 +38,8 @@ pub struct App {
     pub images: Arc<Images>,
     /// What VMs start from without being booted.
     pub seeds: Arc<Seeds>,
+    /// What VMs may reach.
+    pub egress: Arc<Egress>,
     /// The VMs.
     pub vms: Vms,
     /// Done when the server is to end; streams without an end of their own end then.
@@ -88,7 +90,7 @@ impl App {
         };
         let vms = Vms::start(hypervisor, &config, store.clone(), services).await?;
         vms.keep_pool(shutdown.clone());
-        tokio::spawn(watch(egress, activity.clone(), shutdown.clone()));
+        tokio::spawn(watch(Arc::clone(&egress), activity.clone(), shutdown.clone()));
         store.release_unfinished_idempotent().await?;
         Ok(Arc::new(Self {
             config,
@@ -99,6 +101,7 @@ impl App {
             rate_limits,
             images,
             seeds,
+            egress,
             vms,
             shutdown,
             _lock: lock,

@@ -7,5 +7,6 @@
 mod addresses;
 mod attacks;
 mod crowd;
+mod flush;
 mod frames;
 mod rig;

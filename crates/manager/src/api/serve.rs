@@ -58,6 +58,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     }
     app.seeds.close().await;
     app.vms.close_pool().await;
+    app.egress.end().await;
     app.store.close().await;
     Ok(())
 }

@@ -229,6 +229,14 @@ impl Egress {
         network.detach_nobody().await.map_err(|error| Error::internal("cannot remove the tap of a seed", error))
     }
 
+    /// Ends what nobody needs when there is neither a server nor a VM.
+    pub(crate) async fn end(&self) {
+        let Ok(network) = &self.network else { return };
+        if let Err(error) = network.end().await {
+            tracing::warn!(%error, "cannot end what guards VMs' networks");
+        }
+    }
+
     /// What was counted of a VM; `None` if it has no tap.
     pub(crate) fn view(&self, vm: VmId) -> Option<NetworkView> {
         let known = self.known();

@@ -109,19 +109,13 @@ async fn a_server_that_is_killed_lets_nothing_pass(world: &World) {
     let api = lab.server.api();
     let vm = &create(&api, json!({"outboundInternet": true, "allowIps": ["203.0.113.10"]})).await;
     api.sh(vm, &format!("echo \"{SENDER}\" > s.js; (setsid node s.js > /dev/null 2>&1 < /dev/null &)")).await;
-    for wait in 0..300 {
-        assert!(wait < 299, "nothing is sent");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        if lab.ears.count("the world", "allowed 203.0.113.10") > 0 {
-            break;
-        }
-    }
+    more(&lab, 0).await;
     // Changes that are cut off at any moment.
-    for round in 0..6_u64 {
+    for round in 0..8_u64 {
         let allow = if round % 2 == 0 { "203.0.113.0/24" } else { "203.0.113.10" };
         let request = lab.server.api().request(Method::PATCH, &format!("/v1/vms/{vm}/network"));
         let change = tokio::spawn(request.json(&json!({"allowIps": [allow]})).send());
-        tokio::time::sleep(Duration::from_millis(round * 5)).await;
+        tokio::time::sleep(Duration::from_millis(round * 10)).await;
         restart(&mut lab, None, change).await;
     }
     // Creates and their end, beside it.
@@ -135,7 +129,13 @@ async fn a_server_that_is_killed_lets_nothing_pass(world: &World) {
         restart(&mut lab, Some(("RDS_FAULT", None)), create).await;
         assert_eq!(lab.taps().len(), 1, "{step}: {:?}", lab.taps());
     }
+    // Somebody takes all rules away, with a server and without.
+    flush(&lab).await;
+    lab.server.kill();
+    flush(&lab).await;
+    lab.server.restart(&[]).await;
     let sent = lab.ears.count("the world", "allowed 203.0.113.10");
+    more(&lab, sent).await;
     // Deletes that are cut off.
     let api = lab.server.api();
     assert!(api.get(&format!("/v1/vms/{vm}")).await.ok().json()["state"] == "RUNNING");
@@ -144,11 +144,34 @@ async fn a_server_that_is_killed_lets_nothing_pass(world: &World) {
     restart(&mut lab, None, delete).await;
     let heard = lab.ears.all();
     assert!(!heard.iter().any(|line| line.contains("never")), "{heard:?}");
-    assert!(sent > 1_000, "{heard:?}");
+    assert!(sent > 200, "{heard:?}");
     // It is gone, or can be made to go.
     lab.server.api().delete(&format!("/v1/vms/{vm}")).await;
     lab.server.assert_no_trace().await;
     lab.assert_nothing_left();
+}
+
+/// Waits until more of what is allowed has arrived.
+async fn more(lab: &Lab, than: usize) {
+    for _ in 0..300 {
+        if lab.ears.count("the world", "allowed 203.0.113.10") > than {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("nothing is sent");
+}
+
+/// `nft flush ruleset`, after which nothing of any VM passes.
+async fn flush(lab: &Lab) {
+    let passed = || lab.ears.count("the world", "allowed 203.0.113.10");
+    rds_lab::run(std::process::Command::new("nft").args(["flush", "ruleset"]));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let before = passed();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // A server that looked just then has put them back, which is as well.
+    let repaired = std::process::Command::new("nft").args(["list", "table", "inet", "rds"]).output();
+    assert!(passed() == before || repaired.is_ok_and(|list| list.status.success()));
 }
 
 type Sent = tokio::task::JoinHandle<reqwest::Result<reqwest::Response>>;
