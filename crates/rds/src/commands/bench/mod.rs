@@ -17,6 +17,7 @@ mod pool;
 mod rules;
 mod run;
 mod server;
+mod throughput;
 mod warm;
 
 use clap::{Args, ValueEnum};
@@ -134,7 +135,10 @@ impl Bench {
             figures.push(names::measure().await?);
             match namespace::missing() {
                 Some(missing) => output::note(&format!("figures of VMs' networks are left out: {missing}")),
-                None => figures.extend(namespace::apart(move || rules::measure(rounds * NETWORKS_A_ROUND)).await?),
+                None => {
+                    figures.extend(namespace::apart(move || rules::measure(rounds * NETWORKS_A_ROUND)).await?);
+                    figures.push(namespace::apart(move || throughput::measure(rounds)).await?);
+                }
             }
         }
         if self.wants(Group::Load) {

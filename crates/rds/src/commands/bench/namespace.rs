@@ -4,6 +4,7 @@ use std::future::Future;
 use std::process::{Command, Stdio};
 
 use rustix::thread::UnshareFlags;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::error::CliError;
 
@@ -39,4 +40,29 @@ fn enter() -> Result<tokio::runtime::Runtime, CliError> {
     // SAFETY: the thread is new, and shares no files that it would lose.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|error| failed(error.into()))?;
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)
+}
+
+/// Runs a program that reads `input`, to its good end.
+pub(super) async fn run(program: &str, arguments: &str, input: &str) -> Result<(), CliError> {
+    finish(program, arguments, input).await.map(drop)
+}
+
+/// What a program says.
+pub(super) async fn output(program: &str, arguments: &str) -> Result<String, CliError> {
+    finish(program, arguments, "").await
+}
+
+async fn finish(program: &str, arguments: &str, input: &str) -> Result<String, CliError> {
+    let failed = |error: std::io::Error| CliError::Failed(format!("{program} {arguments}: {error}"));
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments.split(' ')).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input.as_bytes()).await.map_err(failed)?;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(failed(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())))
 }

@@ -1,16 +1,13 @@
 //! What a VM's network costs when the VM is made, without a VM: its tap, its address and its rules, beside the same by
 //! hand; and whether that grows with the VMs that there are.
 
-use std::io;
-use std::process::Stdio;
 use std::time::Instant;
 
 use ipnet::Ipv4Net;
 use rds_egress::{Guest, Network, Policy, Settings};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Command;
 
 use super::figure::{Figure, Limit, median};
+use super::namespace::run;
 use super::warm::milliseconds;
 use crate::error::CliError;
 
@@ -26,15 +23,24 @@ pub(super) async fn measure(rounds: usize) -> Result<Vec<Figure>, CliError> {
     let subnet = "172.16.0.0/20".parse().map_err(|_| CliError::Failed("a network".into()))?;
     let network = Network::take(&Settings { subnet }).await.map_err(CliError::Failed)?;
     network.restore(Vec::new(), Vec::new()).await.map_err(failed)?;
+    let figures = measure_with(&network, rounds).await;
+    // All taps at once.
+    network.restore(Vec::new(), Vec::new()).await.map_err(failed)?;
+    network.end().await.map_err(failed)?;
+    figures
+}
+
+async fn measure_with(network: &Network, rounds: usize) -> Result<Vec<Figure>, CliError> {
+    let failed = |error: rds_egress::EgressError| CliError::Failed(error.to_string());
     let guest = |number| network.guest(number).ok_or_else(|| CliError::Failed("an address".into()));
 
     let (mut made, mut by_hand, mut first) = (Vec::new(), Vec::new(), Vec::new());
     // The first of each finds nothing in the caches.
     for round in 0..=rounds {
         let hand = make_by_hand().await?;
-        let one = make(&network, guest(0)?, one_entry()).await.map_err(failed)?;
+        let one = make(network, guest(0)?, one_entry()).await.map_err(failed)?;
         network.close(guest(0)?).await.map_err(failed)?;
-        let full = make(&network, guest(0)?, policy(0)).await.map_err(failed)?;
+        let full = make(network, guest(0)?, policy(0)).await.map_err(failed)?;
         network.close(guest(0)?).await.map_err(failed)?;
         if round > 0 {
             by_hand.push(hand);
@@ -43,11 +49,11 @@ pub(super) async fn measure(rounds: usize) -> Result<Vec<Figure>, CliError> {
         }
     }
     for number in 0..MANY - 1 {
-        make(&network, guest(number)?, policy(number)).await.map_err(failed)?;
+        make(network, guest(number)?, policy(number)).await.map_err(failed)?;
     }
     let mut last = Vec::new();
     for _ in 0..rounds {
-        last.push(make(&network, guest(MANY - 1)?, policy(MANY - 1)).await.map_err(failed)?);
+        last.push(make(network, guest(MANY - 1)?, policy(MANY - 1)).await.map_err(failed)?);
         network.close(guest(MANY - 1)?).await.map_err(failed)?;
     }
     let name = "network part of a create, p50";
@@ -117,17 +123,4 @@ async fn make_by_hand() -> Result<f64, CliError> {
     run("nft", "delete table ip by-hand", "").await?;
     run("ip", "link delete hand0", "").await?;
     Ok(took)
-}
-
-/// Runs a program that reads `input`, to its good end.
-pub(super) async fn run(program: &str, arguments: &str, input: &str) -> Result<(), CliError> {
-    let failed = |error: io::Error| CliError::Failed(format!("{program} {arguments}: {error}"));
-    let mut command = Command::new(program);
-    command.args(arguments.split(' ')).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut pipe) = child.stdin.take() {
-        pipe.write_all(input.as_bytes()).await.map_err(failed)?;
-    }
-    let status = child.wait().await.map_err(failed)?;
-    if status.success() { Ok(()) } else { Err(CliError::Failed(format!("{program} {arguments} failed"))) }
 }
