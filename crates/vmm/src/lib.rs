@@ -16,4 +16,5 @@ mod version;
 
 pub use guest::{GuestClient, GuestError};
 pub use hypervisor::{Hypervisor, HypervisorError, MachineSpec, Nic, VmId};
+pub use log::end as log_end;
 pub use version::Version;

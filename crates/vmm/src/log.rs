@@ -13,17 +13,22 @@ const KEPT: u64 = MOST / 2;
 /// Cuts the log at `path` if it has grown too large. Its writer has it open for appending, so what it writes next comes after
 /// what is kept; lines that it writes during the cut may be lost.
 pub(crate) fn trim(path: &Path) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    if length <= MOST {
+    if std::fs::metadata(path)?.len() <= MOST {
         return Ok(());
     }
-    file.seek(SeekFrom::Start(length - KEPT))?;
-    let mut end = Vec::new();
-    file.take(KEPT).read_to_end(&mut end)?;
+    let end = end(path, KEPT)?;
     let mut log = OpenOptions::new().append(true).open(path)?;
     log.set_len(0)?;
     log.write_all(&end)
+}
+
+/// At most so many bytes of the log's end. The guest, or its monitor, decides what is in it and how long it is.
+pub fn end(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(most)))?;
+    let mut end = Vec::new();
+    file.take(most).read_to_end(&mut end)?;
+    Ok(end)
 }
 
 #[cfg(test)]

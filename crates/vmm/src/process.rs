@@ -1,14 +1,18 @@
 //! Which process is a machine's: found again after the manager was killed, and never confused with another.
 //!
-//! A process is identified by its standard output, which is a file in the machine's directory: no other user can have
-//! that file open, and two managers have different directories. The process file (pid and start time) only saves the
-//! search. This module must not know what the process does; a driver tells what marks its own with [`Marks`].
+//! A process is identified by its number, its start time and the host's boot, which its process file in the machine's
+//! directory has: nothing that the process does to itself changes them. One whose manager died before it wrote that file
+//! is found by its standard output, which is a file in the machine's directory: no other user can have that file open, and
+//! two managers have different directories. This module must not know what the process does; a driver tells what marks its
+//! own with [`Marks`].
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -43,25 +47,32 @@ struct Identity {
 impl Process {
     /// The running process of the machine in `dir`, if there is one.
     pub(crate) fn locate(dir: &Path, marks: &Marks) -> Option<Self> {
-        let recorded = fs::read_to_string(dir.join(marks.file)).ok().and_then(|text| Identity::parse(&text));
-        let dir = canonical(dir);
+        let recorded = fs::read_to_string(dir.join(marks.file)).ok().and_then(|text| Identity::parse(&text, &boot()));
         match recorded {
-            Some(identity) => Self::open(identity, &dir, marks),
-            None => Self::search(&dir, marks),
+            Some(identity) => Self::hold(identity),
+            None => Self::search(&canonical(dir), marks),
         }
     }
 
     /// The process of the machine in `dir` (canonical), found among all of this host.
     fn search(dir: &Path, marks: &Marks) -> Option<Self> {
-        all(marks).filter(|process| process.dir == dir).find_map(|process| Self::open(process.identity, dir, marks))
+        let found = all(marks).filter(|process| process.dir == dir);
+        // What is read of a process after it is held is about the held one.
+        let mut held = found.filter_map(|found| Self::hold(found.identity));
+        held.find(|process| directory(process.pid, marks).is_some_and(|output| output == dir))
     }
 
-    /// The process with this number, if it is of the machine in `dir` and the first of a process namespace: when it ends,
-    /// all others in there end.
-    pub(crate) fn first_of_namespace(pid: i32, dir: &Path, marks: &Marks) -> Option<Self> {
-        let process = Self::open(Identity::of(pid)?, &canonical(dir), marks)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        is_first_of_namespace(&status).then_some(process)
+    /// The process that has this directory as its root and is the first of a process namespace: when it ends, all others
+    /// in there end. `hint` may be its number.
+    pub(crate) fn rooted(root: impl AsFd, hint: Option<i32>) -> Option<Self> {
+        let wanted = rustix::fs::fstat(root).ok()?;
+        hint.into_iter().chain(numbers()).find_map(|pid| {
+            let process = Self::hold(Identity::of(pid)?)?;
+            let found = rustix::fs::stat(format!("/proc/{pid}/root/")).ok()?;
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino);
+            (same && is_first_of_namespace(&status) && process.is_there()).then_some(process)
+        })
     }
 
     /// The process with this number, whoever it is.
@@ -71,12 +82,23 @@ impl Process {
         Some(Self { held: pidfd_open(Pid::from_raw(pid)?, PidfdFlags::NONBLOCK).ok()?, pid })
     }
 
-    /// Holds the process with this identity if it is there and belongs to `dir` (canonical).
-    fn open(identity: Identity, dir: &Path, marks: &Marks) -> Option<Self> {
+    /// Holds the process with this identity if it is there.
+    fn hold(identity: Identity) -> Option<Self> {
         let held = pidfd_open(Pid::from_raw(identity.pid)?, PidfdFlags::NONBLOCK).ok()?;
         // Only what is read after the process is held is about the held process.
-        let same = Identity::of(identity.pid)? == identity && directory(identity.pid, marks)? == dir;
-        same.then_some(Self { held, pid: identity.pid })
+        (Identity::of(identity.pid)? == identity).then_some(Self { held, pid: identity.pid })
+    }
+
+    /// Whether it has not ended: nobody else has had its number until now, then.
+    fn is_there(&self) -> bool {
+        poll(&mut [PollFd::new(&self.held, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ended| ended == 0)
+    }
+
+    /// The directory that it has as its root.
+    pub(crate) fn root(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(format!("/proc/{}/root/", self.pid), flags, Mode::empty())?;
+        if self.is_there() { Ok(root) } else { Err(ErrorKind::NotFound.into()) }
     }
 
     /// Ends the process at once, without waiting.
@@ -108,10 +130,23 @@ impl Identity {
         Some(Self { pid, start: start_time(&stat)? })
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let (pid, start) = text.trim().split_once(' ')?;
-        Some(Self { pid: pid.parse().ok()?, start: start.parse().ok()? })
+    /// What [`record`] wrote, if that was during this boot.
+    fn parse(text: &str, this_boot: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let (pid, start, boot) = (words.next()?, words.next()?, words.next()?);
+        (boot == this_boot).then_some(Self { pid: pid.parse().ok()?, start: start.parse().ok()? })
     }
+}
+
+/// A name of the host's boot. Numbers and start times begin anew with each.
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// The numbers of all processes that this one sees.
+fn numbers() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Whether a process is number 1 in a namespace right below this process's, by its `/proc/<pid>/status`.
@@ -124,7 +159,6 @@ fn is_first_of_namespace(status: &str) -> bool {
 /// much; one that yields more would never end on a busy host. Where sessions are scheduled as groups, a process's own
 /// priority counts only within its session. Makes system calls alone, so it may be called between fork and exec.
 pub(crate) fn yield_processors() -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags};
     setpriority_process(None, 5)?;
     if let Ok(group) = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         // The system bounds how often this may be done; the machine is only less polite then.
@@ -150,7 +184,7 @@ pub(crate) fn record(dir: &Path, pid: u32, marks: &Marks) -> io::Result<()> {
     // One that has ended already is found out by whoever waits for it.
     let start = Identity::of(pid).map_or(0, |identity| identity.start);
     let (path, draft) = (dir.join(marks.file), dir.join("process.new"));
-    fs::write(&draft, format!("{pid} {start}\n"))?;
+    fs::write(&draft, format!("{pid} {start} {}\n", boot()))?;
     fs::rename(draft, path)
 }
 
@@ -177,10 +211,8 @@ struct Candidate {
 
 /// Every machine's process on this host that this user can see into.
 fn all(marks: &Marks) -> impl Iterator<Item = Candidate> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let id = (marks.named)(&fs::read(entry.path().join("cmdline")).ok()?)?;
+    numbers().filter_map(|pid| {
+        let id = (marks.named)(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)?;
         Some(Candidate { id, identity: Identity::of(pid)?, dir: directory(pid, marks)? })
     })
 }
@@ -228,11 +260,26 @@ mod tests {
     const MARKS: Marks = Marks { file: "pid", output: "log", named: |_| None };
 
     #[test]
+    fn a_process_is_known_by_its_root() {
+        let root = fs::File::open("/").unwrap();
+        let process = Process::of(std::process::id()).unwrap();
+        let (found, wanted) = (rustix::fs::fstat(process.root().unwrap()), rustix::fs::fstat(root));
+        assert_eq!(found.unwrap().st_ino, wanted.unwrap().st_ino);
+    }
+
+    #[test]
     fn another_process_is_never_taken_for_a_machine() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Process::locate(dir.path(), &MARKS).is_none(), "no process file");
         record(dir.path(), std::process::id(), &MARKS).unwrap();
-        assert!(Process::locate(dir.path(), &MARKS).is_none(), "alive, but its output is elsewhere");
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(Process::locate(dir.path(), &MARKS).unwrap().pid(), own);
+        let recorded = fs::read_to_string(dir.path().join(MARKS.file)).unwrap();
+        let earlier = recorded.replace(&boot(), "4e0a5e1c-d4f3-4ba1-9a5e-f1c5a2f3b0d7");
+        fs::write(dir.path().join(MARKS.file), earlier).unwrap();
+        assert!(Process::locate(dir.path(), &MARKS).is_none(), "of another boot");
+        fs::write(dir.path().join(MARKS.file), recorded.replacen(' ', " 1", 1)).unwrap();
+        assert!(Process::locate(dir.path(), &MARKS).is_none(), "of another time");
         fs::write(dir.path().join(MARKS.file), "not numbers").unwrap();
         assert!(Process::locate(dir.path(), &MARKS).is_none());
         forget(dir.path(), &MARKS).unwrap();

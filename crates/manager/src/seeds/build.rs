@@ -274,9 +274,8 @@ impl Seeds {
     async fn listening(&self, dir: &Path) -> Result<(), Fault> {
         let why = "The image does not come up: its agent was never heard of";
         let console = || {
-            let log = std::fs::read(self.hypervisor.log_file(dir, Log::Serial)).unwrap_or_default();
-            let end = log.len().saturating_sub(CONSOLE_BYTES);
-            format!("the end of its console: {}", String::from_utf8_lossy(log.get(end..).unwrap_or_default()).trim())
+            let end = rds_vmm::log_end(&self.hypervisor.log_file(dir, Log::Serial), CONSOLE_BYTES);
+            format!("the end of its console: {}", String::from_utf8_lossy(&end.unwrap_or_default()).trim())
         };
         let listens = async {
             loop {
@@ -353,7 +352,7 @@ fn make_disk(templates: &Path, to: &Path) -> Result<(), ImageError> {
 }
 
 /// Bytes of a guest's console that an error repeats.
-const CONSOLE_BYTES: usize = 1500;
+const CONSOLE_BYTES: u64 = 1500;
 
 fn wish(image_id: &str, size: Size) -> Wish {
     Wish { image_id: image_id.to_owned(), size }

@@ -1,19 +1,25 @@
 //! Starting the jailer, which becomes or starts Firecracker.
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change, mount_remount};
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, mount_bind, mount_change, mount_remount, move_mount,
+};
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
 use rustix::thread::{UnshareFlags, set_no_new_privs};
 use tokio::process::{Child, Command};
 
 use super::files;
-use super::jail::Mount;
+use super::jail::{Mount, Root};
+use super::seccomp::Filter;
 use crate::HypervisorError;
 use crate::hypervisor::Log;
 use crate::process::yield_processors;
@@ -21,6 +27,9 @@ use crate::process::yield_processors;
 /// What a jailer does before it is one.
 #[derive(Debug)]
 pub(super) struct Role {
+    /// What the monitor is to have as its root, and over which directory.
+    pub(super) root: Arc<Root>,
+    pub(super) place: CString,
     pub(super) mounts: Vec<Mount>,
     /// Processes and threads that the monitor's user may have.
     pub(super) threads: u64,
@@ -34,15 +43,16 @@ pub(super) fn start(jailer: &Path, arguments: &[String], dir: &Path, role: Role)
     let mut command = std::process::Command::new(jailer);
     command.args(arguments).current_dir("/").env_clear().stdin(Stdio::null());
     command.stdout(log(Log::Serial)?).stderr(log(Log::Stderr)?);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
-    // libc's wrappers (rustix) and allocates nothing.
-    unsafe { command.pre_exec(move || prepare(&role)) };
+    let filter = Filter::new();
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls and allocates
+    // nothing.
+    unsafe { command.pre_exec(move || prepare(&role, &filter)) };
     Command::from(command).spawn().map_err(|source| HypervisorError::Spawn { program: jailer.into(), source })
 }
 
 /// What a process does to itself before it becomes the jailer. Still with the manager's rights: it sets up what the
 /// jailer does not.
-fn prepare(role: &Role) -> io::Result<()> {
+fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
     setsid()?;
     if role.background {
         yield_processors()?;
@@ -55,13 +65,15 @@ fn prepare(role: &Role) -> io::Result<()> {
     // SAFETY: a new mount namespace takes nothing from a process with one thread and no borrowed file descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    move_mount(&*role.root, c"", CWD, role.place.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     for mount in &role.mounts {
         mount_bind(mount.source.as_c_str(), mount.target.as_c_str())?;
         let harmless = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let flags = if mount.writable { harmless } else { harmless | MountFlags::RDONLY };
         mount_remount(mount.target.as_c_str(), flags, c"")?;
     }
-    Ok(set_no_new_privs(true)?)
+    set_no_new_privs(true)?;
+    filter.install()
 }
 
 /// A log that is only ever appended to, readable by nobody else.

@@ -8,25 +8,25 @@
 mod api;
 mod arguments;
 mod cgroup;
+mod confinement;
 mod files;
 mod jail;
 mod launch;
+mod seccomp;
 mod snapshot;
 mod version;
 mod vsock;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::fs::inotify;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
@@ -42,7 +42,7 @@ use api::{
 use arguments::Arguments;
 use cgroup::Cgroups;
 use files::MARKS;
-use jail::{Jail, Mount, inside};
+use jail::{Jail, Mount, Root, inside};
 use launch::Role;
 
 pub use version::OLDEST;
@@ -56,14 +56,8 @@ const API_LIMIT: Duration = Duration::from_secs(20);
 /// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between two attempts to reach a socket that has its name and is not yet listened at, which takes one system call.
-const ALMOST: Duration = Duration::from_micros(200);
-
 /// Bytes that a guest may write to its console in a second; the rest is dropped.
 const CONSOLE_BYTES: u64 = 256 * 1024;
-
-/// Bytes of a monitor's own words that an error repeats.
-const WORDS: usize = 1000;
 
 /// Threads of a monitor besides one for each virtual CPU, and the jailer.
 const OWN_THREADS: u64 = 32;
@@ -152,9 +146,11 @@ impl Firecracker {
         let user = spec.user.ok_or_else(|| refused("starting a machine", "it has no user of its own"))?;
         process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
         let jail = self.jail(&spec.dir);
-        let mounts = furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
-        let announced = announcements(&jail.sockets()).map_err(io_error("watching the jail"))?;
-        let role = Role { mounts, threads: u64::from(spec.vcpus) + OWN_THREADS, background: spec.background };
+        let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
+        let (root, threads) = (Arc::new(root), u64::from(spec.vcpus) + OWN_THREADS);
+        let place = CString::new(jail.place().into_os_string().into_vec());
+        let place = place.map_err(io::Error::other).map_err(io_error("the jail"))?;
+        let role = Role { root: root.clone(), place, mounts, threads, background: spec.background };
         let arguments = Arguments {
             id: spec.id,
             program: &self.settings.program,
@@ -169,14 +165,51 @@ impl Firecracker {
         let ended =
             ended.map_err(|_| HypervisorError::Timeout("building the jail"))?.map_err(io_error("the jailer"))?;
         if !ended.success() {
-            return Err(HypervisorError::Exited(last_words(&spec.dir)));
+            return Err(HypervisorError::Exited(files::last_words(&spec.dir)));
         }
-        let pid = jail.recorded_pid().map_err(io_error("the jailer's process file"))?;
-        let process = Process::first_of_namespace(pid, &spec.dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
-        process::record(&spec.dir, pid.unsigned_abs(), &MARKS).map_err(io_error("the process file"))?;
-        let opened = timeout(API_LIMIT, open_api(&jail, &process, &announced)).await;
+        let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
+        let process = process.ok_or(HypervisorError::NotRunning)?;
+        process::record(&spec.dir, process.pid().unsigned_abs(), &MARKS).map_err(io_error("the process file"))?;
+        let opened = timeout(API_LIMIT, root.await_socket(inside::API, &process)).await;
         let stream = opened.map_err(|_| HypervisorError::Timeout("opening its API"))?.map_err(io_error("its API"))?;
         Api::over(stream).await
+    }
+
+    /// Makes a machine's jail and says what is to be mounted in it.
+    fn furnish(
+        &self,
+        jail: &Jail,
+        spec: &MachineSpec,
+        user: u32,
+        snapshot: Option<&SnapshotDir>,
+    ) -> io::Result<(Root, Vec<Mount>)> {
+        jail.make()?;
+        let root = Root::new(std::fs::metadata(&self.settings.program)?.len())?;
+        let (log, state, memory) =
+            (files::log(&spec.dir, Log::Stdout), files::new_state(&spec.dir), files::new_memory(&spec.dir));
+        drop(launch::open_log(&log).map_err(io::Error::other)?);
+        for new in [&state, &memory] {
+            File::options().write(true).create(true).truncate(true).mode(0o600).open(new)?;
+        }
+        for own in [&spec.disk, &log, &state, &memory] {
+            std::os::unix::fs::chown(own, Some(user), Some(user))?;
+        }
+        let mut files = vec![
+            (spec.rootfs.clone(), inside::ROOTFS, false),
+            (spec.disk.clone(), inside::DISK, true),
+            (log, inside::LOG, true),
+            (state, inside::NEW_STATE, true),
+            (memory, inside::NEW_MEMORY, true),
+        ];
+        files.extend(match snapshot {
+            None => [(spec.kernel.clone(), inside::KERNEL, false), (spec.initramfs.clone(), inside::INITRAMFS, false)],
+            Some(snapshot) => {
+                [(snapshot::memory(snapshot), inside::MEMORY, false), (snapshot::state(snapshot), inside::STATE, false)]
+            }
+        });
+        let mounts = files.iter().map(|(source, target, writable)| jail.mount(&root, source, target, *writable));
+        let mounts = mounts.collect::<io::Result<_>>()?;
+        Ok((root, mounts))
     }
 
     /// Waits for `work` with a process that is being started; ends it and removes its jail if either fails.
@@ -186,7 +219,10 @@ impl Firecracker {
         work: impl Future<Output = Result<(), HypervisorError>> + Send,
     ) -> Result<(), HypervisorError> {
         let done = match work.await {
-            Ok(()) => confined(&spec.dir),
+            Ok(()) => match Process::locate(&spec.dir, &MARKS) {
+                Some(process) => confinement::check(&process, spec.user),
+                None => Err(HypervisorError::NotRunning),
+            },
             failed => failed,
         };
         let Err(error) = done else { return Ok(()) };
@@ -194,7 +230,7 @@ impl Firecracker {
         self.kill(&spec.dir).await?;
         Err(match error {
             already @ HypervisorError::Exited(_) => already,
-            _ if ended => HypervisorError::Exited(last_words(&spec.dir)),
+            _ if ended => HypervisorError::Exited(files::last_words(&spec.dir)),
             other => other,
         })
     }
@@ -202,7 +238,8 @@ impl Firecracker {
     /// The API of a machine that runs.
     async fn api(&self, dir: &Path) -> Result<Api, HypervisorError> {
         let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
-        let stream = timeout(API_LIMIT, self.jail(dir).connect(inside::API, &process)).await;
+        let root = Root::of(&process).map_err(io_error("the jail"))?;
+        let stream = timeout(API_LIMIT, root.connect(inside::API, &process)).await;
         let stream = stream.map_err(|_| HypervisorError::Timeout("its API"))?.map_err(io_error("its API"))?;
         Api::over(stream).await
     }
@@ -273,7 +310,7 @@ impl Hypervisor for Firecracker {
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        snapshot::save(&mut self.api(dir).await?, &self.jail(dir), to).await
+        snapshot::save(&mut self.api(dir).await?, dir, to).await
     }
 
     async fn disk_changed(&self, dir: &Path, _bytes: u64) -> Result<(), HypervisorError> {
@@ -284,12 +321,12 @@ impl Hypervisor for Firecracker {
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
         let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
         let ports = [Port::In, Port::Out].map(|port| self.port(port));
-        vsock::greet_for_good(&self.jail(dir), process, ports).await.map_err(io_error("the guest channel"))
+        vsock::greet_for_good(process, ports).await.map_err(io_error("the guest channel"))
     }
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
         let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
-        match vsock::open(&self.jail(dir), &process, self.port(port)).await {
+        match vsock::open(&process, self.port(port)).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Err(HypervisorError::NotRunning)
@@ -336,69 +373,9 @@ impl Hypervisor for Firecracker {
     }
 }
 
-/// Makes a machine's jail and says what is to be mounted in it.
-fn furnish(jail: &Jail, spec: &MachineSpec, user: u32, snapshot: Option<&SnapshotDir>) -> io::Result<Vec<Mount>> {
-    use rustix::process::{Gid, Uid};
-    jail.make()?;
-    let log = files::log(&spec.dir, Log::Stdout);
-    drop(launch::open_log(&log).map_err(io::Error::other)?);
-    for own in [&spec.disk, &log] {
-        std::os::unix::fs::chown(own, Some(Uid::from_raw(user).as_raw()), Some(Gid::from_raw(user).as_raw()))?;
-    }
-    let mut mounts = vec![
-        jail.mount(&spec.rootfs, inside::ROOTFS, false)?,
-        jail.mount(&spec.disk, inside::DISK, true)?,
-        jail.mount(&log, inside::LOG, true)?,
-    ];
-    match snapshot {
-        None => {
-            mounts.push(jail.mount(&spec.kernel, inside::KERNEL, false)?);
-            mounts.push(jail.mount(&spec.initramfs, inside::INITRAMFS, false)?);
-        }
-        Some(snapshot) => {
-            mounts.push(jail.mount(&snapshot::memory(snapshot), inside::MEMORY, false)?);
-            mounts.push(jail.mount(&snapshot::state(snapshot), inside::STATE, false)?);
-        }
-    }
-    Ok(mounts)
-}
-
 /// Bytes of the largest file that a monitor may write: its disk, or its guest's memory.
 fn largest_file(spec: &MachineSpec) -> io::Result<u64> {
     Ok(std::fs::metadata(&spec.disk)?.len().max(u64::from(spec.mem_mib) << 20))
-}
-
-/// Tells when something is made in a directory.
-fn announcements(dir: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&watch, dir, inotify::WatchFlags::CREATE)?;
-    // SAFETY: an owned descriptor stays the same one, open, until the registration drops it.
-    Ok(unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?)
-}
-
-/// Connects to the API as soon as it is there.
-async fn open_api(jail: &Jail, process: &Process, announced: &AsyncFd<OwnedFd>) -> io::Result<UnixStream> {
-    loop {
-        match jail.connect(inside::API, process).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let mut ready = announced.readable().await?;
-                let mut events = [const { MaybeUninit::uninit() }; 512];
-                let _ = rustix::io::read(ready.get_inner(), &mut events);
-                ready.clear_ready();
-            }
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => tokio::time::sleep(ALMOST).await,
-            other => return other,
-        }
-    }
-}
-
-/// Fails for a machine whose monitor has not put on its seccomp filters: a build without any, or an impostor.
-fn confined(dir: &Path) -> Result<(), HypervisorError> {
-    let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()));
-    let filtered = status.is_ok_and(|status| status.lines().any(|line| line == "Seccomp:\t2"));
-    let confined = filtered.then_some(());
-    confined.ok_or_else(|| refused("starting a machine", "its monitor runs without seccomp filters"))
 }
 
 fn drive<'a>(drive_id: &'a str, path_on_host: &'a str, is_read_only: bool) -> Drive<'a> {
@@ -407,16 +384,6 @@ fn drive<'a>(drive_id: &'a str, path_on_host: &'a str, is_read_only: bool) -> Dr
 
 fn console() -> Serial {
     Serial { rate_limiter: TokenBucket { size: CONSOLE_BYTES, refill_time: 1000 } }
-}
-
-/// What the monitor, or the jailer, said before it ended.
-fn last_words(dir: &Path) -> String {
-    let said = [Log::Stdout, Log::Stderr].map(|log| std::fs::read(files::log(dir, log)).unwrap_or_default());
-    let end = |said: &Vec<u8>| {
-        String::from_utf8_lossy(said.get(said.len().saturating_sub(WORDS)..).unwrap_or_default()).trim().to_owned()
-    };
-    let words = said.iter().map(end).filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ");
-    if words.is_empty() { "it gave no reason".into() } else { words }
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {

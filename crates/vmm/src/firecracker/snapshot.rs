@@ -4,21 +4,20 @@
 //! devices in Firecracker's own form with a checksum.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
 use super::api::{Api, CreateSnapshot};
-use super::jail::{Jail, inside};
+use super::files;
+use super::jail::inside;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
 
 /// Bytes of device state; a machine of ours has some 30 KB.
 const STATE_BYTES: u64 = 16 << 20;
 
-/// Bytes that are looked at together when holes are made.
+/// Bytes that are looked at together for zeros.
 const PIECE: usize = 64 * 1024;
 
 /// The guest's memory.
@@ -31,46 +30,51 @@ pub(super) fn state(snapshot: &SnapshotDir) -> PathBuf {
     snapshot.0.join("state")
 }
 
-/// Writes a paused machine's memory and devices.
-pub(super) async fn save(api: &mut Api, jail: &Jail, to: &SnapshotDir) -> Result<(), HypervisorError> {
+/// Writes the memory and devices of the paused machine in `dir`.
+pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
     if !api.is_paused().await? {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
     }
     let order =
         CreateSnapshot { snapshot_type: "Full", snapshot_path: inside::NEW_STATE, mem_file_path: inside::NEW_MEMORY };
-    api.create_snapshot(&order).await?;
-    let (jail, memory, state) = (jail.clone(), memory(to), state(to));
+    let made = api.create_snapshot(&order).await;
+    let pairs = [(files::new_state(dir), state(to)), (files::new_memory(dir), memory(to))];
     let taken = tokio::task::spawn_blocking(move || {
-        jail.take_out(inside::NEW_STATE, &state, |length| length <= STATE_BYTES)?;
-        // A whole number of MiB, which the snapshot's user compares with what the machine should have.
-        jail.take_out(inside::NEW_MEMORY, &memory, |length| length > 0 && length % (1 << 20) == 0)?;
-        dig_holes(&memory)
+        let [(new_state, state), (new_memory, memory)] = pairs;
+        let taken = made.map_err(io::Error::other).and_then(|()| {
+            take(&new_state, &state, |length| length <= STATE_BYTES)?;
+            // A whole number of MiB, which the snapshot's user compares with what the machine should have.
+            take(&new_memory, &memory, |length| length > 0 && length % (1 << 20) == 0)
+        });
+        for written in [new_state, new_memory] {
+            File::options().write(true).open(written)?.set_len(0)?;
+        }
+        taken
     });
     let taken = taken.await.map_err(io::Error::other).flatten();
     taken.map_err(|source| HypervisorError::Io { what: "taking the snapshot's files".into(), source })
 }
 
-/// Gives the disk back what a file holds of zeros.
-fn dig_holes(path: &Path) -> io::Result<()> {
-    let file = File::options().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len();
+/// Copies what a monitor has written, with holes for zeros, if it has a length that `fits`. The monitor may go on writing
+/// to its file, not to the copy. Monitors that start from the copy run as other users, and all may read it.
+fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
+    let from = File::open(from)?;
+    let length = from.metadata()?.len();
+    if !fits(length) {
+        return Err(io::Error::new(ErrorKind::InvalidData, "the monitor did not write what it should"));
+    }
+    let to = File::options().write(true).create_new(true).mode(0o444).open(to)?;
+    to.set_len(length)?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
     while at < length {
-        let count = file.read_at(&mut buffer, at)?;
-        if count == 0 {
-            break;
+        let most = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
+        let piece = buffer.get_mut(..most).unwrap_or_default();
+        from.read_exact_at(piece, at)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            to.write_all_at(piece, at)?;
         }
-        let piece = buffer.get(..count).unwrap_or_default();
-        if piece.iter().all(|byte| *byte == 0) {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fallocate(&file, flags, at, count as u64) {
-                // A filesystem without holes keeps the zeros.
-                Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
-                other => other?,
-            }
-        }
-        at += count as u64;
+        at += most as u64;
     }
     Ok(())
 }
@@ -81,13 +85,19 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     #[test]
-    fn zeros_become_holes() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut content = vec![0; 4 << 20];
+    fn what_is_taken_is_a_copy_of_the_right_length_with_holes_for_zeros() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let mut content = vec![0; (4 << 20) + 1];
         content[2 << 20] = 1;
-        std::fs::write(file.path(), &content).unwrap();
-        dig_holes(file.path()).unwrap();
-        assert_eq!(std::fs::read(file.path()).unwrap(), content);
-        assert!(std::fs::metadata(file.path()).unwrap().blocks() * 512 < 1 << 20);
+        content[4 << 20] = 2;
+        std::fs::write(&from, &content).unwrap();
+        assert!(take(&from, &to, |length| length <= 4 << 20).is_err());
+        assert!(!to.exists());
+        take(&from, &to, |length| length == (4 << 20) + 1).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), content);
+        let facts = std::fs::metadata(&to).unwrap();
+        assert!(facts.blocks() * 512 < 1 << 20);
+        assert_eq!(facts.mode() & 0o777, 0o444);
     }
 }

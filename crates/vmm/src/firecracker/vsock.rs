@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::jail::{Jail, inside};
+use super::jail::{Root, inside};
 use crate::process::Process;
 
 /// Address of every guest: each has a vsock of its own.
@@ -27,9 +27,9 @@ const ANSWER_BYTES: usize = 3 + 10 + 1;
 const LISTENING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Opens a stream to a guest's port, as soon as somebody listens there.
-pub(super) async fn open(jail: &Jail, process: &Process, port: u32) -> io::Result<UnixStream> {
+pub(super) async fn open(process: &Process, port: u32) -> io::Result<UnixStream> {
     loop {
-        match connect(jail, process, port).await {
+        match connect(process, port).await {
             Err(error) if is_for_now(&error) => sleep(PAUSE).await,
             other => return other,
         }
@@ -41,10 +41,10 @@ pub(super) async fn open(jail: &Jail, process: &Process, port: u32) -> io::Resul
 /// So a snapshot that is made now has them in it. When a machine starts from it, its kernel is told to drop all streams,
 /// sooner or later after the first of the new ones has come. The agent, which reads from the old one, hears of that, and
 /// answers nobody before: a stream that was answered is not dropped any more.
-pub(super) async fn greet_for_good(jail: &Jail, process: Process, ports: [u32; 2]) -> io::Result<bool> {
+pub(super) async fn greet_for_good(process: Process, ports: [u32; 2]) -> io::Result<bool> {
     let mut streams = Vec::new();
     for port in ports {
-        match timeout(LISTENING_LIMIT, connect(jail, &process, port)).await {
+        match timeout(LISTENING_LIMIT, connect(&process, port)).await {
             Ok(Ok(stream)) => streams.push(stream),
             Ok(Err(error)) if !is_for_now(&error) => return Err(error),
             Ok(Err(_)) | Err(_) => return Ok(false),
@@ -58,8 +58,8 @@ pub(super) async fn greet_for_good(jail: &Jail, process: Process, ports: [u32; 2
 }
 
 /// One attempt. Firecracker closes the stream when the guest refuses, or does not answer within two seconds.
-async fn connect(jail: &Jail, process: &Process, port: u32) -> io::Result<UnixStream> {
-    let mut stream = jail.connect(inside::VSOCK, process).await?;
+async fn connect(process: &Process, port: u32) -> io::Result<UnixStream> {
+    let mut stream = Root::of(process)?.connect(inside::VSOCK, process).await?;
     ask(&mut stream, port).await?;
     Ok(stream)
 }
