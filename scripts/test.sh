@@ -9,6 +9,14 @@
 source "$(dirname "$0")/common.sh"
 
 scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh scripts/box/*.sh .ci/run; }
+# Where there is systemd. The program is not where the unit says; any other will do.
+unit_file() {
+    have systemd-analyze || { say "*** The unit is not verified: there is no systemd ***"; return; }
+    local dir
+    dir=$(mktemp -d)
+    sed 's|/usr/local/bin/rds|/bin/true|' packaging/systemd/rds.service >"$dir/rds.service"
+    systemd-analyze verify --man=no "$dir/rds.service" && rm -r "$dir"
+}
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
 # The suite shares its servers between tests, so it runs as one process of its own.
@@ -38,6 +46,7 @@ suite() { cargo test --quiet --locked --package rds --test suite; }
 step "Format" cargo fmt --all --check
 step "Tools" scripts/tools.sh
 step "Scripts" scripts
+step "Unit" unit_file
 step "Unused dependencies" unused
 step "Licences" licences
 step "Lints" cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rds_netif::tap;
+use rustix::thread::CapabilitySet;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -62,8 +63,9 @@ impl State {
 impl Network {
     /// Takes the network of this host, or says what is missing. Changes no rule; [`Self::restore`] must follow.
     pub async fn take(settings: &Settings) -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("the server does not run as root".into());
+        let held = rustix::thread::capabilities(None).map(|sets| sets.effective);
+        if !held.is_ok_and(|held| held.contains(CapabilitySet::NET_ADMIN | CapabilitySet::NET_BIND_SERVICE)) {
+            return Err("the server is not root, nor has CAP_NET_ADMIN and CAP_NET_BIND_SERVICE".into());
         }
         let nft = nft::find().ok_or("nft is not installed (apt-get install nftables)")?;
         if !std::path::Path::new("/dev/net/tun").exists() {

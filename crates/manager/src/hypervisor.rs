@@ -29,7 +29,7 @@ pub fn settings(config: &Config) -> Settings {
         program: None,
         accelerator,
         probe_cache: Some(config.storage.storage_root.join("kvm-probe")),
-        user: rustix::process::geteuid().is_root().then_some(FIRST_UID),
+        user: rds_vmm::privileges::has_users().then_some(FIRST_UID),
     }
 }
 

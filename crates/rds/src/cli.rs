@@ -94,6 +94,16 @@ impl Cli {
         Self::from_arg_matches(&matches).map_err(|error| error.exit())
     }
 
+    /// What a command does while the process has one thread: a server gives up what it does not need. `up` does not,
+    /// since it builds images.
+    pub(crate) fn before_threads(&self) -> Result<(), CliError> {
+        match &self.command {
+            Command::Serve(_) => rds_vmm::privileges::drop_others()
+                .map_err(|error| CliError::Failed(format!("cannot give up capabilities: {error}"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Does what was asked for and gives the exit code.
     pub(crate) async fn run(self) -> Result<u8, CliError> {
         let shared = &self.shared;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let outcome = cli::Cli::parse_all().and_then(|cli| {
+        cli.before_threads()?;
         let runtime = tokio::runtime::Runtime::new().expect("the system can start threads");
         let outcome = runtime.block_on(cli.run());
         runtime.shutdown_background(); // a read of standard input may still be waiting

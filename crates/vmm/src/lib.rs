@@ -10,6 +10,7 @@ pub mod firecracker;
 pub mod guest;
 pub mod hypervisor;
 mod log;
+pub mod privileges;
 mod process;
 pub mod qemu;
 mod version;

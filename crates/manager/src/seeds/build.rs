@@ -222,7 +222,7 @@ impl Seeds {
             .await
             .map_err(fault("The seed's disk could not be made"))?
             .map_err(fault("The seed's disk could not be made"))?;
-        let user = rustix::process::geteuid().is_root().then_some(SEED_UID);
+        let user = rds_vmm::privileges::has_users().then_some(SEED_UID);
         let nic =
             self.egress.attach_nobody(user).await.map_err(fault("The seed's network interface could not be made"))?;
         let spec = MachineSpec {

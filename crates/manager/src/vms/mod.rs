@@ -117,7 +117,7 @@ impl Vms {
         let directory = Directory::default();
         let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
-        let own_users = rustix::process::geteuid().is_root();
+        let own_users = rds_vmm::privileges::has_users();
         let faults = fault::Faults::from_env()?;
         let (dir, mode) = (storage.snapshots_dir(), storage.clone_mode());
         let snapshots = Snapshots::start(store.clone(), activity.clone(), dir, mode).await?;

@@ -25,6 +25,7 @@ mod openapi;
 mod pause;
 mod peers;
 mod pool;
+mod privileges;
 mod pty;
 mod recovery;
 mod rekey;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         pause::cases(),
         peers::cases(),
         pool::cases(),
+        privileges::cases(),
         pty::cases(),
         recovery::cases(),
         rekey::cases(),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::Version;
 use crate::choice::{Candidates, Choice, Wish};
 use crate::hypervisor::Description;
+use crate::privileges::{self, Need, Task};
 use crate::qemu::{OLDEST, version_of};
 
 pub(crate) use host::{is_executable as is_program, program as find_program};
@@ -88,7 +89,8 @@ pub async fn examine(subject: Subject) -> Report {
     checks.extend(hypervisor.as_ref().map(accelerator));
     checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
     checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
-    checks.push(user(root));
+    checks.push(user(privileges::missing(Task::Users)));
+    checks.push(capabilities(&privileges::held(), &privileges::lacking()));
     let storage = host::nearest(&subject.storage);
     checks.push(space(&storage, host::free_bytes(&storage)));
     checks.push(reflink(&storage, host::can_reflink(&storage)));
@@ -177,16 +179,26 @@ fn keyring_of(builder: Check, keyring: bool) -> Check {
     check(builder.name, Verdict::Warn, found, Some(&install("debian-archive-keyring")))
 }
 
-fn user(root: bool) -> Check {
-    match root {
-        true => check("user", Verdict::Ok, "root: every VM's process gets a user of its own", None),
-        false => check(
-            "user",
-            Verdict::Warn,
-            "not root: every VM's process runs as this user",
-            Some("run as root, or accept that only QEMU's sandbox keeps the VMs' processes apart"),
-        ),
+fn user(missing: Option<String>) -> Check {
+    let Some(missing) = missing else {
+        return check("user", Verdict::Ok, "every VM's process gets a user of its own", None);
+    };
+    check(
+        "user",
+        Verdict::Warn,
+        format!("not root, nor has {missing}: every VM's process runs as this user"),
+        Some("run as root, or accept that only QEMU's sandbox keeps the VMs' processes apart"),
+    )
+}
+
+/// What the server will keep of what it is given, and what it would need besides.
+fn capabilities(held: &[&str], lacking: &[Need]) -> Check {
+    let held = if held.is_empty() { "none".into() } else { held.join(", ") };
+    if lacking.is_empty() {
+        return check("capabilities", Verdict::Ok, format!("{held}; `rds serve` gives up all others"), None);
     }
+    let lacking = lacking.iter().map(|need| format!("CAP_{} {}", need.name, need.why)).collect::<Vec<_>>().join("; ");
+    check("capabilities", Verdict::Warn, held, Some(&format!("also give it {lacking}")))
 }
 
 const GIB: u64 = 1 << 30;
@@ -239,7 +251,8 @@ mod tests {
             agent(Path::new("/usr/bin/rds-agent"), false),
             program("npm", None, Verdict::Warn, "npm", "build images"),
             keyring_of(check("mmdebstrap", Verdict::Ok, "/usr/bin/mmdebstrap", None), false),
-            user(false),
+            user(Some("CAP_SETUID".into())),
+            capabilities(&[], &privileges::NEEDS),
             space(Path::new("/var"), Ok(GIB)),
             space(Path::new("/var"), Err("/var: gone".into())),
             namespaces(false, Some("user.max_user_namespaces = 0")),
@@ -254,7 +267,8 @@ mod tests {
             qemu(Ok(OLDEST)),
             agent(Path::new("/a"), true),
             program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
-            user(true),
+            user(None),
+            capabilities(&["KILL"], &[]),
             space(Path::new("/var"), Ok(20 * GIB)),
             namespaces(true, Some("x")),
         ];

@@ -117,7 +117,9 @@ impl Root {
     pub(super) fn new(program: u64) -> io::Result<Self> {
         let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let size = (program + ROOM).to_string();
-        for (key, value) in [(c"size", size.as_str()), (c"nr_inodes", FILES), (c"mode", "0700")] {
+        for (key, value) in
+            [(c"size", size.as_str()), (c"nr_inodes", FILES), (c"mode", "0700"), (c"uid", "0"), (c"gid", "0")]
+        {
             fsconfig_set_string(&context, key, value)?;
         }
         fsconfig_create(&context)?;

@@ -14,7 +14,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, mount_bind, mount_change, mount_remount, move_mount,
 };
 use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
-use rustix::thread::{UnshareFlags, set_no_new_privs};
+use rustix::thread::{UnshareFlags, set_no_new_privs, set_thread_gid, set_thread_uid};
 use tokio::process::{Child, Command};
 
 use super::files;
@@ -62,6 +62,9 @@ fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
     // A core dump would hold the guest's secrets.
     limit(Resource::Core, 0)?;
     limit(Resource::Nproc, role.threads)?;
+    // Capabilities go when root becomes another user. They would stay with who never was root.
+    set_thread_gid(rustix::process::Gid::ROOT)?;
+    set_thread_uid(rustix::process::Uid::ROOT)?;
     // SAFETY: a new mount namespace takes nothing from a process with one thread and no borrowed file descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;

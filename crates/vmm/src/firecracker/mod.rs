@@ -33,6 +33,7 @@ use crate::HypervisorError;
 use crate::Version;
 use crate::accelerator;
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::privileges::{self, Task};
 use crate::process::{self, Process};
 
 use api::{
@@ -113,8 +114,9 @@ impl Firecracker {
             *jails = absolute(jails)?;
         }
         let version = version::of_both(&settings.program, &settings.jailer).await?;
-        if !rustix::process::geteuid().is_root() {
-            return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, "the jailer needs root")));
+        if let Some(missing) = privileges::missing(Task::Users).or_else(|| privileges::missing(Task::Jails)) {
+            let why = format!("the jailer needs root, or {missing}");
+            return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, why)));
         }
         let kvm = File::options().read(true).write(true).open("/dev/kvm");
         kvm.map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;

@@ -20,6 +20,7 @@ use super::files;
 use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
+use crate::privileges::drop_all;
 use crate::process::yield_processors;
 
 /// The open files that a process is given. It needs no right of its own to any of them.
@@ -166,6 +167,8 @@ fn prepare(inherited: &[RawFd], role: Role) -> io::Result<()> {
     if let Some(credentials) = role.credentials {
         credentials.assume()?;
     }
+    // Only root loses them with its user.
+    drop_all()?;
     Ok(set_no_new_privs(true)?)
 }
 

@@ -26,6 +26,16 @@ pub(crate) struct Lab {
 
 /// Runs the test of this name once more in a namespace, where it gets a lab; outside there is nothing left to do.
 pub(crate) async fn enter(world: &World, test: &'static str, settings: &[(&str, &str)]) -> Option<Lab> {
+    enter_as(world, test, None, settings).await
+}
+
+/// The same with a server that runs as `user`.
+pub(crate) async fn enter_as(
+    world: &World,
+    test: &'static str,
+    user: Option<u32>,
+    settings: &[(&str, &str)],
+) -> Option<Lab> {
     let arguments = ["--exact", test, "--test-threads", "1"];
     let inside = tokio::task::spawn_blocking(move || rds_lab::enter(&arguments));
     if !inside.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
@@ -35,7 +45,11 @@ pub(crate) async fn enter(world: &World, test: &'static str, settings: &[(&str, 
     let (seen, ears) = (servers::start(&outside).await, Ears::of(&outside).await);
     // A seed that is made beside the test costs more time than it saves.
     let all = [&[("NETWORK", "on"), ("DNS_SERVER_IP", RESOLVER), ("ENABLE_SNAPSHOTS", "false")], settings].concat();
-    Some(Lab { server: world.own_server(&all).await, seen, ears, world: outside })
+    let server = match user {
+        Some(user) => world.own_server_of(user, &all).await,
+        None => world.own_server(&all).await,
+    };
+    Some(Lab { server, seen, ears, world: outside })
 }
 
 impl Lab {

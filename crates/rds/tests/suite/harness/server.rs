@@ -45,28 +45,44 @@ pub(crate) struct TestServer {
     env: Vec<(String, String)>,
     url: String,
     starts: u32,
+    user: Option<u32>,
     document: Arc<Document>,
+}
+
+/// What is not as usual about a server.
+#[derive(Default)]
+struct Ground {
+    /// Bytes of the disk that it has to itself.
+    bytes: Option<u64>,
+    /// Whom it runs as.
+    user: Option<u32>,
 }
 
 impl TestServer {
     /// Starts a server with the image in place and these settings besides.
     pub(crate) async fn start(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
-        Self::with_env(with_image(found), settings, None).await
+        Self::with_env(with_image(found), settings, Ground::default()).await
+    }
+
+    /// The same as a user who has no more than the capabilities that a server needs.
+    pub(crate) async fn start_as(found: &Prerequisites, user: u32, settings: &[(&str, &str)]) -> Self {
+        Self::with_env(with_image(found), settings, Ground { user: Some(user), ..Ground::default() }).await
     }
 
     /// Starts a server that has no image.
     pub(crate) async fn without_image(found: &Prerequisites, settings: &[(&str, &str)]) -> Self {
         let mut env = base_env();
         env.push(owned(("RDS_AGENT_PATH", found.agent.display().to_string())));
-        Self::with_env(env, settings, None).await
+        Self::with_env(env, settings, Ground::default()).await
     }
 
     /// The same, on a disk of so many bytes.
     pub(crate) async fn on_small_disk(found: &Prerequisites, settings: &[(&str, &str)], bytes: u64) -> Self {
-        Self::with_env(with_image(found), settings, Some(bytes)).await
+        Self::with_env(with_image(found), settings, Ground { bytes: Some(bytes), ..Ground::default() }).await
     }
 
-    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)], bytes: Option<u64>) -> Self {
+    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)], ground: Ground) -> Self {
+        let Ground { bytes, user } = ground;
         let root = tempfile::Builder::new().prefix("rds-s").tempdir_in("/tmp").expect("a directory in /tmp");
         env.push(owned(("STORAGE_ROOT", root.path().display().to_string())));
         for (name, value) in settings {
@@ -74,9 +90,10 @@ impl TestServer {
             env.push(owned((*name, (*value).to_owned())));
         }
         let disk = bytes.map(|bytes| SmallDisk::over(root.path(), bytes));
-        let child = spawn(&env, root.path(), 0);
+        std::os::unix::fs::chown(root.path(), user, user).expect("root may give a directory away");
+        let child = spawn(&env, root.path(), 0, user);
         let document = Arc::new(Document::default());
-        let mut server = Self { child, disk, root, env, url: String::new(), starts: 0, document };
+        let mut server = Self { child, disk, root, env, url: String::new(), starts: 0, user, document };
         server.wait_until_listening().await;
         server.document = Arc::new(Document::fetch(&server.url).await);
         server
@@ -89,7 +106,7 @@ impl TestServer {
             self.env.extend(value.map(|value| owned((*name, value.to_owned()))));
         }
         self.starts += 1;
-        self.child = spawn(&self.env, self.root.path(), self.starts);
+        self.child = spawn(&self.env, self.root.path(), self.starts, self.user);
         self.wait_until_listening().await;
     }
 
@@ -253,9 +270,22 @@ fn log_file(root: &Path, start: u32) -> PathBuf {
     root.join(format!("server-{start}.log"))
 }
 
-fn spawn(env: &[(String, String)], root: &Path, start: u32) -> Child {
+/// The server's program, or one that becomes it as `user`.
+fn program(user: Option<u32>) -> Command {
+    let program = env!("CARGO_BIN_EXE_rds");
+    let Some(user) = user else { return Command::new(program) };
+    let needed: String =
+        rds_vmm::privileges::NEEDS.iter().map(|need| format!(",+{}", need.name.to_lowercase())).collect();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups", "--no-new-privs"]);
+    command.args(["--inh-caps", &format!("-all{needed}"), "--ambient-caps", &format!("-all{needed}")]);
+    command.args(["--bounding-set", &format!("-all{needed}"), program]);
+    command
+}
+
+fn spawn(env: &[(String, String)], root: &Path, start: u32, user: Option<u32>) -> Child {
     let log = File::create(log_file(root, start)).expect("the storage root is writable");
-    Command::new(env!("CARGO_BIN_EXE_rds"))
+    program(user)
         .arg("serve")
         .env_clear()
         .envs(env.iter().cloned())

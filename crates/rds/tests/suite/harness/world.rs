@@ -48,6 +48,11 @@ impl World {
         TestServer::start(&self.found, settings).await
     }
 
+    /// The same of a server that runs as `user`, with no more than the capabilities that it needs.
+    pub(crate) async fn own_server_of(&self, user: u32, settings: &[(&str, &str)]) -> TestServer {
+        TestServer::start_as(&self.found, user, settings).await
+    }
+
     /// Ends what is shared; after a failure the server's log is shown.
     pub(crate) async fn close(&self, failed: bool) {
         let Some(server) = self.server.get() else { return };

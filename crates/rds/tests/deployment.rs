@@ -1,0 +1,36 @@
+//! What is shipped beside the program says what the program says.
+
+#![expect(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rds_vmm::privileges::NEEDS;
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)).unwrap()
+}
+
+fn needed() -> BTreeSet<String> {
+    NEEDS.iter().map(|need| format!("CAP_{}", need.name)).collect()
+}
+
+#[test]
+fn the_page_lists_every_capability() {
+    let table: Vec<_> = NEEDS.iter().map(|need| format!("| `CAP_{}` | {} |\n", need.name, need.why)).collect();
+    assert!(
+        read("docs/deployment.md").contains(&table.concat()),
+        "docs/deployment.md should have:\n{}",
+        table.concat()
+    );
+}
+
+#[test]
+fn the_unit_gives_what_is_needed() {
+    let unit = read("packaging/systemd/rds.service");
+    for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+        let values = unit.lines().filter_map(|line| line.strip_prefix(setting));
+        let given: BTreeSet<String> = values.flat_map(str::split_whitespace).map(str::to_owned).collect();
+        assert_eq!(given, needed(), "{setting}");
+    }
+}
