@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::client::Client;
 use crate::commands::{
-    api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, snapshot, up, vm,
+    api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, setup, snapshot, up, vm,
 };
 use crate::error::CliError;
 use crate::settings;
@@ -73,6 +73,8 @@ enum Command {
     /// Replace a VM's secrets; change the key that those of all VMs are sealed with
     #[command(subcommand)]
     Secrets(secrets::Secrets),
+    /// Install Firecracker's official release, verified
+    Setup(setup::Setup),
     /// Check what this machine needs, and say how to get it
     Doctor(Box<doctor::Doctor>),
     /// Show the product in a minute: code in a VM, and code that calls an SDK in another VM, which has the credentials
@@ -122,6 +124,7 @@ impl Cli {
             Command::Audit(audit) => audit.run(shared).await,
             Command::Secrets(secrets) => secrets.run(shared).await,
             Command::Demo(demo) => demo.run(shared).await,
+            Command::Setup(setup) => setup.run(shared).await,
             Command::Doctor(doctor) => doctor.run(shared).await,
             Command::Bench(bench) => bench.run(shared).await,
             Command::Completions { shell } => {

@@ -13,6 +13,7 @@ pub(crate) mod run;
 mod secret_source;
 pub(crate) mod secrets;
 pub(crate) mod serve;
+pub(crate) mod setup;
 pub(crate) mod snapshot;
 mod telemetry;
 mod terminal;

@@ -111,8 +111,8 @@ fn install(package: &str) -> String {
 
 /// Firecracker is better where it works, and needed where it was asked for.
 fn firecracker(choice: &Choice, wish: Wish) -> Check {
-    const FIX: &str = "install a release of Firecracker with its jailer, and name both by FIRECRACKER_BIN and JAILER_BIN; \
-                       run as root where KVM works";
+    const FIX: &str = "install Firecracker and its jailer (rds setup), or name both by FIRECRACKER_BIN and JAILER_BIN; run as \
+                       root where KVM works";
     match (&choice.hypervisor, &choice.not_firecracker) {
         (_, Some(why)) => check("firecracker", Verdict::Warn, format!("not used: {why}"), Some(FIX)),
         (Ok(driver), None) => check("firecracker", Verdict::Ok, driver.description().version.clone(), None),

@@ -46,7 +46,7 @@ use files::MARKS;
 use jail::{Jail, Mount, Root, inside};
 use launch::Role;
 
-pub use version::OLDEST;
+pub use version::{OLDEST, of_both as version_of};
 
 /// Time for the jailer to build a jail; it takes 20 ms.
 const JAILER_LIMIT: Duration = Duration::from_secs(20);
@@ -118,8 +118,7 @@ impl Firecracker {
             let why = format!("the jailer needs root, or {missing}");
             return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, why)));
         }
-        let kvm = File::options().read(true).write(true).open("/dev/kvm");
-        kvm.map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
+        File::options().read(true).write(true).open("/dev/kvm").map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
         let cgroups = Cgroups::new();
         if let Err(why) = &cgroups {
             tracing::warn!(why, "machines run without control groups");

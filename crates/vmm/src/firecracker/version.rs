@@ -7,8 +7,8 @@ use crate::{HypervisorError, Version};
 /// The oldest one.
 pub const OLDEST: Version = Version { major: 1, minor: 16, patch: 1 };
 
-/// The common version of both programs; refuses those that are too old, or of different releases.
-pub(super) async fn of_both(firecracker: &Path, jailer: &Path) -> Result<Version, HypervisorError> {
+/// The common version of both programs, which it runs; refuses those that are too old, or of different releases.
+pub async fn of_both(firecracker: &Path, jailer: &Path) -> Result<Version, HypervisorError> {
     let version = Version::of(firecracker, "Firecracker v").await?;
     let jailer_version = Version::of(jailer, "Jailer v").await?;
     let refused = |message: String| {
