@@ -129,6 +129,31 @@ pub fn clone_sparse(from: &Path, to: &Path, mode: CloneMode) -> Result<u64, Imag
     })
 }
 
+/// Makes a file of `bytes` that holds nothing and that only its owner may read, for a disk whose content comes later.
+///
+/// # Errors
+/// When the file is there, or cannot be made; then nothing is left at `to`.
+pub fn reserve(to: &Path, bytes: u64) -> Result<(), ImageError> {
+    let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    let target = target.map_err(ImageError::io("make", to))?;
+    target.set_len(bytes).map_err(|error| {
+        let _ = fs::remove_file(to);
+        ImageError::io("make", to)(error)
+    })
+}
+
+/// Gives a file that [`reserve`] made the content of a disk that is not larger. Whoever has it open sees it come.
+///
+/// The disk must not be written meanwhile. The content is not synced to storage.
+///
+/// # Errors
+/// When a file cannot be read or written, or [`CloneMode::Reflink`] is asked of a filesystem that cannot.
+pub fn fill_reserved(from: &Path, to: &Path, mode: CloneMode) -> Result<(), ImageError> {
+    let source = File::open(from).map_err(ImageError::io("read", from))?;
+    let target = OpenOptions::new().write(true).open(to).map_err(ImageError::io("write", to))?;
+    fill(&source, &target, mode).map(drop).map_err(ImageError::io("clone a disk to", to))
+}
+
 /// Gives a file the content of a disk; it stays the same file for whoever has it open. Empty space stays empty. Returns
 /// the bytes that it holds then.
 ///
@@ -154,7 +179,9 @@ fn fill(source: &File, target: &File, mode: CloneMode) -> io::Result<u64> {
             Err(_) => {}
         }
     }
-    ftruncate(target, size)?;
+    if target.metadata()?.len() < size {
+        ftruncate(target, size)?;
+    }
     let mut position = 0;
     while let Some((start, end)) = next_data(source, position)? {
         copy_extent(source, target, start, end)?;
@@ -279,6 +306,21 @@ mod tests {
         assert_eq!(&seen, b"new");
         assert!(allocated(&to) < 1 << 20);
         assert!(clone_into(&from, &dir.path().join("none"), CloneMode::Auto).is_err());
+    }
+
+    #[test]
+    fn what_is_reserved_keeps_its_size() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::write(&from, "new").unwrap();
+        reserve(&to, 1 << 20).unwrap();
+        assert!(reserve(&to, 1).is_err());
+        for mode in [CloneMode::Auto, CloneMode::Copy] {
+            fill_reserved(&from, &to, mode).unwrap();
+            let content = fs::read(&to).unwrap();
+            assert_eq!((content.len(), &content[..4]), (1 << 20, b"new\0".as_slice()));
+        }
+        assert!(fill_reserved(&from, &dir.path().join("none"), CloneMode::Auto).is_err());
     }
 
     #[test]

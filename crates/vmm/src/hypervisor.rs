@@ -214,6 +214,24 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// paused, and can go on.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
 
+    /// Notes from now on where the machine writes to its disk, so that a copy of it that is begun after this, while the
+    /// machine runs, can be made whole by [`Self::catch_up`]. `false`: this driver cannot, and a disk must be copied
+    /// while nothing is written to it. [`Self::unwatch_disk`] must follow; it does so by itself before the next time.
+    async fn watch_disk(&self, _dir: &Path) -> Result<bool, HypervisorError> {
+        Ok(false)
+    }
+
+    /// Copies what was written to the disk since [`Self::watch_disk`] to a copy of the same size. Nothing may be written
+    /// meanwhile.
+    async fn catch_up(&self, _dir: &Path, _copy: &Path) -> Result<(), HypervisorError> {
+        Err(HypervisorError::NotRunning)
+    }
+
+    /// Ends what [`Self::watch_disk`] began.
+    async fn unwatch_disk(&self, _dir: &Path) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
     /// Tells a guest the size of its disk, whose file got another content and size in place. A guest that has not yet
     /// opened the disk sees the new content; it learns of the size a moment later.
     async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError>;

@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rds_image::disk::{self, CloneMode};
-use rds_vmm::Hypervisor;
-use rds_vmm::hypervisor::SnapshotDir;
-use sha2::{Digest as _, Sha256};
-use tokio::task::spawn_blocking;
-
+use super::disk_copy::DiskCopy;
 use super::make_private_dir;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
+use rds_image::disk::CloneMode;
+use rds_vmm::Hypervisor;
+use rds_vmm::hypervisor::SnapshotDir;
+use sha2::{Digest as _, Sha256};
 
 /// A machine that runs.
 #[derive(Debug, Clone)]
@@ -65,27 +64,25 @@ impl Machine {
         make_private_dir(&memory.0).map_err(|error| Error::internal("cannot make a snapshot's directory", error))?;
         let prepared = self.hypervisor.prepare_snapshot(&self.dir, &memory).await;
         prepared.map_err(|error| Error::internal("cannot save a machine", error))?;
+        let copy = DiskCopy::begin(self, disk_in(to), mode).await?;
         let begun = Instant::now();
         let paused = self.hypervisor.pause(&self.dir).await;
         let saved =
             match paused.map_err(|error| Error::internal("cannot pause a machine", error)).and_then(|()| allowed()) {
-                Ok(()) => self.write(&memory, disk_in(to), mode).await,
+                Ok(()) => self.write(&memory, &copy).await,
                 Err(error) => Err(error),
             };
         if let Err(error) = self.hypervisor.resume(&self.dir).await {
             tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
         }
         let stood_still = begun.elapsed();
+        copy.end().await;
         saved.map(|disk_bytes| (stood_still, disk_bytes))
     }
 
-    async fn write(&self, memory: &SnapshotDir, to: PathBuf, mode: CloneMode) -> Result<u64> {
-        let disk = self.disk.clone();
-        let cloned = spawn_blocking(move || disk::clone_sparse(&disk, &to, mode));
-        let (saved, cloned) = tokio::join!(self.hypervisor.snapshot(&self.dir, memory), cloned);
+    async fn write(&self, memory: &SnapshotDir, copy: &DiskCopy<'_>) -> Result<u64> {
+        let (saved, copied) = tokio::join!(self.hypervisor.snapshot(&self.dir, memory), copy.finish());
         saved.map_err(|error| Error::internal("cannot save a machine", error))?;
-        cloned
-            .map_err(|error| Error::internal("the task that copies a disk ended", error))?
-            .map_err(|error| Error::internal("cannot copy a machine's disk", error))
+        copied
     }
 }

@@ -1,9 +1,11 @@
 //! What users keep of a VM: its writable disk as it was at one moment, alone or with memory and devices.
 //!
-//! For a disk alone the guest is frozen while the disk is cloned, and says afterwards whether it was so to the end; a
-//! clone without that word is thrown away. For memory the machine stands still ([`machine`]). A snapshot's files lie in a directory of its own, which gets its name when they are complete, and
-//! its row after that. This module must not know VMs: it is given a disk and the guest that writes to it.
+//! For a disk alone the guest is frozen while its copy is made whole ([`disk_copy`]), and says afterwards whether it was so
+//! to the end; a copy without that word is thrown away. For memory the machine stands still ([`machine`]). A snapshot's
+//! files lie in a directory of its own, which gets its name when they are complete, and its row after that. This module
+//! must not know VMs: it is given a machine and the guest in it.
 
+mod disk_copy;
 pub(crate) mod machine;
 
 use std::fs::File;
@@ -11,7 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rds_image::disk::{self, CloneMode};
+use rds_image::disk::CloneMode;
 use rds_vmm::guest::GuestClient;
 use rds_vmm::hypervisor::SnapshotDir;
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,7 @@ use crate::metrics;
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
+use disk_copy::DiskCopy;
 use machine::Machine;
 
 /// How long a guest may take to write down what it has in memory.
@@ -67,7 +70,7 @@ pub(crate) type Allowed = Box<dyn FnOnce() -> Result<()> + Send>;
 /// What is taken of a VM.
 pub(crate) enum Subject {
     /// Its disk, which its guest holds still.
-    Disk(GuestClient),
+    Disk(Machine, GuestClient),
     /// All of its machine; the text is what a machine from it depends on. See [`Machine::save`].
     Machine(Machine, String, Allowed),
 }
@@ -79,8 +82,6 @@ pub(crate) struct Source {
     pub image_id: String,
     pub vcpus: u8,
     pub mem_mib: u32,
-    /// Its writable disk.
-    pub disk: PathBuf,
 }
 
 /// The service.
@@ -181,8 +182,8 @@ impl Snapshots {
         let failed = |error| Error::internal(format!("cannot write snapshot {id}"), error);
         make_private_dir(draft).map_err(failed)?;
         let (kind, fits, disk_bytes, held) = match subject {
-            Subject::Disk(guest) => {
-                let (disk_bytes, held) = self.write_disk(draft, source, &guest).await?;
+            Subject::Disk(machine, guest) => {
+                let (disk_bytes, held) = self.write_disk(draft, &machine, &guest).await?;
                 (Kind::UserOverlay, None, disk_bytes, held)
             }
             Subject::Machine(machine, fits, allowed) => {
@@ -220,16 +221,19 @@ impl Snapshots {
         Ok(row)
     }
 
-    /// Copies a disk while its guest holds it still; tells its size and how long that was.
-    async fn write_disk(&self, draft: &Path, source: &Source, guest: &GuestClient) -> Result<(u64, Duration)> {
-        guest.freeze(FREEZE_LIMIT).await?;
-        let (from, to, mode) = (source.disk.clone(), machine::disk_in(draft), self.mode);
-        let cloned = spawn_blocking(move || disk::clone_sparse(&from, &to, mode)).await;
+    /// Copies a disk that its guest holds still for the end of that; tells its size and how long that was.
+    async fn write_disk(&self, draft: &Path, machine: &Machine, guest: &GuestClient) -> Result<(u64, Duration)> {
+        // What is only in the guest's memory would have to be copied while it is frozen.
+        guest.sync(FREEZE_LIMIT).await?;
+        let copy = DiskCopy::begin(machine, machine::disk_in(draft), self.mode).await?;
+        let frozen = guest.freeze(FREEZE_LIMIT).await;
+        let finished = match frozen {
+            Ok(()) => copy.finish().await,
+            Err(error) => Err(error.into()),
+        };
         let thawed = guest.thaw(THAW_LIMIT).await;
-        let disk_bytes = cloned
-            .map_err(|error| Error::internal("the task that copies a disk ended", error))?
-            .map_err(|error| Error::internal(format!("cannot copy the disk of VM {}", source.vm_id), error))?;
-        Ok((disk_bytes, Duration::from_micros(thawed?.frozen_us)))
+        copy.end().await;
+        Ok((finished?, Duration::from_micros(thawed?.frozen_us)))
     }
 }
 

@@ -96,7 +96,7 @@ fn allowed(handle: &Handle) -> Allowed {
 }
 
 impl Vms {
-    fn machine(&self, id: VmId) -> Machine {
+    pub(super) fn machine(&self, id: VmId) -> Machine {
         let host = &self.0.host;
         Machine { hypervisor: Arc::clone(&host.hypervisor), dir: host.dir(id), disk: host.disk(id) }
     }
@@ -108,7 +108,6 @@ impl Vms {
             image_id: handle.vm.image_id.clone(),
             vcpus: handle.vm.spec.vcpus,
             mem_mib: handle.vm.spec.mem_mib,
-            disk: self.0.host.disk(handle.vm.id),
         }
     }
 

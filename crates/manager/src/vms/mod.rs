@@ -161,7 +161,7 @@ impl Vms {
         let handle = self.0.directory.handle(id)?;
         // A guest can be frozen only once at a time.
         let _turn = handle.freezing.lock().await;
-        self.0.host.snapshots.take(self.source(&handle), Subject::Disk(guest.clone())).await
+        self.0.host.snapshots.take(self.source(&handle), Subject::Disk(self.machine(id), guest.clone())).await
     }
 
     /// Starts the task of a VM.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rds_image::{ImageError, disk};
 use rds_vmm::{MachineSpec, VmId};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::fault::Step;
 use super::host::Host;
@@ -14,41 +14,53 @@ use crate::hypervisor::FIRST_UID;
 use crate::images::ImageFiles;
 use crate::seeds::Size;
 
+/// A disk whose content is on its way. It comes though this is dropped.
+#[derive(Debug)]
+pub(super) struct Filling(JoinHandle<Result<(), ImageError>>);
+
+impl Filling {
+    /// Waits until it is there.
+    pub(super) async fn done(self) -> Result<()> {
+        let filled = self.0.await.map_err(|error| Error::internal("the task that makes a disk ended", error))?;
+        filled.map_err(|error| Error::internal("cannot make a VM's disk", error))
+    }
+}
+
 impl Host {
-    /// Makes the VM's directory, disk and initramfs.
+    /// Makes the VM's directory, disk and initramfs. The content of a new disk may come while the machine comes up: a guest
+    /// opens its disk only when it is told who it is.
     #[tracing::instrument(level = "debug", name = "disk", skip_all)]
-    pub(super) async fn prepare(&self, vm: &VmRecord, image: &ImageFiles) -> Result<MachineSpec> {
+    pub(super) async fn prepare(&self, vm: &VmRecord, image: &ImageFiles) -> Result<(MachineSpec, Option<Filling>)> {
         let (dir, disk) = (self.dir(vm.id), self.disk(vm.id));
         self.faults.at(Step::Directory)?;
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
 
         self.faults.at(Step::Disk)?;
+        let mut filling = None;
         if !disk.exists() {
-            self.make_disk(vm, disk::clone_sparse).await?;
+            let reserved = disk::reserve(&disk, vm.spec.disk_bytes);
+            reserved.map_err(|error| Error::internal("cannot make a VM's disk", error))?;
+            filling = Some(self.fill_disk(vm, disk::fill_reserved));
         }
-        self.machine_spec(vm.id, Size { vcpus: vm.spec.vcpus, mem_mib: vm.spec.mem_mib }, vm.host_index, image).await
+        let size = Size { vcpus: vm.spec.vcpus, mem_mib: vm.spec.mem_mib };
+        Ok((self.machine_spec(vm.id, size, vm.host_index, image).await?, filling))
     }
 
-    /// Clones the disk that the VM is to have to its place, by `clone`.
-    pub(super) async fn make_disk(
+    /// Begins to clone the content that the VM's disk is to have to its place.
+    pub(super) fn fill_disk(
         &self,
         vm: &VmRecord,
-        clone: impl FnOnce(&Path, &Path, disk::CloneMode) -> Result<u64, ImageError> + Send + 'static,
-    ) -> Result<()> {
+        clone: impl FnOnce(&Path, &Path, disk::CloneMode) -> Result<(), ImageError> + Send + 'static,
+    ) -> Filling {
         let templates = self.storage.templates_dir();
         let snapshot = vm.snapshot.as_ref().map(|id| self.snapshots.disk(id));
         let (bytes, mode, to) = (vm.spec.disk_bytes, self.storage.clone_mode(), self.disk(vm.id));
-        spawn_blocking(move || {
+        Filling(spawn_blocking(move || {
             let from = snapshot.map_or_else(|| disk::template(&templates, bytes), Ok)?;
-            if clone(&from, &to, mode)? < bytes {
-                let grown = std::fs::File::options().write(true).open(&to).and_then(|disk| disk.set_len(bytes));
-                grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })?;
-            }
-            Ok(())
-        })
-        .await
-        .map_err(|error| Error::internal("the task that makes a disk ended", error))?
-        .map_err(|error: ImageError| Error::internal(format!("cannot make the disk of VM {}", vm.id), error))
+            clone(&from, &to, mode)?;
+            let grown = std::fs::File::options().write(true).open(&to).and_then(|disk| disk.set_len(bytes));
+            grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })
+        }))
     }
 
     /// The parts of a machine whose directory and disk are made: a VM's, or one's that may become a VM.

@@ -12,6 +12,7 @@ use super::guest_clock;
 use super::host::Host;
 use super::last_start::{Lap, LastStart, StartedFrom, Timings, milliseconds};
 use super::machine::size;
+use super::parts::Filling;
 use super::record::{Settings, VmRecord};
 use crate::error::{Chain, Error, Result};
 use crate::peers::token::BridgeToken;
@@ -77,7 +78,7 @@ impl Host {
             }
         }
         lap.take();
-        let spec = self.prepare(vm, &image).await?;
+        let (spec, mut filling) = self.prepare(vm, &image).await?;
         timings.disk_ms = lap.take();
 
         self.open_network(vm.id, settings, &mut timings).await?;
@@ -85,9 +86,14 @@ impl Host {
         // Only its first start makes a VM a copy.
         let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
         let (guest, from) = match copied {
-            Some(base) => (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot),
+            Some(base) => {
+                // It has its disk open.
+                timings.disk_ms += filled(filling.take()).await?;
+                (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot)
+            }
             None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
+        timings.disk_ms += filled(filling).await?;
         self.identify(vm, settings, &guest, from, &mut timings).await?;
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
@@ -109,7 +115,7 @@ impl Host {
         record::remove(&dir).map_err(|error| Error::internal("cannot take a machine out of the pool", error))?;
         self.faults.at(Step::Disk)?;
         if vm.snapshot.is_some() || vm.spec.disk_bytes != self.storage.overlay_size_bytes {
-            self.make_disk(vm, disk::clone_into).await?;
+            self.fill_disk(vm, |from, to, mode| disk::clone_into(from, to, mode).map(drop)).done().await?;
         }
         let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
         told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
@@ -157,6 +163,15 @@ impl Host {
         timings.configure_ms = lap.take();
         Ok(())
     }
+}
+
+/// Waits for a disk's content, and tells for how long.
+async fn filled(filling: Option<Filling>) -> Result<f64> {
+    let mut lap = Lap::new();
+    if let Some(filling) = filling {
+        filling.done().await?;
+    }
+    Ok(lap.take())
 }
 
 /// Who the guest is from now on. Nothing in it was in a guest before.

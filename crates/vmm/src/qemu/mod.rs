@@ -5,6 +5,7 @@
 //! must not know what a guest does.
 
 mod arguments;
+mod catch_up;
 mod clock;
 mod files;
 mod launch;
@@ -216,6 +217,18 @@ impl Hypervisor for Qemu {
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
         let process = Process::locate(dir, &files::MARKS).ok_or(HypervisorError::NotRunning)?;
         snapshot::save(dir, &process, to).await
+    }
+
+    async fn watch_disk(&self, dir: &Path) -> Result<bool, HypervisorError> {
+        catch_up::watch(dir).await.map(|()| true)
+    }
+
+    async fn catch_up(&self, dir: &Path, copy: &Path) -> Result<(), HypervisorError> {
+        catch_up::copy(dir, copy).await
+    }
+
+    async fn unwatch_disk(&self, dir: &Path) -> Result<(), HypervisorError> {
+        catch_up::unwatch(dir).await
     }
 
     async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError> {
