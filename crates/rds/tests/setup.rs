@@ -54,9 +54,8 @@ fn from_file(dir: &Path, archive: &[u8]) -> Output {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir).map_or(Vec::new(), |entries| {
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    });
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .map_or(Vec::new(), |entries| entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect());
     names.sort();
     names
 }

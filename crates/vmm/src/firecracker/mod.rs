@@ -118,7 +118,11 @@ impl Firecracker {
             let why = format!("the jailer needs root, or {missing}");
             return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, why)));
         }
-        File::options().read(true).write(true).open("/dev/kvm").map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
         let cgroups = Cgroups::new();
         if let Err(why) = &cgroups {
             tracing::warn!(why, "machines run without control groups");
