@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use crate::EgressError;
-use crate::plan::{Element, Guest, Policy, Set, elements};
+use crate::plan::{Element, Guest, Policy, Set, Zone, elements};
 use crate::report::{Contents, Counters, Denial};
 use crate::ruleset::{self, Carried, TABLE};
 use crate::subnet::Subnet;
@@ -47,16 +47,54 @@ struct Inner {
     _lock: UnixListener,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    guests: BTreeMap<u32, (Guest, Policy)>,
+    guests: BTreeMap<u32, Open>,
+    /// The zone that was given last. Each start of a guest gets the next one, and an earlier server's are not known: it
+    /// begins anywhere.
+    last_zone: Zone,
     /// The table's rules as the kernel listed them after they were made.
     rules: Vec<String>,
 }
 
+/// A guest that may have a network now.
+#[derive(Debug, Clone)]
+struct Open {
+    guest: Guest,
+    zone: Zone,
+    policy: Policy,
+}
+
+impl Open {
+    fn elements(&self) -> BTreeSet<Element> {
+        elements(self.guest, self.zone, &self.policy)
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { guests: BTreeMap::new(), last_zone: rand::random(), rules: Vec::new() }
+    }
+}
+
 impl State {
     fn elements(&self) -> BTreeSet<Element> {
-        self.guests.values().flat_map(|(guest, policy)| elements(*guest, policy)).collect()
+        self.guests.values().flat_map(Open::elements).collect()
+    }
+
+    /// A zone that nobody has, and that nobody had for as long as possible. There are more than guests in the largest subnet.
+    fn new_zone(&mut self) -> Zone {
+        loop {
+            self.last_zone = self.last_zone.wrapping_add(1);
+            let zone = self.last_zone;
+            if zone != 0 && self.guests.values().all(|open| open.zone != zone) {
+                return zone;
+            }
+        }
+    }
+
+    fn zone_of(&mut self, guest: Guest) -> Zone {
+        self.guests.get(&guest.number()).map(|open| open.zone).unwrap_or_else(|| self.new_zone())
     }
 }
 
@@ -98,15 +136,19 @@ impl Network {
     pub async fn restore(&self, guests: Vec<(Guest, Policy)>, idle: Vec<Guest>) -> Result<(), EgressError> {
         self.uncancelled(async move |inner| {
             let mut state = inner.state.lock().await;
-            state.guests = guests.into_iter().map(|(guest, policy)| (guest.number(), (guest, policy))).collect();
-            // What cannot be read is not worth keeping.
-            let counters = inner.list_table().await.map(|contents| contents.counters).unwrap_or_default();
-            inner.replace(&mut state, &counters).await?;
+            // What cannot be read is not worth keeping: then connections break, and counters begin anew.
+            let found = inner.list_table().await.unwrap_or_default();
+            state.guests.clear();
+            for (guest, policy) in guests {
+                let zone = found.zones.get(&guest.tap()).copied().unwrap_or_else(|| state.new_zone());
+                state.guests.insert(guest.number(), Open { guest, zone, policy });
+            }
+            inner.replace(&mut state, &found.counters).await?;
             inner.guard().await;
             system::forward().map_err(EgressError::system("turn forwarding on"))?;
-            let running = state.guests.values().map(|(guest, _)| guest);
+            let running = state.guests.values().map(|open| &open.guest);
             let kept: BTreeSet<String> = running.chain(&idle).map(|guest| guest.tap()).collect();
-            for (guest, policy) in state.guests.values() {
+            for Open { guest, policy, .. } in state.guests.values() {
                 if let Err(error) = system::set_forwarding(*guest, policy) {
                     tracing::warn!(tap = guest.tap(), %error, "a running VM has no tap");
                 }
@@ -146,7 +188,8 @@ impl Network {
     /// Lets a guest have what its policy allows: first the rules, then its tap comes up.
     pub async fn open(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
         self.uncancelled(async move |inner| {
-            inner.put(guest, Some(policy.clone())).await?;
+            let allowed = policy.clone();
+            inner.put(guest, |state| Some(Open { guest, zone: state.new_zone(), policy: allowed })).await?;
             let connect = move || {
                 system::set_forwarding(guest, &policy)?;
                 system::connect(guest)
@@ -159,7 +202,8 @@ impl Network {
     /// Changes what a guest may reach. What is not allowed any more ends with it.
     pub async fn change(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
         self.uncancelled(async move |inner| {
-            inner.put(guest, Some(policy.clone())).await?;
+            let allowed = policy.clone();
+            inner.put(guest, |state| Some(Open { guest, zone: state.zone_of(guest), policy: allowed })).await?;
             system::set_forwarding(guest, &policy).map_err(EgressError::system("set forwarding"))
         })
         .await
@@ -172,7 +216,7 @@ impl Network {
             let name = guest.tap();
             let down = move || system::disconnect(&name);
             blocking(down, "take a tap down").await?;
-            if let Err(error) = inner.put(guest, None).await {
+            if let Err(error) = inner.put(guest, |_| None).await {
                 // Without its tap they allow nothing; the next comparison finds them.
                 tracing::warn!(tap = guest.tap(), %error, "cannot remove the rules of a VM that is gone");
             }
@@ -233,23 +277,23 @@ impl Network {
 
 impl Inner {
     /// Sets or removes what a guest has, in one transaction.
-    async fn put(&self, guest: Guest, policy: Option<Policy>) -> Result<(), EgressError> {
+    async fn put(&self, guest: Guest, to: impl FnOnce(&mut State) -> Option<Open> + Send) -> Result<(), EgressError> {
         let mut state = self.state.lock().await;
-        let of = |policy: Option<&Policy>| policy.map(|policy| elements(guest, policy)).unwrap_or_default();
-        let before = of(state.guests.get(&guest.number()).map(|(_, policy)| policy));
-        let mut script = ruleset::change(&before, &of(policy.as_ref()));
-        if policy.is_none() {
+        let open = to(&mut state);
+        let elements = |open: Option<&Open>| open.map(Open::elements).unwrap_or_default();
+        let mut script = ruleset::change(&elements(state.guests.get(&guest.number())), &elements(open.as_ref()));
+        if open.is_none() {
             state.guests.remove(&guest.number());
         }
-        if policy.is_none() && !script.is_empty() {
+        if open.is_none() && !script.is_empty() {
             // What this guest was denied is nothing of the next one's with its number.
             script.push_str(&ruleset::forget_denials());
         }
         if !script.is_empty() {
             nft::change(&self.nft, &script).await?;
         }
-        if let Some(policy) = policy {
-            state.guests.insert(guest.number(), (guest, policy));
+        if let Some(open) = open {
+            state.guests.insert(guest.number(), open);
         }
         Ok(())
     }

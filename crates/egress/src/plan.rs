@@ -45,11 +45,6 @@ impl Guest {
     pub fn tap(self) -> String {
         tap(self.number)
     }
-
-    /// The number of its connections' table; 0 is the host's own. The largest subnet has room for fewer than there are.
-    fn zone(self) -> u32 {
-        self.number + 1
-    }
 }
 
 /// Name of the tap of the guest with this number.
@@ -62,6 +57,9 @@ pub(crate) fn number(tap: &str) -> Option<u32> {
     let number = tap.strip_prefix(PREFIX)?.parse().ok()?;
     (self::tap(number) == tap).then_some(number)
 }
+
+/// Which of the kernel's tables of connections a guest's are in. 0 is the host's own.
+pub type Zone = u16;
 
 /// What a VM may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -102,8 +100,10 @@ pub enum Set {
     Received,
     /// Counts what it sent that was dropped.
     Dropped,
-    /// Zone of its connections.
+    /// Zone of its connections, for what it sends.
     Zones,
+    /// The same, for what it receives.
+    Owners,
     /// Guests' addresses that the host's own stands for outside.
     Outbound,
     /// Taps whose guests may use the resolver and the gate.
@@ -120,6 +120,7 @@ impl fmt::Display for Set {
             Self::Received => f.write_str("received"),
             Self::Dropped => f.write_str("dropped"),
             Self::Zones => f.write_str("zones"),
+            Self::Owners => f.write_str("owners"),
             Self::Outbound => f.write_str("outbound"),
             Self::ByName => f.write_str("by_name"),
             Self::Allow(length) => write!(f, "allow{length}"),
@@ -127,13 +128,14 @@ impl fmt::Display for Set {
     }
 }
 
-/// Everything that a guest has in the table.
-pub fn elements(guest: Guest, policy: &Policy) -> BTreeSet<Element> {
+/// Everything that a guest, whose connections are tracked in `zone`, has in the table.
+pub fn elements(guest: Guest, zone: Zone, policy: &Policy) -> BTreeSet<Element> {
     let (tap, address) = (guest.tap(), guest.address);
     let element = |set, text: String| Element { set, text };
     let mut elements: BTreeSet<Element> = [
         element(Set::Guests, format!("\"{tap}\" . {} . {address}", guest.mac())),
-        element(Set::Zones, format!("\"{tap}\" : {}", guest.zone())),
+        element(Set::Zones, format!("\"{tap}\" : {zone}")),
+        element(Set::Owners, format!("\"{tap}\" . {zone}")),
     ]
     .into();
     elements.extend([Set::Sent, Set::Received, Set::Dropped].map(|set| element(set, format!("\"{tap}\""))));
@@ -159,7 +161,7 @@ mod tests {
     }
 
     fn show(policy: &Policy) -> String {
-        let lines = elements(guest(), policy);
+        let lines = elements(guest(), 4, policy);
         lines.iter().map(|element| format!("{} {}\n", element.set, element.text)).collect()
     }
 
@@ -172,6 +174,7 @@ mod tests {
         received "rds3"
         dropped "rds3"
         zones "rds3" : 4
+        owners "rds3" . 4
         "#);
     }
 
@@ -185,6 +188,7 @@ mod tests {
         received "rds3"
         dropped "rds3"
         zones "rds3" : 4
+        owners "rds3" . 4
         outbound 172.16.0.5
         by_name "rds3"
         allow8 "rds3" . 11.0.0.0

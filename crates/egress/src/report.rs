@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plan::{Element, Set, number};
+use crate::plan::{Element, Set, Zone, number};
 use crate::ruleset::{Carried, sets};
 
 /// Packets and their bytes, without the link's own headers.
@@ -97,6 +97,8 @@ pub(crate) struct Contents {
     pub(crate) elements: BTreeSet<Element>,
     /// What it counted, by tap.
     pub(crate) counters: Carried,
+    /// Zones of connections, by tap.
+    pub(crate) zones: BTreeMap<String, Zone>,
     /// What it denied in the last minutes.
     pub(crate) denials: BTreeSet<Denial>,
 }
@@ -138,6 +140,9 @@ impl Contents {
             && let Some(place) = self.counters.entry(tap.clone()).or_default().of_mut(set)
         {
             *place = count;
+        }
+        if let (Set::Zones, [tap, zone]) = (set, words.as_slice()) {
+            self.zones.extend(zone.parse().ok().map(|zone| (tap.clone(), zone)));
         }
         self.elements.insert(Element { set, text: text(set, &words) });
     }
@@ -193,7 +198,7 @@ mod tests {
     fn a_listing_is_read() {
         let json = r#"{"nftables": [{"metainfo": {}}, {"set": {"name": "guests", "elem": [{"concat": ["rds3", "02:fc:ac:10:00:05", "172.16.0.5"]}]}},
             {"set": {"name": "sent", "elem": [{"elem": {"val": "rds3", "counter": {"packets": 4, "bytes": 77}}}]}},
-            {"map": {"name": "zones", "elem": [["rds3", 4]]}}, {"set": {"name": "outbound", "elem": ["172.16.0.5"]}},
+            {"map": {"name": "zones", "elem": [["rds3", 4]]}}, {"set": {"name": "owners", "elem": [{"concat": ["rds3", 4]}]}}, {"set": {"name": "outbound", "elem": ["172.16.0.5"]}},
             {"set": {"name": "denials", "elem": [{"elem": {"val": {"concat": ["rds3", "8.8.8.8"]}, "expires": 5}}, {"concat": ["rds-seed", "8.8.8.8"]}]}},
             {"rule": {"chain": "x", "handle": 9}}]}"#;
         let contents = read(json).unwrap();
@@ -202,9 +207,11 @@ mod tests {
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
         zones "rds3" : 4
+        owners "rds3" . 4
         outbound 172.16.0.5
         "#);
         assert_eq!(contents.counters["rds3"].sent, Count { packets: 4, bytes: 77 });
+        assert_eq!(contents.zones["rds3"], 4);
         assert_eq!(contents.denials.into_iter().collect::<Vec<_>>(), [Denial { guest: 3, to: [8, 8, 8, 8].into() }]);
         assert_eq!(contents.rules, [r#"{"chain":"x"}"#]);
     }

@@ -23,8 +23,8 @@ pub(crate) type Carried = std::collections::BTreeMap<String, Counters>;
 
 /// The sets whose elements are VMs'.
 pub(crate) fn sets() -> impl Iterator<Item = Set> {
-    use Set::{ByName, Dropped, Guests, Outbound, Received, Sent, Zones};
-    [Guests, Sent, Received, Dropped, Zones, Outbound, ByName].into_iter().chain((1..=32).map(Set::Allow))
+    use Set::{ByName, Dropped, Guests, Outbound, Owners, Received, Sent, Zones};
+    [Guests, Sent, Received, Dropped, Zones, Owners, Outbound, ByName].into_iter().chain((1..=32).map(Set::Allow))
 }
 
 /// A whole table in place of the one that is there, if one is, in one transaction.
@@ -108,6 +108,7 @@ fn table(subnet: Subnet, gate: u16) -> String {
   set by_name {{ type ifname; }}
   set outbound {{ type ipv4_addr; }}
   map zones {{ typeof iifname : ct original zone; }}
+  set owners {{ typeof oifname . ct original zone; }}
 {allow}  set special {{ type ipv4_addr; flags interval; elements = {{ {special} }}; }}
   set denials {{ type ifname . ipv4_addr; size 8192; flags dynamic,timeout; timeout 10m; }}
   set pace {{ type ifname; size 65535; flags dynamic; }}
@@ -139,6 +140,8 @@ fn table(subnet: Subnet, gate: u16) -> String {
 {outward}    goto denied
   }}
   chain inward {{
+    # What a guest had open is nothing of the next one's with its address.
+    oifname . ct original zone != @owners drop
     ct direction original drop
     ct state related ip protocol icmp goto pass_in
     ct state != established drop
@@ -162,6 +165,7 @@ fn table(subnet: Subnet, gate: u16) -> String {
   }}
   chain from_host {{
     ip protocol icmp icmp type destination-unreachable goto pass_in
+    oifname . ct original zone != @owners drop
     ct direction original drop
     ct state != established drop
     oifname @by_name ip saddr {gateway} goto pass_in
@@ -219,7 +223,7 @@ mod tests {
     fn of(number: u32, allow: &[&str]) -> BTreeSet<Element> {
         let allow = allow.iter().map(|entry| entry.parse().unwrap()).collect();
         let guest = Guest::new(subnet(), number).unwrap();
-        elements(guest, &Policy { outbound: true, allow, by_name: false })
+        elements(guest, 1, &Policy { outbound: true, allow, by_name: false })
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! What `allowIps` opens, and nothing else, with a guest that has a kernel of its own.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rds_egress::Policy;
+use rds_egress::{Network, Policy, Settings};
 use rds_lab::ears::{HERE, WORLD, label};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
 
 use crate::frames::{PORT, Way};
-use crate::rig::{Rig, Stack, guest, inside, policy, serve_here};
+use crate::rig::{Line, Rig, Stack, guest, inside, policy, serve_here, subnet};
 
 /// A service of the host's, such as the server's own API.
 const SERVICE: u16 = 3_000;
@@ -117,7 +121,7 @@ async fn nobody_outside_reaches_a_guest() {
             let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
             socket.send_to(&label("from the world"), ("172.16.0.2", PORT)).await.unwrap();
             let stream = TcpStream::connect("172.16.0.2:80");
-            tokio::time::timeout(Duration::from_secs(2), stream).await.is_ok_and(|opened| opened.is_ok())
+            timeout(Duration::from_secs(2), stream).await.is_ok_and(|opened| opened.is_ok())
         })
         .await;
     assert!(!opened);
@@ -182,6 +186,59 @@ async fn a_connection_ends_when_its_rule_is_withdrawn() {
     let closed = counts();
     rig.settle().await;
     assert_eq!(counts(), closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_guest_had_open_is_nothing_of_the_next_one_with_its_address() {
+    if !inside("addresses::what_a_guest_had_open_is_nothing_of_the_next_one_with_its_address") {
+        return;
+    }
+    let rig = Rig::new().await;
+    let told = Arc::new(AtomicUsize::new(0));
+    let telling = Arc::clone(&told);
+    // Whoever has said a word there is told something for good.
+    rig.world.spawn(async move || {
+        let socket = UdpSocket::bind(("203.0.113.10", PORT)).await.unwrap();
+        let mut callers = BTreeSet::new();
+        loop {
+            let mut buffer = [0; 64];
+            if let Ok(Ok((_, from))) = timeout(Duration::from_millis(5), socket.recv_from(&mut buffer)).await {
+                callers.insert(from);
+            }
+            for to in &callers {
+                telling.fetch_add(1, Ordering::Relaxed);
+                let _ = socket.send_to(&label("told"), to).await;
+            }
+        }
+    });
+    rig.settle().await;
+    let allowed = || policy(&["203.0.113.10/32"]);
+    let ask = |line: &Line| line.send(&Way::of(line.guest, "203.0.113.10").udp(PORT, "asked")).unwrap();
+
+    let first = rig.line(0, allowed()).await;
+    ask(&first);
+    rig.settle().await;
+    assert!(told.load(Ordering::Relaxed) > 10);
+    drop(first);
+    rig.network.close(guest(0)).await.unwrap();
+
+    let next = rig.line(0, allowed()).await;
+    next.listen(&rig.ears, "the next one");
+    let before = told.load(Ordering::Relaxed);
+    rig.settle().await;
+    assert!(told.load(Ordering::Relaxed) > before + 10);
+    assert_eq!(rig.ears.count("the next one", "told"), 0);
+    // It has the same for the asking, and keeps it when another server takes over.
+    ask(&next);
+    rig.settle().await;
+    assert!(rig.ears.count("the next one", "told") > 10, "{:?}", rig.ears.all());
+    let Rig { network: old, world: _world, ears } = rig;
+    drop(old);
+    let again = Network::take(&Settings { subnet: subnet() }).await.unwrap();
+    again.restore(vec![(guest(0), allowed())], vec![]).await.unwrap();
+    let before = ears.count("the next one", "told");
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(ears.count("the next one", "told") > before + 10, "{:?}", ears.all());
 }
 
 /// Accepts, and talks to whoever is there.
