@@ -2,13 +2,14 @@
 
 mod addresses;
 mod names;
+mod warm;
 
 use serde_json::{Value, json};
 
 use crate::harness::{Api, Case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    [addresses::cases(), names::cases()].concat()
+    [addresses::cases(), names::cases(), warm::cases()].concat()
 }
 
 /// The exit code and output of a command.

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rds_lab::ears::Ears;
+pub(crate) use rds_lab::ears::WORLD;
 use rds_lab::servers::{self, Seen};
 use rds_lab::{FREE, Namespace, RESOLVER};
 use tempfile::TempDir;
