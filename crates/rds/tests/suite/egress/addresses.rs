@@ -12,6 +12,7 @@ use crate::harness::{Api, World, cases, create};
 cases![
     addresses_in_a_list_are_reached_and_nothing_else needs "network namespaces",
     a_server_that_is_killed_lets_nothing_pass needs "network namespaces",
+    rules_that_cannot_be_changed_fail_what_needs_them needs "network namespaces",
 ];
 
 async fn patch(api: &Api, vm: &str, body: Value) {
@@ -148,6 +149,31 @@ async fn a_server_that_is_killed_lets_nothing_pass(world: &World) {
     // It is gone, or can be made to go.
     lab.server.api().delete(&format!("/v1/vms/{vm}")).await;
     lab.server.assert_no_trace().await;
+    lab.assert_nothing_left();
+}
+
+async fn rules_that_cannot_be_changed_fail_what_needs_them(world: &World) {
+    let test = "egress::addresses::rules_that_cannot_be_changed_fail_what_needs_them";
+    let Some(lab) = lab::enter(world, test, &[]).await else { return };
+    let api = lab.server.api();
+    let wish = json!({"cpu": 1, "memMb": 256, "outboundInternet": true, "allowIps": ["203.0.113.10"]});
+    let vm = &create(&api, wish.clone()).await;
+    // The test has mounts of its own: this is nothing of the machine's.
+    rds_lab::run(std::process::Command::new("mount").args(["--bind", "/bin/false", "/usr/sbin/nft"]));
+    api.post("/v1/vms", &wish).await.status(500);
+    let request = api.request(Method::PATCH, &format!("/v1/vms/{vm}/network"));
+    api.send(request.json(&json!({"allowIps": ["203.0.113.11"]}))).await.status(500);
+    let list = api.get("/v1/vms").await.ok().json();
+    assert_eq!((list.as_array().map(Vec::len), &list[0]["allowIps"]), (Some(1), &wish["allowIps"]), "{list}");
+    assert_eq!((lab.taps().len(), lab.server.vm_directories().len()), (1, 1));
+    // What held before still does.
+    reaches(&api, vm, "curl -sS -m 60 http://203.0.113.10/", "GET /").await;
+    fails(&api, vm, "curl -sS -m 5 http://203.0.113.11/").await;
+    rds_lab::run(std::process::Command::new("umount").arg("/usr/sbin/nft"));
+    patch(&api, vm, json!({"allowIps": ["203.0.113.11"]})).await;
+    reaches(&api, vm, "curl -sS -m 60 http://203.0.113.11/", "GET /").await;
+    let other = create(&api, wish).await;
+    api.remove(&[vm, &other]).await;
     lab.assert_nothing_left();
 }
 
