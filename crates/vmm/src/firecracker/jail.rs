@@ -32,6 +32,8 @@ pub(super) mod inside {
     pub(in super::super) const ROOTFS: &str = "/rootfs";
     pub(in super::super) const DISK: &str = "/disk";
     pub(in super::super) const LOG: &str = "/log";
+    /// The directory of all the rest.
+    pub(in super::super) const ROOT: &str = "/";
     /// A snapshot to start from.
     pub(in super::super) const MEMORY: &str = "/memory";
     pub(in super::super) const STATE: &str = "/state";

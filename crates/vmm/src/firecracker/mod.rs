@@ -311,7 +311,11 @@ impl Hypervisor for Firecracker {
 
     async fn resume(&self, dir: &Path) -> Result<(), HypervisorError> {
         let mut api = self.api(dir).await?;
-        if api.is_paused().await? { api.patch("/vm", &VmState::Resumed).await } else { Ok(()) }
+        if api.is_paused().await? {
+            snapshot::have_streams_dropped(&mut api).await?;
+            api.patch("/vm", &VmState::Resumed).await?;
+        }
+        Ok(())
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {

@@ -86,10 +86,10 @@ impl GuestClient {
             let opened = timeout_at(deadline, hypervisor.connect(dir, Port::In)).await;
             let stream = opened.map_err(|_| GuestError::Timeout)??;
             match Self::over(stream, history, deadline.saturating_duration_since(Instant::now())).await {
-                // A guest that was restored drops the streams that it has when it notices, and it may have had this one.
-                // Nothing was asked on it.
+                // A guest that was restored, or stood still, drops the streams that it has when it notices, and it may have
+                // had this one. Nothing was asked on it.
                 Err(GuestError::Unreachable { may_have_run: false, .. })
-                    if history == History::Fresh && Instant::now() < deadline =>
+                    if history != History::Used && Instant::now() < deadline =>
                 {
                     sleep(PAUSE).await;
                 }
