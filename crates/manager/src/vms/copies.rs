@@ -20,10 +20,11 @@ use super::last_start::{Lap, Timings};
 use super::machine::RESTORE_LIMIT;
 use super::record::{Live, Provision, VmRecord};
 use super::request::{NewVm, count_secrets};
+use super::uses::Lease;
 use super::view::VmView;
 use super::{Vms, guest_clock};
 use crate::egress::NetworkPolicy;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
@@ -120,8 +121,24 @@ impl Vms {
         let _turn = handle.freezing.lock().await;
         let subject = Subject::Machine(self.machine(id), fits, allowed(&handle));
         let taken = self.0.host.snapshots.take(self.source(&handle), subject).await;
-        set_clock(id, &guest).await;
+        self.set_clock(id, guest).await;
         taken
+    }
+
+    /// Sets the clock of a VM that was copied, which is behind by as long as its machine stood still.
+    async fn set_clock(&self, id: VmId, guest: Lease) {
+        let mut corrected = guest_clock::correct(&guest).await.map_err(Error::from);
+        if corrected.is_err() {
+            // Firecracker drops the channel of a machine that it saves. Nobody is to use what is left of it.
+            guest.close().await;
+            corrected = match self.0.directory.guest(id).await {
+                Ok(guest) => guest_clock::correct(&guest).await.map_err(Error::from),
+                Err(error) => Err(error),
+            };
+        }
+        if let Err(error) = corrected {
+            tracing::warn!(vm = %id, error = %Chain(&error), "cannot set the clock of a VM that was copied");
+        }
     }
 
     /// What memory of a VM of this image depends on now.
@@ -168,8 +185,7 @@ impl Vms {
         let turn = handle.freezing.lock().await;
         let saved = self.0.host.snapshots.save_draft(&self.machine(id), allowed(&handle)).await;
         drop(turn);
-        set_clock(id, &guest).await;
-        drop(guest);
+        self.set_clock(id, guest).await;
         let (draft, stood_still) = saved?;
         tracing::info!(vm = %id, count = wish.count, stood_still_ms = stood_still.as_millis(), "forking a VM");
         let network = handle.live.borrow().settings.network.clone();
@@ -232,12 +248,5 @@ impl Host {
         let guest = self.first_answer(spec.id, History::Closed, RESTORE_LIMIT).await?;
         timings.agent_ms = lap.take();
         Ok(guest)
-    }
-}
-
-/// The guest's clock is behind by as long as its machine stood still.
-async fn set_clock(id: VmId, guest: &GuestClient) {
-    if let Err(error) = guest_clock::correct(guest).await {
-        tracing::warn!(vm = %id, %error, "cannot set the clock of a VM that was copied");
     }
 }

@@ -86,7 +86,8 @@ impl Handle {
                 continue;
             };
             let mut live = self.live.clone();
-            let reached = live.wait_for(|live| live.guest.is_some() || live.state != VmState::Running).await;
+            let can_be_asked = |live: &Live| live.guest.as_ref().is_some_and(|guest| !guest.is_closed());
+            let reached = live.wait_for(|live| can_be_asked(live) || live.state != VmState::Running).await;
             let live = reached.map_err(|_| no_such_vm())?;
             return match (&live.guest, live.state) {
                 (Some(guest), VmState::Running) if !live.deleted => Ok(Lease { guest: guest.clone(), _in_use: in_use }),
