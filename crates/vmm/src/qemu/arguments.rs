@@ -80,7 +80,8 @@ impl Arguments {
         // The timers are needed under emulation: without the PIT the kernel hangs in its calibration. A core dump would
         // write the guest's secrets to the disk.
         let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
-        add(&["-machine", machine, "-accel", &self.accel(), "-cpu", "max"]);
+        // Without option ROMs SeaBIOS finds no kernel in QEMU 10; qboot needs none.
+        add(&["-bios", "qboot.rom", "-machine", machine, "-accel", &self.accel(), "-cpu", "max"]);
         add(&["-smp", &self.vcpus.to_string(), "-m", &self.mem_mib.to_string(), "-object", &self.memory()]);
 
         let fds = &self.descriptors;

@@ -114,7 +114,9 @@ impl ByHand<'_> {
             format!("driver=raw,node-name={id},read-only={read_only},file.driver=file,file.filename={}", path.display())
         };
         let socket = format!("socket,id=in,path={},server=on,wait=off", self.socket.display());
-        let words: [&str; 43] = [
+        let words: [&str; 45] = [
+            "-bios",
+            "qboot.rom",
             "-nodefaults",
             "-no-user-config",
             "-display",

@@ -99,7 +99,19 @@ impl Probe<'_> {
 fn arguments(accelerator: Accelerator) -> Vec<String> {
     let port = format!("isa-debug-exit,iobase={:#x},iosize=1", payload::PORT);
     let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on";
-    let fixed = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "16", "-cpu", "max"];
+    let fixed = [
+        "-bios",
+        "qboot.rom",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-m",
+        "16",
+        "-cpu",
+        "max",
+    ];
     let chosen = ["-machine", machine, "-accel", accelerator.name(), "-device", &port, "-kernel", "/dev/fd/0"];
     fixed.into_iter().chain(chosen).map(str::to_owned).collect()
 }
