@@ -1,5 +1,6 @@
 //! From a record to a VM that runs: the steps of a start, in their order.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use rds_image::disk;
@@ -116,6 +117,11 @@ impl Host {
         self.faults.at(Step::Disk)?;
         if vm.snapshot.is_some() || vm.spec.disk_bytes != self.storage.overlay_size_bytes {
             self.fill_disk(vm, |from, to, mode| disk::clone_into(from, to, mode).map(drop)).done().await?;
+        } else {
+            // Until now it had the size that all machines from seeds have at first.
+            let cut = File::options().write(true).open(self.disk(vm.id));
+            let cut = cut.and_then(|disk| disk.set_len(vm.spec.disk_bytes));
+            cut.map_err(|error| Error::internal("cannot give a pooled machine's disk its size", error))?;
         }
         let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
         told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
