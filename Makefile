@@ -51,3 +51,8 @@ bench: ## Measure, each figure beside its floor
 	@scripts/prerequisites.sh run
 	@scripts/build.sh release
 	@exec target/release/rds bench
+
+.PHONY: dist
+dist: ## The release in target/dist: archive, bill of materials, checksums
+	@scripts/prerequisites.sh run
+	@scripts/dist.sh

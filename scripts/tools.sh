@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the tools that only tests use into target/tools. Their versions are pinned here.
+# Installs tools into target/tools: those that only tests use, or with `dist` what a release needs besides. Their versions are
+# pinned here.
 #
 # The two cargo tools are built without optimisation, which takes a minute in all and is fast enough for one run each.
 # cargo-deny comes without its network features: they are for advisories, which are not checked here.
@@ -15,6 +16,10 @@ cargo_tool() {
         cargo install --quiet --locked --debug --force --root "$tools" "$name@$version" "$@"
     rm -rf "$tools/build"
 }
+if [[ ${1:-} == dist ]]; then
+    cargo_tool cargo-sbom 0.10.0
+    exit
+fi
 cargo_tool cargo-machete 0.9.2
 cargo_tool cargo-deny 0.20.2 --no-default-features
 

@@ -34,3 +34,11 @@ fn the_unit_gives_what_is_needed() {
         assert_eq!(given, needed(), "{setting}");
     }
 }
+
+#[test]
+fn the_container_gives_what_is_needed() {
+    let compose = read("docker-compose.yml");
+    let (_, added) = compose.split_once("    cap_add:\n").unwrap();
+    let names = added.lines().map_while(|line| line.strip_prefix("      - "));
+    assert_eq!(names.map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>(), needed());
+}

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Tries the container without a container engine: its root filesystem, made of the packages that the Dockerfile names and the
+# programs that were built, read-only, in namespaces of its own, with the capabilities that docker-compose.yml adds and no
+# others. There the server starts, and a VM with a network card runs a command. Needs root, and a guest image in target/image.
+
+source "$(dirname "$0")/common.sh"
+
+if [[ ${1:-} != inside ]]; then
+    if ((EUID != 0)); then say "*** The container is not tried: that needs root ***"; exit; fi
+    work=$(mktemp -d "${TMPDIR:-/var/tmp}/container.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    packages=$(sed -n 's/^ARG PACKAGES="\(.*\)"$/\1/p' Dockerfile)
+    mmdebstrap --quiet --variant=minbase --include="${packages// /,}" --dpkgopt=force-unsafe-io --format=tar trixie - |
+        tar --extract --directory="$work" --exclude='./dev/*'
+    install -m 755 target/debug/rds target/debug/rds-agent "$work/usr/local/bin/"
+    mkdir -p "$work/var/lib/run-dat-sheesh" "$work/image"
+    unshare --mount --pid --fork --kill-child --net --uts --ipc --propagation private "$0" inside "$work"
+    exit
+fi
+
+root=$2
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs -o ro sysfs "$root/sys"
+for dir in dev run tmp var/lib/run-dat-sheesh; do mount -t tmpfs tmpfs "$root/$dir"; done
+mkdir "$root/dev/net"
+ln -s /proc/self/fd "$root/dev/fd"
+for device in full kvm net/tun null random tty urandom zero; do
+    [[ -e /dev/$device ]] || continue
+    touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount --bind -o ro target/image "$root/image"
+mount -o remount,bind,ro "$root"
+ip link set lo up
+echo 1 >/proc/sys/net/ipv4/ip_forward
+
+capabilities=$(sed -n '/^    cap_add:/,/^    security_opt:/s/^      - \([A-Z_]*\)$/+\L\1/p;/^  caddy:/q' docker-compose.yml | paste -sd ,)
+export API_KEY=key VM_SECRET_KEY=0123456789abcdef0123456789abcdef NETWORK=on ENABLE_SNAPSHOTS=false
+export KERNEL_PATH=/image/kernel BASE_ROOTFS_PATH=/image/rootfs MODULES_PATH=/image/modules RDS_API_KEY=key
+# The settings that the Dockerfile makes.
+while read -r setting; do export "${setting?}"; done < <(sed -n 's/^ENV \(BIND.*\)/\1/p' Dockerfile | tr ' ' '\n')
+chroot "$root" setpriv --bounding-set="-all,$capabilities" --inh-caps=-all --no-new-privs /usr/local/bin/rds serve &
+server=$!
+trap 'kill $server; wait $server' EXIT
+in_it() { chroot "$root" "$@"; }
+mapfile -t healthy < <(sed -n 's/^HEALTHCHECK.* CMD \[\(.*\)\]$/\1/p' Dockerfile | tr -d '",' | tr ' ' '\n')
+for _ in {1..100}; do
+    if in_it "${healthy[@]}"; then break; fi
+    kill -0 $server || die "The server ended."
+    sleep 0.2
+done
+# shellcheck disable=SC2016 # for the shell in the VM
+command='echo "$API_KEY"; cat /sys/class/net/eth0/operstate'
+vm=$(in_it rds vm create --mem 128 --secret API_KEY)
+[[ $(in_it rds exec "$vm" -- "$command") == key* ]] || die "The VM does not answer."
+in_it rds vm rm "$vm" >/dev/null
+say "The server runs in the container's root filesystem, and so does a VM, with: $capabilities"
