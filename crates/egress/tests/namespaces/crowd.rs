@@ -153,7 +153,7 @@ fn hammer(stop: &AtomicBool, sent: &AtomicUsize) {
         let Ok(file) = tap::open(&one.tap()) else { continue };
         // Lets go of it when it is shut, so that a server can remove it.
         let mut refused = 0;
-        while refused < 10 {
+        while refused < 10 && !stop.load(Ordering::Relaxed) {
             for frame in &frames {
                 let sent_one = std::io::Write::write_all(&mut &file, &[&[0; 10][..], frame].concat()).is_ok();
                 refused = if sent_one { 0 } else { refused + 1 };
