@@ -169,7 +169,7 @@ async fn rules_that_cannot_be_changed_fail_what_needs_them(world: &World) {
     // What held before still does.
     reaches(&api, vm, "curl -sS -m 60 http://203.0.113.10/", "GET /").await;
     fails(&api, vm, "curl -sS -m 5 http://203.0.113.11/").await;
-    rds_lab::run(std::process::Command::new("umount").arg("/usr/sbin/nft"));
+    rds_lab::run(std::process::Command::new("umount").args(["--lazy", "/usr/sbin/nft"]));
     patch(&api, vm, json!({"allowIps": ["203.0.113.11"]})).await;
     reaches(&api, vm, "curl -sS -m 60 http://203.0.113.11/", "GET /").await;
     let other = create(&api, wish).await;
