@@ -22,6 +22,9 @@ const REPLY_BYTES: usize = 64 * 1024;
 /// Time for a request; most take a millisecond.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Bytes that a guest may write to its console in a second.
+const CONSOLE_BYTES: u64 = 256 * 1024;
+
 /// Time for all of a guest's memory to be written.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -54,6 +57,12 @@ pub(super) struct Drive<'a> {
     pub(super) cache_type: &'static str,
 }
 
+impl<'a> Drive<'a> {
+    pub(super) fn new(drive_id: &'a str, path_on_host: &'a str, is_read_only: bool) -> Self {
+        Self { drive_id, path_on_host, is_root_device: false, is_read_only, cache_type: "Writeback" }
+    }
+}
+
 /// `PATCH /drives/{drive_id}`.
 #[derive(Debug, Serialize)]
 pub(super) struct ChangedDrive<'a> {
@@ -84,6 +93,13 @@ pub(super) struct Entropy {}
 #[derive(Debug, Serialize)]
 pub(super) struct Serial {
     pub(super) rate_limiter: TokenBucket,
+}
+
+impl Serial {
+    /// A console that takes no more than [`CONSOLE_BYTES`] a second; the rest is dropped.
+    pub(super) fn bounded() -> Self {
+        Self { rate_limiter: TokenBucket { size: CONSOLE_BYTES, refill_time: 1000 } }
+    }
 }
 
 /// How much may come in which time.

@@ -38,7 +38,7 @@ use crate::process::{self, Process};
 
 use api::{
     Action, Api, BootSource, ChangedDrive, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend,
-    NetworkInterface, NetworkOverride, Serial, TokenBucket, VmState, Vsock,
+    NetworkInterface, NetworkOverride, Serial, VmState, Vsock,
 };
 use arguments::Arguments;
 use cgroup::Cgroups;
@@ -56,9 +56,6 @@ const API_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Bytes that a guest may write to its console in a second; the rest is dropped.
-const CONSOLE_BYTES: u64 = 256 * 1024;
 
 /// Threads of a monitor besides one for each virtual CPU, and the jailer.
 const OWN_THREADS: u64 = 32;
@@ -255,8 +252,8 @@ impl Firecracker {
         let (kernel_image_path, initrd_path) = (inside::KERNEL, inside::INITRAMFS);
         api.put("/boot-source", &BootSource { kernel_image_path, initrd_path, boot_args: &boot_args }).await?;
         // The order of the requests is that of the guest's devices.
-        api.put("/drives/rootfs", &drive("rootfs", inside::ROOTFS, true)).await?;
-        api.put("/drives/disk", &drive("disk", inside::DISK, false)).await?;
+        api.put("/drives/rootfs", &Drive::new("rootfs", inside::ROOTFS, true)).await?;
+        api.put("/drives/disk", &Drive::new("disk", inside::DISK, false)).await?;
         api.put("/vsock", &Vsock { guest_cid: vsock::GUEST_CID, uds_path: inside::VSOCK }).await?;
         if let Some(nic) = &spec.nic {
             let (guest_mac, host_dev_name) = (nic.mac.to_string(), nic.tap.as_str());
@@ -264,7 +261,7 @@ impl Firecracker {
             api.put("/network-interfaces/eth0", &interface).await?;
         }
         api.put("/entropy", &Entropy {}).await?;
-        api.put("/serial", &console()).await?;
+        api.put("/serial", &Serial::bounded()).await?;
         api.put("/actions", &Action::InstanceStart).await
     }
 }
@@ -291,7 +288,7 @@ impl Hypervisor for Firecracker {
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError> {
         let work = async {
             let mut api = self.start(spec, Some(snapshot)).await?;
-            api.put("/serial", &console()).await?;
+            api.put("/serial", &Serial::bounded()).await?;
             let mem_backend = MemoryBackend { backend_type: "File", backend_path: inside::MEMORY };
             let tap = spec.nic.as_ref().map(|nic| nic.tap.as_str());
             let network_overrides =
@@ -385,14 +382,6 @@ impl Hypervisor for Firecracker {
 /// Bytes of the largest file that a monitor may write: its disk, or its guest's memory.
 fn largest_file(spec: &MachineSpec) -> io::Result<u64> {
     Ok(std::fs::metadata(&spec.disk)?.len().max(u64::from(spec.mem_mib) << 20))
-}
-
-fn drive<'a>(drive_id: &'a str, path_on_host: &'a str, is_read_only: bool) -> Drive<'a> {
-    Drive { drive_id, path_on_host, is_root_device: false, is_read_only, cache_type: "Writeback" }
-}
-
-fn console() -> Serial {
-    Serial { rate_limiter: TokenBucket { size: CONSOLE_BYTES, refill_time: 1000 } }
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {
