@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Tries the container without a container engine: its root filesystem, made of the packages that the Dockerfile names and the
 # programs that were built, read-only, in namespaces of its own, with the capabilities that docker-compose.yml adds and no
-# others. There the server starts, and a VM with a network card runs a command. Needs root, and a guest image in target/image.
+# others. There the server starts, and a VM, with a network card where there is /dev/net/tun, runs a command. Needs root, and a
+# guest image in target/image.
 
 source "$(dirname "$0")/common.sh"
 
 if [[ ${1:-} != inside ]]; then
     if ((EUID != 0)); then say "*** The container is not tried: that needs root ***"; exit; fi
+    cargo build "${quiet[@]}" --locked --package rds
     work=$(mktemp -d "${TMPDIR:-/var/tmp}/container.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     packages=$(sed -n 's/^ARG PACKAGES="\(.*\)"$/\1/p' Dockerfile)
@@ -36,7 +38,7 @@ ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 
 capabilities=$(sed -n '/^    cap_add:/,/^    security_opt:/s/^      - \([A-Z_]*\)$/+\L\1/p;/^  caddy:/q' docker-compose.yml | paste -sd ,)
-export API_KEY=key VM_SECRET_KEY=0123456789abcdef0123456789abcdef NETWORK=on ENABLE_SNAPSHOTS=false
+export API_KEY=key VM_SECRET_KEY=0123456789abcdef0123456789abcdef ENABLE_SNAPSHOTS=false
 export KERNEL_PATH=/image/kernel BASE_ROOTFS_PATH=/image/rootfs MODULES_PATH=/image/modules RDS_API_KEY=key
 # The settings that the Dockerfile makes.
 while read -r setting; do export "${setting?}"; done < <(sed -n 's/^ENV \(BIND.*\)/\1/p' Dockerfile | tr ' ' '\n')
