@@ -49,6 +49,8 @@ labels! {
     ByClass { status }
     ByState { state }
     ByFate { fate }
+    ByDirection { direction }
+    ByPart { part }
     ByMonitor { version, hypervisor, accelerator }
 }
 
@@ -83,6 +85,9 @@ struct Metrics {
     snapshots: Counts<ByOutcome>,
     packets: Counts<ByFate>,
     bytes: Counts<ByFate>,
+    disks: Counts<ByDirection>,
+    channels: Counts<ByDirection>,
+    faults: Counts<ByPart>,
     requests: Counts<ByRequest>,
     request_seconds: Durations<ByRoute>,
     vms: Family<ByState, Gauge>,
@@ -111,6 +116,9 @@ impl Metrics {
             snapshots: Family::default(),
             packets: Family::default(),
             bytes: Family::default(),
+            disks: Family::default(),
+            channels: Family::default(),
+            faults: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(durations()),
             vms: Family::default(),
@@ -139,6 +147,12 @@ impl Metrics {
         all.register("network_packets", "Packets of VMs, by what became of them", metrics.packets.clone());
         let help = "The same in bytes";
         all.register_with_unit("network", help, Unit::Bytes, metrics.bytes.clone());
+        let help = "What VMs read from their disks and wrote to them, as their monitors say";
+        all.register_with_unit("vm_disk", help, Unit::Bytes, metrics.disks.clone());
+        let help = "What went through the guest channels, as the monitors say";
+        all.register_with_unit("vm_channel", help, Unit::Bytes, metrics.channels.clone());
+        let help = "What monitors could not handle, by the part of the machine";
+        all.register("monitor_faults", help, metrics.faults.clone());
         all.register("http_requests", "Requests that were answered", metrics.requests.clone());
         let help = "Requests until the head of their answer";
         all.register_with_unit("http_request", help, Unit::Seconds, metrics.request_seconds.clone());
@@ -255,6 +269,30 @@ pub(crate) fn peer_called(status: Option<u16>, duration: Duration) {
     METRICS.peer_seconds.observe(duration.as_secs_f64());
 }
 
+/// What a VM's monitor has counted.
+pub(crate) fn monitor(counts: &rds_vmm::hypervisor::Counts) {
+    let add = |family: &Counts<ByDirection>, direction, bytes| {
+        if bytes > 0 {
+            family.get_or_create(&ByDirection { direction }).inc_by(bytes);
+        }
+    };
+    add(&METRICS.disks, "read", counts.disk_read);
+    add(&METRICS.disks, "written", counts.disk_written);
+    add(&METRICS.channels, "in", counts.channel_in);
+    add(&METRICS.channels, "out", counts.channel_out);
+    for (part, faults) in [
+        ("disk", counts.disk_faults),
+        ("network", counts.network_faults),
+        ("channel", counts.channel_faults),
+        ("processor", counts.processor_faults),
+        ("seccomp", counts.forbidden_calls),
+    ] {
+        if faults > 0 {
+            METRICS.faults.get_or_create(&ByPart { part }).inc_by(faults);
+        }
+    }
+}
+
 /// A seed was made (`ok`), could not be (`failed`), was no longer wanted (`abandoned`) or was found to be no good
 /// (`discarded`).
 pub(crate) fn seed(outcome: &'static str) {
@@ -324,6 +362,7 @@ mod tests {
         not_run("run-ts", &Error::not_found("x"));
         peer_called(Some(409), Duration::from_millis(3));
         network(&Counters { sent: Count { packets: 2, bytes: 90 }, ..Counters::default() });
+        monitor(&rds_vmm::hypervisor::Counts { disk_read: 7, channel_faults: 2, ..Default::default() });
         answered(method(&Method::from_bytes(b"BREW").unwrap()), None, 405, Instant::now());
         let text = rendered();
         for line in [
@@ -338,6 +377,8 @@ mod tests {
             "rds_http_requests_total{method=\"other\",route=\"none\",status=\"405\"} 1",
             "rds_network_packets_total{fate=\"sent\"} 2",
             "rds_network_bytes_total{fate=\"sent\"} 90",
+            "rds_vm_disk_bytes_total{direction=\"read\"} 7",
+            "rds_monitor_faults_total{part=\"channel\"} 2",
             "rds_vms{state=\"RUNNING\"} 3",
             "rds_pool_machines 2",
             "rds_seeds 1",

@@ -125,6 +125,48 @@ pub enum Log {
     Stderr,
 }
 
+/// What a machine's monitor has counted since it was last asked, as it says itself: a guest that has taken its monitor over
+/// can make these numbers up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes that the guest read from its disks.
+    pub disk_read: u64,
+    /// Bytes that it wrote to them.
+    pub disk_written: u64,
+    /// Bytes of the guest channel into the guest.
+    pub channel_in: u64,
+    /// Bytes of the guest channel out of it.
+    pub channel_out: u64,
+    /// Requests of the guest's, or events, that its disks could not handle.
+    pub disk_faults: u64,
+    /// The same of its network interface, and packets with another's hardware address.
+    pub network_faults: u64,
+    /// The same of its guest channel.
+    pub channel_faults: u64,
+    /// Times that a processor could not go on.
+    pub processor_faults: u64,
+    /// System calls that the monitor tried and must not make.
+    pub forbidden_calls: u64,
+}
+
+impl Counts {
+    /// Both together. Saturates.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            disk_read: self.disk_read.saturating_add(other.disk_read),
+            disk_written: self.disk_written.saturating_add(other.disk_written),
+            channel_in: self.channel_in.saturating_add(other.channel_in),
+            channel_out: self.channel_out.saturating_add(other.channel_out),
+            disk_faults: self.disk_faults.saturating_add(other.disk_faults),
+            network_faults: self.network_faults.saturating_add(other.network_faults),
+            channel_faults: self.channel_faults.saturating_add(other.channel_faults),
+            processor_faults: self.processor_faults.saturating_add(other.processor_faults),
+            forbidden_calls: self.forbidden_calls.saturating_add(other.forbidden_calls),
+        }
+    }
+}
+
 /// Which monitor runs the machines, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Description {
@@ -267,6 +309,11 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
                 _ => {}
             }
         }
+    }
+
+    /// Takes what the machine's monitor has counted since the last time; nothing from a driver whose monitor does not count.
+    fn take_counts(&self, _dir: &Path) -> Counts {
+        Counts::default()
     }
 
     /// Where a machine's log is. The file may not exist, and the guest decides what is in it.

@@ -244,7 +244,7 @@ impl Actor {
                     }
                 }
                 _ = trim.tick() => {
-                    host.hypervisor.trim_logs(&dir);
+                    host.look_after(self.vm.id);
                     crowded = self.retry_writes(crowded).await;
                 }
                 action = idleness(&self.vm, &self.uses) => match action {

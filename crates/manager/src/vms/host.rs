@@ -17,6 +17,7 @@ use crate::config::StorageConfig;
 use crate::egress::Egress;
 use crate::error::{Error, Result};
 use crate::images::Images;
+use crate::metrics;
 use crate::peers::Peers;
 use crate::secrets::{Sealer, SecretEnv};
 use crate::seeds::Seeds;
@@ -57,6 +58,13 @@ impl Host {
 
     pub(super) fn disk(&self, id: VmId) -> PathBuf {
         self.dir(id).join("disk.ext4")
+    }
+
+    /// Keeps a machine's logs within bounds and counts what its monitor has counted. To be called every few seconds.
+    pub(super) fn look_after(&self, id: VmId) {
+        let dir = self.dir(id);
+        self.hypervisor.trim_logs(&dir);
+        metrics::monitor(&self.hypervisor.take_counts(&dir));
     }
 
     /// Whether the VM has its writable disk.

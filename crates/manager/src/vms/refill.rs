@@ -140,7 +140,7 @@ impl Vms {
             self.discard(id, host_index).await;
         }
         for id in self.0.pool.ids() {
-            self.0.host.hypervisor.trim_logs(&self.0.host.dir(id));
+            self.0.host.look_after(id);
         }
     }
 

@@ -5,9 +5,13 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Api, World, cases, create};
+use crate::harness::{Api, World, cases, create, prerequisites};
 
-cases![everything_that_ends_is_counted, metrics_are_for_whoever_may_see_them];
+cases![
+    everything_that_ends_is_counted,
+    what_monitors_count_is_counted needs "Firecracker",
+    metrics_are_for_whoever_may_see_them,
+];
 
 const TOKEN: &str = "metrics-token-3b7e";
 
@@ -16,6 +20,33 @@ async fn metrics(api: &Api) -> String {
     let reply = api.send(request).await.ok();
     assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
     String::from_utf8(reply.body.to_vec()).expect("text")
+}
+
+/// Firecracker tells once a minute.
+async fn what_monitors_count_is_counted(world: &World) {
+    let server = world.own_server(&[("METRICS_TOKEN", TOKEN)]).await;
+    let api = server.api();
+    let vm = create(&api, json!({})).await;
+    api.sh(&vm, "head -c 3000000 /dev/urandom > written && sync && cat written | md5sum").await;
+    let begun = std::time::Instant::now();
+    let text = loop {
+        let text = metrics(&api).await;
+        if text.contains("rds_vm_disk_bytes_total{direction=\"written\"}") {
+            break text;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(120), "{text}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert!(value(&text, "rds_vm_disk_bytes_total{direction=\"written\"}") >= 3e6, "{text}");
+    for series in [
+        "disk_bytes_total{direction=\"read\"}",
+        "channel_bytes_total{direction=\"in\"}",
+        "channel_bytes_total{direction=\"out\"}",
+    ] {
+        assert!(value(&text, &format!("rds_vm_{series}")) > 0.0, "{series} in\n{text}");
+    }
+    assert!(!text.contains("rds_monitor_faults_total{"), "{text}");
+    api.remove(&[vm]).await;
 }
 
 /// The value of the one series that begins like this.
@@ -64,7 +95,8 @@ async fn everything_that_ends_is_counted(world: &World) {
     ] {
         assert!(value(&text, series) >= least, "{series} in\n{text}");
     }
-    assert!(text.lines().any(|line| line.starts_with("rds_server{") && line.contains("hypervisor=\"qemu\"")), "{text}");
+    let monitor = format!("hypervisor=\"{}\"", prerequisites::monitor());
+    assert!(text.lines().any(|line| line.starts_with("rds_server{") && line.contains(&monitor)), "{text}");
     assert!(!text.to_lowercase().contains("canary") && !text.contains(&vm), "{text}");
     // A peer's call that nobody answers, by the token door, is one too.
     let request = api.request(Method::POST, "/internal/v1/peer/invoke").bearer_auth("nobody");

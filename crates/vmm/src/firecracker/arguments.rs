@@ -38,7 +38,17 @@ impl Arguments<'_> {
         add(&["--resource-limit", &format!("fsize={}", self.largest_file)]);
         add(&["--resource-limit", &format!("no-file={DESCRIPTORS}")]);
         self.cgroup.iter().for_each(|word| add(&[word]));
-        add(&["--", "--api-sock", inside::API, "--log-path", inside::LOG, "--level", self.log_level]);
+        add(&[
+            "--",
+            "--api-sock",
+            inside::API,
+            "--log-path",
+            inside::LOG,
+            "--level",
+            self.log_level,
+            "--metrics-path",
+            inside::METRICS,
+        ]);
         arguments
     }
 }

@@ -22,6 +22,11 @@ pub(super) fn new_state(dir: &Path) -> PathBuf {
     dir.join("firecracker.state")
 }
 
+/// The pipe for what a monitor counts.
+pub(super) fn metrics(dir: &Path) -> PathBuf {
+    dir.join("firecracker.metrics")
+}
+
 /// A log. None of them lies where the monitor could put something else in its place.
 pub(super) fn log(dir: &Path, log: Log) -> PathBuf {
     dir.join(match log {

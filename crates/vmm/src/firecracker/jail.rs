@@ -32,6 +32,7 @@ pub(super) mod inside {
     pub(in super::super) const ROOTFS: &str = "/rootfs";
     pub(in super::super) const DISK: &str = "/disk";
     pub(in super::super) const LOG: &str = "/log";
+    pub(in super::super) const METRICS: &str = "/metrics";
     /// The directory of all the rest.
     pub(in super::super) const ROOT: &str = "/";
     /// A snapshot to start from.
@@ -48,7 +49,7 @@ pub(super) mod inside {
 const NUMBER_BYTES: u64 = 16;
 
 /// Bytes for what a monitor makes in its root, which is sockets, and how many files and directories there may be. The
-/// jailer makes 12, the driver 8.
+/// jailer makes 12, the driver 9.
 const ROOM: u64 = 64 * 1024;
 const FILES: &str = "48";
 

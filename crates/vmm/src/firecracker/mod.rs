@@ -12,6 +12,7 @@ mod confinement;
 mod files;
 mod jail;
 mod launch;
+mod metrics;
 mod seccomp;
 mod snapshot;
 mod version;
@@ -32,7 +33,7 @@ use tokio::time::timeout;
 use crate::HypervisorError;
 use crate::Version;
 use crate::accelerator;
-use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::hypervisor::{ByteStream, Counts, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
 use crate::privileges::{self, Task};
 use crate::process::{self, Process};
 
@@ -133,6 +134,11 @@ impl Firecracker {
         Ok(Self { settings, version, description, cgroups: cgroups.ok() })
     }
 
+    /// The command line that every VM's kernel gets.
+    pub fn kernel_command_line(&self) -> String {
+        arguments::command_line(self.settings.agent_port, false)
+    }
+
     /// The jail of the machine in `dir`.
     fn jail(&self, dir: &Path) -> Jail {
         let base = self.settings.jails.as_deref().unwrap_or(dir);
@@ -190,16 +196,19 @@ impl Firecracker {
         let (log, state, memory) =
             (files::log(&spec.dir, Log::Stdout), files::new_state(&spec.dir), files::new_memory(&spec.dir));
         drop(launch::open_log(&log).map_err(io::Error::other)?);
+        let counts = files::metrics(&spec.dir);
+        metrics::make(&counts)?;
         for new in [&state, &memory] {
             File::options().write(true).create(true).truncate(true).mode(0o600).open(new)?;
         }
-        for own in [&spec.disk, &log, &state, &memory] {
+        for own in [&spec.disk, &log, &counts, &state, &memory] {
             std::os::unix::fs::chown(own, Some(user), Some(user))?;
         }
         let mut files = vec![
             (spec.rootfs.clone(), inside::ROOTFS, false),
             (spec.disk.clone(), inside::DISK, true),
             (log, inside::LOG, true),
+            (counts, inside::METRICS, true),
             (state, inside::NEW_STATE, true),
             (memory, inside::NEW_MEMORY, true),
         ];
@@ -273,7 +282,7 @@ impl Hypervisor for Firecracker {
     }
 
     fn fingerprint(&self) -> String {
-        let (version, line) = (self.version, arguments::command_line(self.settings.agent_port, false));
+        let (version, line) = (self.version, self.kernel_command_line());
         format!("firecracker {version} {GENERATION}\n{line}\n{}", accelerator::processor())
     }
 
@@ -372,6 +381,13 @@ impl Hypervisor for Firecracker {
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
         process::find(parent, &MARKS)
+    }
+
+    fn take_counts(&self, dir: &Path) -> Counts {
+        metrics::take(&files::metrics(dir)).unwrap_or_else(|error| {
+            tracing::warn!(%error, dir = %dir.display(), "cannot read what a monitor has counted");
+            Counts::default()
+        })
     }
 
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {

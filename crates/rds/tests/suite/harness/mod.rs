@@ -4,7 +4,7 @@ mod api;
 pub(crate) mod archives;
 pub(crate) mod disk;
 pub(crate) mod lab;
-mod prerequisites;
+pub(crate) mod prerequisites;
 pub(crate) mod processes;
 mod schema;
 mod server;

@@ -2,6 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+/// What `needs` says of a test of what only Firecracker does.
+pub(crate) const FIRECRACKER: &str = "Firecracker";
+
+/// The monitor that runs the VMs.
+pub(crate) fn monitor() -> &'static str {
+    let on_firecracker = std::env::var("RDS_HYPERVISOR").is_ok_and(|wish| wish == "firecracker");
+    if on_firecracker { "firecracker" } else { "qemu" }
+}
+
 /// The files that a server is given.
 #[derive(Debug, Clone)]
 pub(crate) struct Prerequisites {
@@ -23,8 +32,7 @@ impl Prerequisites {
             let path = std::env::var_os(setting).map_or_else(|| target.join(default), PathBuf::from);
             path.canonicalize().map_err(|error| format!("{}: {error}; {setting} names another", path.display()))
         };
-        let on_firecracker = std::env::var("RDS_HYPERVISOR").is_ok_and(|wish| wish == "firecracker");
-        if !on_firecracker && !on_path("qemu-system-x86_64") {
+        if monitor() == "qemu" && !on_path("qemu-system-x86_64") {
             return Err("qemu-system-x86_64 is not installed (package qemu-system-x86)".into());
         }
         Ok(Self {
