@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Runs the integration suite on Firecracker: `firecracker.sh box [FILTER...]` in a host in a box, which runs anywhere, and
 # `firecracker.sh here [FILTER...]` on this host, which must have KVM and be used by root. Filters choose cases by parts
-# of their names.
+# of their names. `firecracker.sh bench [OPTION...]` measures in the box, with options of `rds bench`.
 #
 # FIRECRACKER_BIN and JAILER_BIN name the programs, of release 1.16.1 or newer. Without them nothing runs, and that is said.
 # RDS_TEST_IMAGE names a directory with another guest image than the one that is built.
 
 source "$(dirname "$0")/common.sh"
-where=${1:?box or here}
+where=${1:?box, here or bench}
 shift
 
 skipped() { say "*** The suite on Firecracker is skipped: $* ***"; exit 0; }
@@ -20,9 +20,17 @@ FIRECRACKER_BIN=$(realpath "$FIRECRACKER_BIN") JAILER_BIN=$(realpath "$JAILER_BI
 step "Guest agent" scripts/agent.sh
 image=${RDS_TEST_IMAGE:-$PWD/target/image}
 if [[ -z ${RDS_TEST_IMAGE:-} ]]; then step "Guest image" scripts/image.sh; fi
-step "Build" cargo build "${quiet[@]}" --locked --package rds
-suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
+if [[ $where == bench ]]; then
+    step "Build" cargo build "${quiet[@]}" --locked --release --package rds
+    programs=(target/release/rds)
+    work="/run/payload/rds bench $*"
+else
+    step "Build" cargo build "${quiet[@]}" --locked --package rds
+    suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
+        sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
+    programs=(target/debug/rds "$suite")
+    work="code=0; for filter in ${*:-""}; do /run/payload/suite --test-threads ${BOX_THREADS:-2} \$filter || code=\$?; done; exit \$code"
+fi
 
 if [[ $where == here ]]; then
     export FIRECRACKER_BIN JAILER_BIN RDS_HYPERVISOR=firecracker
@@ -35,8 +43,10 @@ fi
 step "Host in a box" scripts/box/build.sh
 payload=$(mktemp -d "${TMPDIR:-/var/tmp}/payload.XXXXXX")
 trap 'rm -rf "$payload"' EXIT
-strip -o "$payload/rds" target/debug/rds
-strip -o "$payload/suite" "$suite"
+for program in "${programs[@]}"; do
+    name=${program##*/}
+    strip -o "$payload/${name%%-*}" "$program"
+done
 cp target/x86_64-unknown-linux-gnu/agent/rds-agent "$payload/"
 # The jailer insists on the name.
 cp "$FIRECRACKER_BIN" "$payload/firecracker"
@@ -47,9 +57,7 @@ ln -s /run/payload/rds "$PWD/target/debug/rds"
 export RDS_HYPERVISOR=firecracker FIRECRACKER_BIN=/run/payload/firecracker JAILER_BIN=/run/payload/jailer
 export RDS_AGENT_PATH=/run/payload/rds-agent
 export KERNEL_PATH=/run/image/kernel BASE_ROOTFS_PATH=/run/image/rootfs MODULES_PATH=/run/image/modules
-code=0
-for filter in ${*:-""}; do /run/payload/suite --test-threads "${BOX_THREADS:-2}" \$filter || code=\$?; done
-exit \$code
+$work
 END
 files=$(mktemp -d "${TMPDIR:-/var/tmp}/image.XXXXXX")
 trap 'rm -rf "$payload" "$files"' EXIT

@@ -11,7 +11,7 @@ sources=$(cat scripts/box/build.sh scripts/box/init scripts/box/initramfs-init |
 
 rm -rf $box
 mkdir -p $box/root $box/initramfs/{bin,dev,mnt}
-packages=linux-image-cloud-amd64,busybox-static,e2fsprogs,iproute2,kmod,nftables,procps,util-linux
+packages=linux-image-cloud-amd64,busybox-static,e2fsprogs,iproute2,kmod,nftables,openssl,procps,qemu-system-x86,util-linux
 mmdebstrap --quiet --variant=minbase --architectures=amd64 --include=$packages --format=tar \
     --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' trixie - | tar --extract --directory=$box/root --exclude=./dev/*
@@ -25,6 +25,6 @@ install -m 755 scripts/box/initramfs-init $box/initramfs/init
 cp $box/root/bin/busybox $box/initramfs/bin/
 xz --decompress --stdout "$box/root/lib/modules/$version/kernel/drivers/block/virtio_blk.ko.xz" >$box/initramfs/virtio_blk.ko
 (cd $box/initramfs && find . | cpio --quiet --create --format=newc) >$box/initramfs.cpio
-mke2fs -q -t ext4 -O ^has_journal -d $box/root $box/host.ext4 900M
+mke2fs -q -t ext4 -O ^has_journal -d $box/root $box/host.ext4 1600M
 rm -rf $box/root $box/initramfs
 printf '%s\n' "$sources" >$box/sources

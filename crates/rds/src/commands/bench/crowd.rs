@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
+use rds_vmm::hypervisor::SnapshotDir;
 
-use super::figure::{Figure, Limit, median, percentile};
+use super::by_hand::{ByHand, MEM_MIB};
+use super::figure::{Figure, Limit, median, milliseconds, percentile};
 use super::memory::weight;
 use super::run::{command, sample};
 use super::server::{BenchServer, resident_mb};
-use super::warm::{ByHand, milliseconds, seeded};
+use super::warm::seeded;
 use crate::client::Client;
 use crate::error::CliError;
 
@@ -24,8 +26,6 @@ const CREATES: usize = 20;
 /// VMs that are asked for at once on the way to the next level.
 const LANES: usize = 4;
 
-const MEM_MIB: u32 = 256;
-
 /// Measures with a server of its own.
 pub(super) async fn measure() -> Result<Vec<Figure>, CliError> {
     let server = BenchServer::start_with(&[("MAX_VMS", "200")]).await?;
@@ -36,8 +36,8 @@ pub(super) async fn measure() -> Result<Vec<Figure>, CliError> {
 
 async fn measure_with(server: &BenchServer) -> Result<Vec<Figure>, CliError> {
     let client = server.client()?;
-    let by_hand = ByHand::new(server, seeded(server, &client).await?).await?;
-    let mut figures = at_once(&client, &by_hand).await?;
+    let seed = seeded(server, &client).await?;
+    let mut figures = at_once(server, &client, &seed).await?;
     let mut vms = Vec::new();
     for level in LEVELS {
         figures.extend(grow(server, &client, &mut vms, level).await?);
@@ -47,12 +47,13 @@ async fn measure_with(server: &BenchServer) -> Result<Vec<Figure>, CliError> {
 }
 
 /// Fifty creates, and fifty machines by hand.
-async fn at_once(client: &Client, by_hand: &ByHand<'_>) -> Result<Vec<Figure>, CliError> {
+async fn at_once(server: &BenchServer, client: &Client, seed: &SnapshotDir) -> Result<Vec<Figure>, CliError> {
     // The first of each finds nothing in the caches.
-    by_hand.end(by_hand.restored().await?).await?;
     client.delete_vm(&client.create_vm(&super::vm(MEM_MIB)).await?.id).await?;
+    let by_hand = ByHand::new(server).await?;
+    by_hand.end(by_hand.start(Some(seed)).await?).await?;
     let begun = Instant::now();
-    let machines = try_join_all((0..AT_ONCE).map(|_| by_hand.restored())).await?;
+    let machines = try_join_all((0..AT_ONCE).map(|_| by_hand.start(Some(seed)))).await?;
     let floor = milliseconds(begun);
     for machine in machines {
         by_hand.end(machine).await?;

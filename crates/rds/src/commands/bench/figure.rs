@@ -1,5 +1,7 @@
 //! A measured figure, its floor and its limit. Pure.
 
+use std::time::Instant;
+
 use serde::Serialize;
 
 use crate::output;
@@ -91,6 +93,11 @@ pub(crate) fn percentile(samples: &[f64], share: f64) -> f64 {
     )]
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+/// Milliseconds since then.
+pub(crate) fn milliseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_secs_f64() * 1000.0
 }
 
 /// The middle sample.

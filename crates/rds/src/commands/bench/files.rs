@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use reqwest::{Method, RequestBuilder};
 
-use super::figure::{Figure, Limit, median};
+use super::figure::{Figure, Limit, median, milliseconds};
 use super::run::{command, sample};
 use crate::archive;
 use crate::client::Client;
@@ -64,7 +64,7 @@ fn content() -> Vec<u8> {
 async fn timed(client: &Client, request: RequestBuilder) -> Result<f64, CliError> {
     let begun = Instant::now();
     client.send(request).await?.bytes().await.map_err(|error| client.transport(&error))?;
-    Ok(begun.elapsed().as_secs_f64() * 1000.0)
+    Ok(milliseconds(begun))
 }
 
 fn upload(client: &Client, vm: &str, packed: &[u8]) -> RequestBuilder {

@@ -2,8 +2,10 @@
 //!
 //! A floor is the same work without the server: a machine started by hand, a program timed inside the guest.
 
+mod by_hand;
 mod channel;
 mod cold;
+mod commands;
 mod crowd;
 mod figure;
 mod files;
@@ -21,6 +23,7 @@ mod throughput;
 mod warm;
 
 use clap::{Args, ValueEnum};
+use rds_vmm::firecracker;
 use serde_json::json;
 
 use self::figure::{Figure, table};
@@ -130,6 +133,9 @@ impl Bench {
             && let Some(server) = server
         {
             figures.extend(peers::measure(client, server, rounds).await?);
+            if by_hand::driver().await?.description().name == firecracker::PROGRAM {
+                figures.push(peers::beside_qemu(client, rounds).await?);
+            }
         }
         if self.wants(Group::Egress) {
             figures.push(names::measure().await?);

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::figure::{Figure, Limit, median};
+use super::figure::{Figure, Limit, median, milliseconds};
 use crate::error::CliError;
 
 /// As many as a VM may ask at once, and some less.
@@ -66,7 +66,7 @@ async fn lookup(at: SocketAddr) -> io::Result<f64> {
     let mut reply = [0; 512];
     let length = timeout(Duration::from_secs(5), socket.recv(&mut reply)).await??;
     let reply = reply.get(..length).unwrap_or_default();
-    let took = begun.elapsed().as_secs_f64() * 1000.0;
+    let took = milliseconds(begun);
     if reply.ends_with(&[203, 0, 113, 10]) { Ok(took) } else { Err(io::Error::other("not the answer")) }
 }
 

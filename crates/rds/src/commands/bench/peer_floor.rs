@@ -1,23 +1,16 @@
 //! The least that a call between two VMs can cost: its bytes to a consumer's agent and back, and to a provider's agent
 //! and back. No worker, no manager, no process in the guest.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rds_image::disk;
-use rds_manager::hypervisor;
 use rds_protocol::guest::Configure;
-use rds_protocol::link::History;
 use rds_protocol::peer::Call;
-use rds_vmm::guest::{GuestClient, GuestError};
-use rds_vmm::qemu::Qemu;
-use rds_vmm::{Hypervisor, MachineSpec, VmId};
+use rds_vmm::guest::GuestError;
 use serde_json::json;
-use tempfile::TempDir;
 
-use super::cold::only_file;
-use super::server::{BenchServer, settings_from_environment};
+use super::by_hand::{ByHand, Machine};
+use super::figure::milliseconds;
+use super::server::BenchServer;
 use crate::error::CliError;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,49 +19,22 @@ const LIMIT: Duration = Duration::from_secs(60);
 const ROUND_TRIPS: usize = 200;
 
 /// Two machines whose agents are VMs that nobody knows.
-pub(super) struct ByHand {
-    qemu: Arc<Qemu>,
-    dirs: Vec<PathBuf>,
-    guests: Vec<GuestClient>,
-    _scratch: TempDir,
+pub(super) struct Pair<'a> {
+    by_hand: ByHand<'a>,
+    machines: Vec<Machine>,
 }
 
-impl ByHand {
+impl<'a> Pair<'a> {
     /// Boots both.
-    pub(super) async fn boot(server: &BenchServer) -> Result<Self, CliError> {
-        let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("machines by hand: {error}"));
-        let qemu = Qemu::new(hypervisor::settings(&settings_from_environment()?)).await;
-        let qemu = Arc::new(qemu.map_err(|error| failed(&error))?);
-        let scratch = tempfile::tempdir().map_err(CliError::file("temporary directory"))?;
-        let mut by_hand = Self { qemu, dirs: Vec::new(), guests: Vec::new(), _scratch: scratch };
+    pub(super) async fn boot(server: &'a BenchServer) -> Result<Self, CliError> {
+        let mut pair = Self { by_hand: ByHand::new(server).await?, machines: Vec::new() };
         for name in ["consumer", "provider"] {
-            let dir = by_hand._scratch.path().join(name);
-            std::fs::create_dir(&dir).map_err(CliError::file(&dir))?;
-            let template = only_file(&server.root().join("templates"))?;
-            let writable = dir.join("disk.ext4");
-            disk::clone_sparse(&template, &writable, disk::CloneMode::Auto).map_err(|error| failed(&error))?;
-            let spec = MachineSpec {
-                id: VmId::new(),
-                vcpus: 1,
-                mem_mib: 256,
-                kernel: server.image().kernel.clone(),
-                initramfs: only_file(&server.root().join("initramfs"))?,
-                rootfs: server.image().rootfs.clone(),
-                disk: writable,
-                dir: dir.clone(),
-                user: None,
-                nic: None,
-                rehearse: false,
-                background: false,
-            };
-            by_hand.dirs.push(dir.clone());
-            by_hand.qemu.boot(&spec).await.map_err(|error| failed(&error))?;
-            let guest = GuestClient::connect(&*by_hand.qemu, &dir, History::Fresh, LIMIT).await;
-            let guest = guest.map_err(|error| failed(&error))?;
-            guest.configure(&identity(name), LIMIT).await.map_err(|error| failed(&error))?;
-            by_hand.guests.push(guest);
+            let machine = pair.by_hand.start(None).await?;
+            let configured = machine.guest.configure(&identity(name), LIMIT).await;
+            pair.machines.push(machine);
+            configured.map_err(|error| CliError::Failed(format!("a machine by hand: {error}")))?;
         }
-        Ok(by_hand)
+        Ok(pair)
     }
 
     /// Milliseconds of each round trip: consumer's agent and back, then provider's agent and back.
@@ -82,23 +48,24 @@ impl ByHand {
         let mut times = Vec::new();
         for _ in 0..ROUND_TRIPS {
             let begun = Instant::now();
-            for guest in &self.guests {
+            for machine in &self.machines {
                 // Nothing was offered, so the agent answers by itself.
-                match guest.call(&call, LIMIT).await {
+                match machine.guest.call(&call, LIMIT).await {
                     Err(GuestError::Status { status: 409, .. }) => {}
                     other => return Err(CliError::Failed(format!("an agent by hand answered {other:?}"))),
                 }
             }
-            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+            times.push(milliseconds(begun));
         }
         Ok(times)
     }
 
     /// Ends both.
-    pub(super) async fn end(self) {
-        for dir in &self.dirs {
-            let _ = self.qemu.kill(dir).await;
+    pub(super) async fn end(self) -> Result<(), CliError> {
+        for machine in self.machines {
+            self.by_hand.end(machine).await?;
         }
+        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::figure::{Figure, Limit, median, percentile};
-use super::peer_floor::ByHand;
+use super::figure::{Figure, Limit, median, milliseconds, percentile};
+use super::peer_floor::Pair;
 use super::run::sample;
 use super::server::{BenchServer, resident_mb};
 use super::vm;
@@ -45,28 +45,55 @@ struct Calls {
 
 /// Measures calls by one caller and by many, and what being linked adds to a create.
 pub(super) async fn measure(client: &Client, server: &BenchServer, rounds: usize) -> Result<Vec<Figure>, CliError> {
-    let provider = client.create_vm(&vm(MEM_MB)).await?.id;
-    let measured = with_provider(client, server, &provider, rounds).await;
+    let (provider, consumer) = pair(client).await?;
+    let mut figures = calls(client, server, &provider, &consumer, rounds).await?;
+    client.delete_vm(&consumer).await?;
+    figures.push(creates(client, &provider, rounds).await?);
     client.delete_vm(&provider).await?;
-    measured
+    Ok(figures)
 }
 
-async fn with_provider(
-    client: &Client,
-    server: &BenchServer,
-    provider: &str,
-    rounds: usize,
-) -> Result<Vec<Figure>, CliError> {
+/// Calls on this server beside calls on one whose VMs run in QEMU.
+pub(super) async fn beside_qemu(client: &Client, rounds: usize) -> Result<Figure, CliError> {
+    let server = BenchServer::start_with(&[("RDS_HYPERVISOR", "qemu"), ("RDS_ACCELERATOR", "kvm")]).await?;
+    let measured = both(client, &server.client()?, rounds).await;
+    server.end().await;
+    let (ours, qemu) = measured?;
+    Ok(Figure {
+        name: "peer call, warm, p50".into(),
+        unit: "ms",
+        measured: median(&ours),
+        floor: Some(median(&qemu)),
+        floor_is: "the same in VMs of QEMU with KVM",
+        limit: Limit::Times(1.2),
+    })
+}
+
+/// Milliseconds of calls on two servers, measured by turns.
+async fn both(one: &Client, other: &Client, rounds: usize) -> Result<(Vec<f64>, Vec<f64>), CliError> {
+    let ((provider, consumer), (other_provider, other_consumer)) = (pair(one).await?, pair(other).await?);
+    let (mut on_one, mut on_other) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        on_one.extend(run_calls(one, &consumer).await?.one);
+        on_other.extend(run_calls(other, &other_consumer).await?.one);
+    }
+    for (client, vms) in [(one, [consumer, provider]), (other, [other_consumer, other_provider])] {
+        for vm in vms {
+            client.delete_vm(&vm).await?;
+        }
+    }
+    Ok((on_one, on_other))
+}
+
+/// A provider, and a consumer that is linked to it.
+async fn pair(client: &Client) -> Result<(String, String), CliError> {
+    let provider = client.create_vm(&vm(MEM_MB)).await?.id;
     let manifest = manifest().to_string();
     let files = [("sdk.ts", SDK.as_bytes()), (".rds-peer/manifest.json", manifest.as_bytes())];
     let packed = archive::pack_files(&files).map_err(CliError::file("archive"))?;
-    client.upload(provider, "/workspace", packed).await?;
-    let consumer = client.create_vm(&linked(provider, 1)).await?.id;
-    let measured = calls(client, server, provider, &consumer, rounds).await;
-    client.delete_vm(&consumer).await?;
-    let mut figures = measured?;
-    figures.push(creates(client, provider, rounds).await?);
-    Ok(figures)
+    client.upload(&provider, "/workspace", packed).await?;
+    let consumer = client.create_vm(&linked(&provider, 1)).await?.id;
+    Ok((provider, consumer))
 }
 
 fn linked(provider: &str, links: usize) -> CreateVm {
@@ -92,14 +119,13 @@ async fn calls(
     consumer: &str,
     rounds: usize,
 ) -> Result<Vec<Figure>, CliError> {
-    let by_hand = ByHand::boot(server).await?;
+    let by_hand = Pair::boot(server).await?;
     let (mut one, mut many, mut floor, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
     let mut young = Vec::new();
     let mut starts = Vec::new();
     let mut memory = Vec::new();
     for _ in 0..rounds {
-        let calls: Calls = serde_json::from_value(run_ts(client, consumer, &program()).await?)
-            .map_err(|error| CliError::Answer(error.to_string()))?;
+        let calls = run_calls(client, consumer).await?;
         young.extend(calls.young);
         one.extend(calls.one);
         many.extend(calls.many);
@@ -112,7 +138,7 @@ async fn calls(
             starts.push(sample(client, request).await?.wall);
         }
     }
-    by_hand.end().await;
+    by_hand.end().await?;
     let (p50, p99) = (percentile(&one, 0.5), percentile(&one, 0.99));
     let hand = "the same bytes to both agents and back, by hand";
     let beside = |name: &str, measured, floor, floor_is, limit| Figure {
@@ -170,11 +196,14 @@ result.set({{ young, one, many, lost }});"
     )
 }
 
-async fn run_ts(client: &Client, vm: &str, code: &str) -> Result<Value, CliError> {
-    let body = json!({"code": code, "timeoutMs": 120_000});
-    let run: crate::api::RunResult = client.post_vm(vm, "run-ts", &body).await?;
+/// Runs the program in a consumer.
+async fn run_calls(client: &Client, consumer: &str) -> Result<Calls, CliError> {
+    let body = json!({"code": program(), "timeoutMs": 120_000});
+    let run: crate::api::RunResult = client.post_vm(consumer, "run-ts", &body).await?;
     match run.rest.get("result") {
-        Some(result) if run.exit_code == 0 => Ok(result.clone()),
+        Some(result) if run.exit_code == 0 => {
+            serde_json::from_value(result.clone()).map_err(|error| CliError::Answer(error.to_string()))
+        }
         _ => Err(CliError::Failed(format!("the measuring program failed: {} {:?}", run.stderr, run.rest.get("error")))),
     }
 }
@@ -187,7 +216,7 @@ async fn creates(client: &Client, provider: &str, rounds: usize) -> Result<Figur
             let begun = Instant::now();
             let made = client.create_vm(&wish).await?;
             if round > 0 {
-                times.push(begun.elapsed().as_secs_f64() * 1000.0);
+                times.push(milliseconds(begun));
             }
             client.delete_vm(&made.id).await?;
         }

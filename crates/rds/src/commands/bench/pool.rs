@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::figure::{Figure, Limit, median};
+use super::figure::{Figure, Limit, median, milliseconds};
 use super::run::{command, sample};
 use super::server::BenchServer;
-use super::warm::milliseconds;
 use crate::error::CliError;
 
 /// How long the pool may take to have a machine.

@@ -6,9 +6,8 @@ use std::time::Instant;
 use ipnet::Ipv4Net;
 use rds_egress::{Guest, Network, Policy, Settings};
 
-use super::figure::{Figure, Limit, median};
+use super::figure::{Figure, Limit, median, milliseconds};
 use super::namespace::run;
-use super::warm::milliseconds;
 use crate::error::CliError;
 
 /// VMs that there are when the last ones are measured.

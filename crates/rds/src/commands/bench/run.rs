@@ -5,7 +5,7 @@ use std::time::Instant;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use super::figure::{Figure, Limit, median, percentile};
+use super::figure::{Figure, Limit, median, milliseconds, percentile};
 use crate::client::Client;
 use crate::error::CliError;
 
@@ -28,7 +28,7 @@ pub(super) async fn sample(client: &Client, request: RequestBuilder) -> Result<S
     let guest = reply.headers().get(GUEST_TIME).and_then(|time| time.to_str().ok()?.parse::<f64>().ok());
     let guest = guest.ok_or_else(|| CliError::Answer(format!("no header {GUEST_TIME}")))? / 1000.0;
     let result: crate::api::RunResult = reply.json().await.map_err(|error| client.transport(&error))?;
-    let wall = begun.elapsed().as_secs_f64() * 1000.0;
+    let wall = milliseconds(begun);
     if result.exit_code != 0 {
         return Err(CliError::Failed(format!("a measured program failed: {}", result.stderr)));
     }

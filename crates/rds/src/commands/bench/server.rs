@@ -5,13 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rds_manager::config::Config;
-use rds_manager::hypervisor;
-use rds_vmm::Hypervisor as _;
-use rds_vmm::qemu::Qemu;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::by_hand;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::settings;
@@ -30,6 +28,9 @@ const RATE_LIMITS: [&str; 8] = [
     "RATE_LIMIT_DOWNLOAD",
     "RATE_LIMIT_LOGIN",
 ];
+
+/// Files in a VM's directory that begin with its monitor's process, one for each driver.
+const MONITORS: [&str; 2] = ["qemu.pid", "firecracker.pid"];
 
 /// The files of an image.
 #[derive(Debug, Clone)]
@@ -111,7 +112,8 @@ impl BenchServer {
 
     /// The process of a VM's monitor.
     pub(super) fn monitor_of(&self, vm: &str) -> Option<u32> {
-        let file = std::fs::read_to_string(self.root().join("vms").join(vm).join("qemu.pid")).ok()?;
+        let dir = self.root().join("vms").join(vm);
+        let file = MONITORS.iter().find_map(|name| std::fs::read_to_string(dir.join(name)).ok())?;
         file.split_whitespace().next()?.parse().ok()
     }
 
@@ -124,12 +126,10 @@ impl BenchServer {
         }
         let _ = self.child.kill().await;
         // What waits in a pool outlives its server.
-        if let Ok(settings) = settings_from_environment()
-            && let Ok(qemu) = Qemu::new(hypervisor::settings(&settings)).await
-        {
+        if let Ok(driver) = by_hand::driver().await {
             let vms = self.root().join("vms");
-            for id in qemu.find(&vms).await {
-                let _ = qemu.kill(&vms.join(id.to_string())).await;
+            for id in driver.find(&vms).await {
+                let _ = driver.kill(&vms.join(id.to_string())).await;
             }
         }
     }

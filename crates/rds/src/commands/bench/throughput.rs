@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
-use super::figure::{Figure, Limit, median};
+use super::figure::{Figure, Limit, median, milliseconds};
 use super::namespace::{apart, output, run};
 use super::run::{command, sample};
 use super::server::BenchServer;
@@ -129,7 +129,7 @@ async fn milliseconds_a_megabyte(bytes: &AtomicU64) -> f64 {
     let more = bytes.load(Ordering::Relaxed) - before;
     #[expect(clippy::cast_precision_loss, reason = "a count of some megabytes")]
     let megabytes = more as f64 / 1e6;
-    begun.elapsed().as_secs_f64() * 1000.0 / megabytes
+    milliseconds(begun) / megabytes
 }
 
 /// Ends the process that holds the server's second table.

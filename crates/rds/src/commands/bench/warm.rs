@@ -1,32 +1,21 @@
 //! Creating VMs from seeds and snapshots, beside machines that are restored by hand from the same files.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rds_image::disk;
-use rds_manager::hypervisor;
-use rds_protocol::link::History;
 use rds_vmm::hypervisor::SnapshotDir;
-use rds_vmm::qemu::Qemu;
-use rds_vmm::{GuestClient, Hypervisor, MachineSpec, VmId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::by_hand::{ByHand, MEM_MIB};
 use super::cold::only_file;
-use super::figure::{Figure, Limit, median, percentile};
-use super::server::{BenchServer, settings_from_environment};
+use super::figure::{Figure, Limit, median, milliseconds, percentile};
+use super::server::BenchServer;
 use crate::api::{CreateVm, RunResult};
 use crate::client::Client;
 use crate::error::CliError;
 
-/// Memory of the VMs: the size that an image's seed is made for by itself.
-const MEM_MIB: u32 = 256;
-
 /// How long a seed may take to be made.
 const SEED_LIMIT: Duration = Duration::from_secs(180);
-
-/// How long a machine that is restored by hand may take.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Warm creates for each round.
 const CREATES_A_ROUND: usize = 10;
@@ -45,11 +34,12 @@ pub(super) async fn measure(unseeded: &Client, rounds: usize) -> Result<Vec<Figu
 async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) -> Result<Vec<Figure>, CliError> {
     let client = server.client()?;
     let seed = seeded(server, &client).await?;
-    let by_hand = ByHand::new(server, seed).await?;
     // The first of each finds nothing in the caches.
     create(&client, None).await?;
     create(unseeded, None).await?;
-    by_hand.restore().await?;
+    let by_hand = ByHand::new(server).await?;
+    by_hand.end(by_hand.start(Some(&seed)).await?).await?;
+    let mut driver = Vec::new();
     let (mut created, mut used, mut restored, mut cold) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         cold.push(create(unseeded, None).await?.to_201);
@@ -57,7 +47,10 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
             let times = create(&client, None).await?;
             created.push(times.to_201);
             used.push(times.to_exec);
-            restored.push(by_hand.restore().await?);
+            let machine = by_hand.start(Some(&seed)).await?;
+            restored.push(machine.took);
+            driver.push(machine.driver);
+            by_hand.end(machine).await?;
         }
     }
     let kept = Kept::measure(&client, rounds).await?;
@@ -107,17 +100,18 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
         },
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, guest frozen"), median(&kept.frozen), 50.0),
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, total"), median(&kept.total), 400.0),
+        of_vm("processor time of the driver itself in a restore", median(&driver), 10.0),
     ])
 }
 
 /// Waits for the image's seed and gives its directory.
-pub(super) async fn seeded(server: &BenchServer, client: &Client) -> Result<PathBuf, CliError> {
+pub(super) async fn seeded(server: &BenchServer, client: &Client) -> Result<SnapshotDir, CliError> {
     let begun = Instant::now();
     loop {
         let seeds = client.request(Method::GET, &["v1", "snapshots"]).query(&[("scope", "internal")]);
         let seeds: Vec<Value> = client.json(seeds).await?;
         if !seeds.is_empty() {
-            return only_file(&server.root().join("seeds"));
+            return only_file(&server.root().join("seeds")).map(SnapshotDir);
         }
         if begun.elapsed() > SEED_LIMIT {
             return Err(CliError::Failed("the image's seed was not made in time".into()));
@@ -164,10 +158,6 @@ async fn forks(client: &Client, rounds: usize) -> Result<Vec<f64>, CliError> {
     Ok(times)
 }
 
-pub(super) fn milliseconds(begun: Instant) -> f64 {
-    begun.elapsed().as_secs_f64() * 1000.0
-}
-
 /// Milliseconds of what concerns snapshots.
 struct Kept {
     frozen: Vec<f64>,
@@ -193,80 +183,5 @@ impl Kept {
         }
         client.delete_vm(&vm).await?;
         Ok(kept)
-    }
-}
-
-/// A machine that was restored without the server.
-pub(super) struct Restored {
-    scratch: tempfile::TempDir,
-    /// Milliseconds.
-    took: f64,
-    _guest: GuestClient,
-}
-
-/// Machines that are restored without the server.
-pub(super) struct ByHand<'a> {
-    qemu: Qemu,
-    server: &'a BenchServer,
-    seed: SnapshotDir,
-    initramfs: PathBuf,
-    template: PathBuf,
-}
-
-impl<'a> ByHand<'a> {
-    pub(super) async fn new(server: &'a BenchServer, seed: PathBuf) -> Result<Self, CliError> {
-        let qemu = Qemu::new(hypervisor::settings(&settings_from_environment()?)).await;
-        let qemu = qemu.map_err(|error| CliError::Failed(error.to_string()))?;
-        let initramfs = only_file(&server.root().join("initramfs"))?;
-        let template = disk::template(&server.root().join("templates"), 512 << 20);
-        let template = template.map_err(|error| CliError::Failed(error.to_string()))?;
-        Ok(Self { qemu, server, seed: SnapshotDir(seed), initramfs, template })
-    }
-
-    /// Milliseconds from the clone of its disk to the agent's first answer.
-    async fn restore(&self) -> Result<f64, CliError> {
-        let machine = self.restored().await?;
-        let took = machine.took;
-        self.end(machine).await?;
-        Ok(took)
-    }
-
-    /// A machine that runs.
-    pub(super) async fn restored(&self) -> Result<Restored, CliError> {
-        let failed = |error: &dyn std::fmt::Display| CliError::Failed(format!("a machine by hand: {error}"));
-        let scratch = tempfile::tempdir().map_err(CliError::file("temporary directory"))?;
-        let (dir, writable) = (scratch.path().to_owned(), scratch.path().join("disk.ext4"));
-        let spec = MachineSpec {
-            id: VmId::new(),
-            vcpus: 1,
-            mem_mib: MEM_MIB,
-            kernel: self.server.image().kernel.clone(),
-            initramfs: self.initramfs.clone(),
-            rootfs: self.server.image().rootfs.clone(),
-            disk: writable.clone(),
-            dir: dir.clone(),
-            user: None,
-            nic: None,
-            rehearse: false,
-            background: false,
-        };
-        let begun = Instant::now();
-        disk::clone_sparse(&self.template, &writable, disk::CloneMode::Auto).map_err(|error| failed(&error))?;
-        self.qemu.restore(&spec, &self.seed).await.map_err(|error| failed(&error))?;
-        let answered = GuestClient::connect(&self.qemu, &dir, History::Fresh, LIMIT).await;
-        let took = milliseconds(begun);
-        match answered {
-            Ok(guest) => Ok(Restored { scratch, took, _guest: guest }),
-            Err(error) => {
-                let _ = self.qemu.kill(&dir).await;
-                Err(failed(&error))
-            }
-        }
-    }
-
-    /// Ends a machine.
-    pub(super) async fn end(&self, machine: Restored) -> Result<(), CliError> {
-        let killed = self.qemu.kill(machine.scratch.path()).await;
-        killed.map_err(|error| CliError::Failed(format!("a machine by hand: {error}")))
     }
 }
