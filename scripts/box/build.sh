@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the host in a box into target/box, unless it is there from the same sources: a root file system and a kernel of
-# the distribution's packages, and an initramfs that finds the root. Needs root.
+# the distribution's packages, an initramfs that finds the root, and the QEMU of these packages for the box itself. Needs root.
 
 source "$(dirname "$0")/../common.sh"
 
@@ -20,6 +20,8 @@ kernels=("$box"/root/lib/modules/*)
 version=${kernels[0]##*/}
 mv "$box/root/boot/vmlinuz-$version" $box/kernel
 rm -rf $box/root/boot
+mkdir $box/qemu
+(cd $box/root/usr && cp --archive --parents bin/qemu-system-x86_64 lib/x86_64-linux-gnu lib64 share/qemu share/seabios ../../qemu)
 
 install -m 755 scripts/box/initramfs-init $box/initramfs/init
 cp $box/root/bin/busybox $box/initramfs/bin/
