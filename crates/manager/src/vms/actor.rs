@@ -192,6 +192,8 @@ impl Actor {
         let mut trim = interval(TRIM_EVERY);
         trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut crowded = false;
+        // However long its start took: nobody could use it before.
+        self.uses.open();
         self.publish(|live| live.guest = Some(guest.clone()));
         loop {
             tokio::select! {
