@@ -155,7 +155,8 @@ impl Host {
         let mut lap = Lap::new();
         let secrets = settings.sealed.open(self.sealer.as_deref(), vm.id)?;
         let network = self.egress.guest_network(vm.id, &settings.network);
-        let identity = Configure { network, ..identity(vm, &secrets) };
+        let grow_disk_to = self.outgrew_its_snapshot(vm, settings).then_some(vm.spec.disk_bytes);
+        let identity = Configure { network, grow_disk_to, ..identity(vm, &secrets) };
         let configured = match from {
             StartedFrom::Snapshot => guest.rename(&identity, CONFIGURE_LIMIT).await,
             StartedFrom::Boot | StartedFrom::Seed | StartedFrom::Pool => {
@@ -168,6 +169,17 @@ impl Host {
         }
         timings.configure_ms = lap.take();
         Ok(())
+    }
+}
+
+impl Host {
+    /// Whether the VM's disk is not as large as that of the snapshot that it was made from, and no start of it has grown
+    /// its filesystem. A guest that has nothing to grow is not asked to: it would write its whole journal out.
+    fn outgrew_its_snapshot(&self, vm: &VmRecord, settings: &Settings) -> bool {
+        vm.snapshot.as_ref().filter(|_| settings.last_start.is_none()).is_some_and(|snapshot| {
+            let disk = std::fs::metadata(self.snapshots.disk(snapshot));
+            !disk.is_ok_and(|disk| disk.len() == vm.spec.disk_bytes)
+        })
     }
 }
 
@@ -191,7 +203,7 @@ fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
         clock_us: u64::try_from(now).unwrap_or(0),
         entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
         secret_env: secrets.variables(),
-        grow_disk_to: vm.snapshot.is_some().then_some(vm.spec.disk_bytes),
+        grow_disk_to: None,
         network: None,
     }
 }
