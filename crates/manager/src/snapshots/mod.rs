@@ -18,6 +18,7 @@ use rds_vmm::guest::GuestClient;
 use rds_vmm::hypervisor::SnapshotDir;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -163,7 +164,7 @@ impl Snapshots {
     /// Takes a snapshot of a VM that runs. Goes on to its end when it is dropped.
     pub(crate) async fn take(&self, source: Source, subject: Subject) -> Result<SnapshotRow> {
         let own = self.clone();
-        let taken = tokio::spawn(async move {
+        let take = async move {
             let id = format!("snap-{}", Uuid::new_v4());
             let draft = own.dir.join(format!("{id}{DRAFT}"));
             let taken = own.write(&id, &draft, &source, subject).await;
@@ -171,7 +172,8 @@ impl Snapshots {
                 remove(&draft).await?;
             }
             taken
-        });
+        };
+        let taken = tokio::spawn(take.in_current_span());
         let taken =
             taken.await.map_err(|error| Error::internal("the task that takes a snapshot ended", error)).flatten();
         metrics::snapshot(&taken);

@@ -10,6 +10,7 @@ use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use rds_vmm::{MachineSpec, VmId};
 use serde::{Deserialize, Serialize};
+use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::create::Plan;
@@ -172,7 +173,7 @@ impl Vms {
         let wish = request.validate()?;
         self.check_providers(&wish.links)?;
         let vms = self.clone();
-        let forked = tokio::spawn(async move { vms.fork_all(id, wish).await });
+        let forked = tokio::spawn(async move { vms.fork_all(id, wish).await }.in_current_span());
         let vms = forked.await.map_err(|error| Error::internal("the task that forks a VM ended", error))??;
         Ok(Forks { vms })
     }

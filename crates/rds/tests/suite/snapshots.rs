@@ -152,7 +152,7 @@ async fn a_vm_that_writes_all_the_time_is_kept_whole(world: &World) {
     let vm = create(&api, json!({})).await;
     api.sh(&vm, WRITER).await;
     let mut last = 0;
-    for round in 0..25 {
+    for round in 0..100 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let known: u64 = api.sh(&vm, "cat b 2> /dev/null | wc -l").await.trim().parse().expect("a number");
         let snapshot = take(&api, &vm).await;
