@@ -28,7 +28,7 @@ if [[ $where != bench ]]; then
     suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
         sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
     programs+=("$suite")
-    work="code=0; for filter in ${*:-""}; do /run/payload/suite --test-threads ${BOX_THREADS:-2} \$filter || code=\$?; done; exit \$code"
+    work="code=0; for filter in ${*:-""}; do /run/payload/suite --test-threads ${BOX_THREADS:-1} \$filter || code=\$?; done; exit \$code"
 fi
 
 if [[ $where == here ]]; then
