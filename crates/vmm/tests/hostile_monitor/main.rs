@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rds_vmm::firecracker::{Firecracker, Settings};
-use rds_vmm::hypervisor::{Log, Port, SnapshotDir};
+use rds_vmm::hypervisor::{Counts, Log, Port, SnapshotDir};
 use rds_vmm::{Hypervisor, HypervisorError, MachineSpec, VmId};
 use tempfile::TempDir;
 
@@ -200,7 +200,8 @@ async fn nothing_outside_the_jail_is_reached() {
     let said = machine.said();
     assert!(!said.contains("REACHED"), "{said}");
     assert_eq!(said.matches("refused ").count(), 72, "{said}");
-    let sees = "sees dev disk firecracker firecracker.pid initramfs kernel log new-memory new-state rootfs run\n";
+    let sees =
+        "sees dev disk firecracker firecracker.pid initramfs kernel log metrics new-memory new-state rootfs run\n";
     assert!(said.contains(sees), "{said}");
     machine.end().await;
     other.end().await;
@@ -318,6 +319,22 @@ async fn a_snapshot_does_not_change_any_more() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(fs::read(to.join("memory")).unwrap().iter().all(|byte| *byte == b'a'));
+    machine.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm and JAILER_BIN"]
+async fn what_a_monitor_counts_is_bounded_and_need_not_make_sense() {
+    let machine = started("count").await;
+    let begun = Instant::now();
+    let mut all = Counts::default();
+    while all.disk_read < u64::MAX {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{all:?}");
+        let asked = Instant::now();
+        all = all.plus(machine.driver.take_counts(machine.dir()));
+        assert!(asked.elapsed() < Duration::from_secs(2), "it is not waited for");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     machine.end().await;
 }
 

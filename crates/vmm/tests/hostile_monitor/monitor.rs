@@ -61,6 +61,7 @@ fn main() {
         "deaf" => drop(UnixListener::bind("/run/api.sock")),
         "listener" => listener(),
         "flood" => flood(),
+        "count" => count(),
         _ => {}
     }
     if role != "planted" {
@@ -365,6 +366,25 @@ fn listener() {
     }
     std::mem::forget(listener);
     std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
+/// Counts as much as there can be, and what is no number, without end.
+fn count() {
+    std::thread::spawn(|| {
+        let most = format!(
+            r#"{{"block":{{"read_bytes":{0},"write_bytes":{0},"event_fails":{0},"execute_fails":{0},"invalid_reqs_count":{0}}},
+            "net":{{"event_fails":0,"rx_fails":0,"tx_fails":0,"tx_malformed_frames":0,"tx_spoofed_mac_count":0}},
+            "vsock":{{"rx_bytes_count":0,"tx_bytes_count":0,"muxer_event_fails":0,"conn_event_fails":0,
+            "rx_queue_event_fails":0,"tx_queue_event_fails":0,"ev_queue_event_fails":0}},
+            "vcpu":{{"failures":0}},"seccomp":{{"num_faults":0}}}}"#,
+            u64::MAX / 3
+        );
+        let (line, deep) = (most.replace('\n', ""), "[".repeat(30_000));
+        let mut pipe = OpenOptions::new().read(true).write(true).open("/metrics").expect("the pipe");
+        loop {
+            let _ = pipe.write_all(format!("{line}\n{deep}\n\0\u{202e}\n{{\"block\":-1}}\n").as_bytes());
+        }
+    });
 }
 
 /// Writes to all its logs as fast as it can, at a place of its own choice.
