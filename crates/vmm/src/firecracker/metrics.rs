@@ -38,8 +38,8 @@ pub(super) fn take(path: &Path) -> io::Result<Counts> {
     }
 }
 
-/// A line of Firecracker's metrics, as far as we want to know them: each number is what came since the line before. What
-/// is no such line, or was cut off, counts for nothing.
+/// A line of Firecracker's metrics, as far as we want to know them: each number is what came since the line before, and a
+/// forbidden call is the last thing that a monitor tells of. What is no such line, or was cut off, counts for nothing.
 fn parse(line: &[u8]) -> Option<Counts> {
     #[derive(Deserialize)]
     struct Line {

@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The first user of a machine by hand; a server has not so many VMs.
 const FIRST_USER: u32 = FIRST_UID + 50_000;
 
-/// Starts machines.
+/// Starts machines. One that nobody ends is ended with the server.
 pub(super) struct ByHand<'a> {
     hypervisor: Arc<dyn Hypervisor>,
     server: &'a BenchServer,
@@ -37,7 +37,7 @@ pub(super) struct ByHand<'a> {
 
 /// A machine that runs.
 pub(super) struct Machine {
-    scratch: tempfile::TempDir,
+    dir: PathBuf,
     /// Its agent, which has answered.
     pub(super) guest: GuestClient,
     /// Milliseconds from the clone of its disk to that answer.
@@ -65,10 +65,9 @@ impl<'a> ByHand<'a> {
 
     /// Boots a machine, or restores it.
     pub(super) async fn start(&self, from: Option<&SnapshotDir>) -> Result<Machine, CliError> {
-        let scratch = tempfile::tempdir().map_err(CliError::file("temporary directory"))?;
         let id = VmId::new();
-        let dir = scratch.path().join(id.to_string());
-        std::fs::create_dir(&dir).map_err(CliError::file(&dir))?;
+        let dir = self.server.by_hand_dir().join(id.to_string());
+        std::fs::create_dir_all(&dir).map_err(CliError::file(&dir))?;
         let spec = MachineSpec {
             id,
             vcpus: 1,
@@ -94,19 +93,13 @@ impl<'a> ByHand<'a> {
         let driver = processor_time() - used;
         let guest = GuestClient::connect(&*self.hypervisor, &dir, History::Fresh, LIMIT).await;
         let took = milliseconds(begun);
-        match guest {
-            Ok(guest) => Ok(Machine { scratch, guest, took, driver }),
-            Err(error) => {
-                let _ = self.hypervisor.kill(&dir).await;
-                Err(failed(error))
-            }
-        }
+        Ok(Machine { dir, guest: guest.map_err(failed)?, took, driver })
     }
 
-    /// Ends a machine.
+    /// Ends a machine and removes it.
     pub(super) async fn end(&self, machine: Machine) -> Result<(), CliError> {
-        let dir = only_file(machine.scratch.path())?;
-        self.hypervisor.kill(&dir).await.map_err(failed)
+        self.hypervisor.kill(&machine.dir).await.map_err(failed)?;
+        std::fs::remove_dir_all(&machine.dir).map_err(CliError::file(&machine.dir))
     }
 }
 

@@ -99,6 +99,11 @@ impl BenchServer {
         self.root.path()
     }
 
+    /// Where machines by hand are: beside its VMs, on the same filesystem.
+    pub(super) fn by_hand_dir(&self) -> PathBuf {
+        self.root().join("by-hand")
+    }
+
     /// What its VMs are made of.
     pub(super) fn image(&self) -> &ImageFiles {
         &self.image
@@ -125,11 +130,12 @@ impl BenchServer {
             }
         }
         let _ = self.child.kill().await;
-        // What waits in a pool outlives its server.
+        // What waits in a pool outlives its server, and so does a machine by hand when a measurement fails.
         if let Ok(driver) = by_hand::driver().await {
-            let vms = self.root().join("vms");
-            for id in driver.find(&vms).await {
-                let _ = driver.kill(&vms.join(id.to_string())).await;
+            for parent in [self.root().join("vms"), self.by_hand_dir()] {
+                for id in driver.find(&parent).await {
+                    let _ = driver.kill(&parent.join(id.to_string())).await;
+                }
             }
         }
     }
