@@ -170,9 +170,7 @@ impl Host {
         timings.configure_ms = lap.take();
         Ok(())
     }
-}
 
-impl Host {
     /// Whether the VM's disk is not as large as that of the snapshot that it was made from, and no start of it has grown
     /// its filesystem. A guest that has nothing to grow is not asked to: it would write its whole journal out.
     fn outgrew_its_snapshot(&self, vm: &VmRecord, settings: &Settings) -> bool {
