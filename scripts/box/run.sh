@@ -22,7 +22,7 @@ disk image "$image"
 truncate -s "${BOX_DISK:-20G}" "$work/scratch.ext4"
 mke2fs -q -t ext4 -O ^has_journal "$work/scratch.ext4"
 
-# The box's own QEMU: an emulated guest of a guest writes, in 7.2, to memory that was taken from it.
+# The box's own QEMU: under 7.2 the box's kernel found its stacks corrupted while machines ran in it.
 own=$box/qemu
 qemu=("$own/lib64/ld-linux-x86-64.so.2" --library-path "$own/lib/x86_64-linux-gnu" "$own/bin/qemu-system-x86_64"
     -L "$own/share/seabios" -L "$own/share/qemu")
