@@ -27,9 +27,11 @@ fn shell(program: &str, arguments: &str) -> String {
 fn beliefs() -> String {
     let asked = ["addr show", "-4 route show table all", "-6 route show table all", "neigh show", "-6 neigh show"];
     // Neighbours of the world's link come and go.
-    let lines: Vec<String> =
-        asked.iter().flat_map(|what| shell("ip", what).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-    lines.into_iter().filter(|line| line.contains("rds")).collect::<Vec<_>>().join("\n")
+    let told = asked.map(|what| shell("ip", what));
+    let mut lines: Vec<&str> = told.iter().flat_map(|told| told.lines()).filter(|line| line.contains("rds")).collect();
+    // The kernel tells of neighbours in the order of a table that it makes anew when they are many.
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
