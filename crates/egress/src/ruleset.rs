@@ -120,10 +120,13 @@ fn table(subnet: Subnet, gate: u16) -> String {
     iifname != "lo" ip saddr {network} drop
   }}
   chain from_guest {{
+    jump as_itself
+    ct original zone set iifname map @zones
+  }}
+  chain as_itself {{
     meta nfproto != ipv4 goto drop_counted
     iifname . ether saddr . ip saddr != @guests goto drop_counted
     ip hdrlength != 5 goto drop_counted
-    ct original zone set iifname map @zones
   }}
 
   # Both directions of every connection are looked up, so that one ends as soon as it is not allowed any more.
@@ -133,6 +136,8 @@ fn table(subnet: Subnet, gate: u16) -> String {
     oifname "{PREFIX}*" goto inward
   }}
   chain outward {{
+    # The entrance may not have been there when the packet came: chains come and go one after the other.
+    jump as_itself
     oifname "{PREFIX}*" goto denied
     # What belongs to no connection would leave with the guest's own address.
     ct state invalid,untracked goto drop_counted
@@ -153,6 +158,7 @@ fn table(subnet: Subnet, gate: u16) -> String {
     iifname "{PREFIX}*" goto to_host
   }}
   chain to_host {{
+    jump as_itself
     ct state invalid,untracked goto drop_counted
     iifname @by_name ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 goto pass_out
     iifname @by_name ip daddr {gateway} tcp dport {gate} ct status dnat goto pass_out

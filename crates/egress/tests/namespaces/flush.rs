@@ -32,7 +32,9 @@ async fn without_rules_nothing_passes() {
             "224.0.0.1",
             "172.16.0.3",
         ];
-        let mut frames = vec![honest.udp(PORT, "allowed"), honest.claiming("8.8.8.8").udp(PORT, "never as another")];
+        // As many as fit in between: one of them is to be under way whenever rules come and go.
+        let mut frames = vec![honest.claiming("8.8.8.8").udp(PORT, "never as another"); 20];
+        frames.push(honest.udp(PORT, "allowed"));
         frames.extend(never.map(|to| Way::of(one.guest, to).udp(PORT, &format!("never {to}"))));
         move || {
             while !stop.load(Ordering::Relaxed) {
