@@ -110,6 +110,9 @@ pub enum Port {
     Out,
 }
 
+/// Bytes of a monitor's own words, of each of its logs, that are repeated.
+const WORDS: u64 = 1000;
+
 /// A byte stream to a guest.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
@@ -314,6 +317,15 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Takes what the machine's monitor has counted since the last time; nothing from a driver whose monitor does not count.
     fn take_counts(&self, _dir: &Path) -> Counts {
         Counts::default()
+    }
+
+    /// What the monitor itself said at last: to be read once it has ended. A guest that has taken its monitor over can make
+    /// this up.
+    fn last_words(&self, dir: &Path) -> String {
+        let said = [Log::Stdout, Log::Stderr].map(|log| crate::log::end(&self.log_file(dir, log), WORDS));
+        let said = said.map(|said| String::from_utf8_lossy(&said.unwrap_or_default()).trim().to_owned());
+        let words: Vec<String> = said.into_iter().filter(|words| !words.is_empty()).collect();
+        if words.is_empty() { "it gave no reason".into() } else { words.join("; ") }
     }
 
     /// Where a machine's log is. The file may not exist, and the guest decides what is in it.

@@ -8,9 +8,6 @@ use crate::process::Marks;
 /// What marks a process of this driver: its standard output is the guest's console.
 pub(super) const MARKS: Marks = Marks { file: "firecracker.pid", output: CONSOLE, named };
 
-/// Bytes of a monitor's own words that an error repeats.
-const WORDS: u64 = 1000;
-
 const CONSOLE: &str = "firecracker.console.log";
 
 /// Where a monitor writes a snapshot's memory and devices, until they are taken. It has both files open for ever.
@@ -34,14 +31,6 @@ pub(super) fn log(dir: &Path, log: Log) -> PathBuf {
         Log::Stdout => "firecracker.log",
         Log::Stderr => "firecracker.stderr.log",
     })
-}
-
-/// What the monitor, or the jailer, said before it ended.
-pub(super) fn last_words(dir: &Path) -> String {
-    let said = [Log::Stdout, Log::Stderr].map(|log| crate::log::end(&self::log(dir, log), WORDS).unwrap_or_default());
-    let said = said.iter().map(|said| String::from_utf8_lossy(said).trim().to_owned());
-    let words = said.filter(|words| !words.is_empty()).collect::<Vec<_>>().join("; ");
-    if words.is_empty() { "it gave no reason".into() } else { words }
 }
 
 /// The VM in the `--id` of a command line.

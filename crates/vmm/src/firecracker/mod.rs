@@ -173,7 +173,7 @@ impl Firecracker {
         let ended =
             ended.map_err(|_| HypervisorError::Timeout("building the jail"))?.map_err(io_error("the jailer"))?;
         if !ended.success() {
-            return Err(HypervisorError::Exited(files::last_words(&spec.dir)));
+            return Err(HypervisorError::Exited(self.last_words(&spec.dir)));
         }
         let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
         let process = process.ok_or(HypervisorError::NotRunning)?;
@@ -241,7 +241,7 @@ impl Firecracker {
         self.kill(&spec.dir).await?;
         Err(match error {
             already @ HypervisorError::Exited(_) => already,
-            _ if ended => HypervisorError::Exited(files::last_words(&spec.dir)),
+            _ if ended => HypervisorError::Exited(self.last_words(&spec.dir)),
             other => other,
         })
     }

@@ -44,9 +44,6 @@ pub use version::{OLDEST, version_of};
 /// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Bytes of QEMU's own words that an error repeats.
-const WORDS: usize = 1000;
-
 /// Name of the program in the distributions' packages.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -147,7 +144,7 @@ impl Qemu {
         let Err(error) = done else { return Ok(()) };
         self.kill(dir).await?;
         Err(match error {
-            HypervisorError::NotRunning => HypervisorError::Exited(last_words(&self.log_file(dir, Log::Stderr))),
+            HypervisorError::NotRunning => HypervisorError::Exited(self.last_words(dir)),
             other => other,
         })
     }
@@ -284,11 +281,4 @@ impl Hypervisor for Qemu {
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {
         files::log(dir, log)
     }
-}
-
-/// What QEMU said before it ended.
-fn last_words(log: &Path) -> String {
-    let words = std::fs::read(log).unwrap_or_default();
-    let words = String::from_utf8_lossy(&words[words.len().saturating_sub(WORDS)..]).trim().to_owned();
-    if words.is_empty() { "it gave no reason".into() } else { words }
 }

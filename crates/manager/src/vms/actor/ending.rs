@@ -41,6 +41,8 @@ impl Actor {
 
     /// The machine is gone though nobody asked. The disk is there, so the VM can be started again.
     pub(super) async fn crashed(&mut self, why: &str) -> Next {
+        let words = self.host.hypervisor.last_words(&self.host.dir(self.vm.id));
+        tracing::warn!(vm = %self.vm.id, why, monitor = ?words, "a VM's machine has ended");
         let ended = async {
             self.host.end_machine(self.vm.id).await?;
             self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), Some(why)).await
