@@ -206,16 +206,21 @@ impl TestServer {
 
     /// The end of the server's log.
     pub(crate) fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.log_file()).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines.iter().skip(lines.len().saturating_sub(60)).copied().collect::<Vec<_>>().join("\n")
+        tail(&self.log_file(), 60)
+    }
+
+    /// The ends of its VMs' logs: consoles, and what their monitors said.
+    fn vm_log_tails(&self) -> String {
+        let files = self.vm_directories().into_iter().flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
+        let logs = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "log"));
+        logs.map(|log| format!("--- end of {} ---\n{}\n", log.display(), tail(&log, 15))).collect()
     }
 }
 
 impl Drop for TestServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- end of the server's log ---\n{}\n---", self.log_tail());
+            eprintln!("--- end of the server's log ---\n{}\n{}---", self.log_tail(), self.vm_log_tails());
         }
         self.kill();
         // Of a seed that was being made, too.
@@ -223,6 +228,14 @@ impl Drop for TestServer {
             processes::kill(pid);
         }
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path, lines: usize) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
 }
 
 fn owned((name, value): (&str, String)) -> (String, String) {
