@@ -25,7 +25,8 @@ fn shell(program: &str, arguments: &str) -> String {
 
 /// What the host believes of its networks.
 fn beliefs() -> String {
-    let asked = ["addr show", "-4 route show table all", "-6 route show table all", "neigh show", "-6 neigh show"];
+    // By lines of their own (`-o`), addresses come without their links' states, which settle late.
+    let asked = ["-o addr show", "-4 route show table all", "-6 route show table all", "neigh show", "-6 neigh show"];
     // Neighbours of the world's link come and go.
     let told = asked.map(|what| shell("ip", what));
     let mut lines: Vec<&str> = told.iter().flat_map(|told| told.lines()).filter(|line| line.contains("rds")).collect();
