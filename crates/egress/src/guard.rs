@@ -1,4 +1,5 @@
-//! A second table, which drops whatever the first one did not pass, and which no other program can take away.
+//! A second table, which drops whatever the first one did not pass, or did not give the host's address on its way out, and
+//! which no other program can take away.
 //!
 //! `nft flush ruleset` takes every table but those that have an owner: a process that holds the socket by which the table
 //! was made (Linux 5.12). So a `nft` of ours makes this one, and waits for more commands for ever. It is no child that ends
@@ -36,7 +37,9 @@ fn table() -> String {
             text += &format!("add rule {TABLE} {hook} {end} \"{PREFIX}*\" meta mark & {PASSED} == 0 drop; ");
         }
     }
-    text + "\n"
+    text +=
+        &format!("add chain {TABLE} leave {{ type filter hook postrouting priority srcnat + 1; policy accept; }}; ");
+    text + &format!("add rule {TABLE} leave iifname \"{PREFIX}*\" ct status ! snat drop; \n")
 }
 
 /// Has the table there, and owned by somebody.

@@ -75,6 +75,27 @@ async fn without_rules_nothing_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_leaves_with_a_guests_own_address() {
+    if !inside("flush::nothing_leaves_with_a_guests_own_address") {
+        return;
+    }
+    let rig = Rig::new().await;
+    let line = rig.line(0, policy(&["203.0.113.10/32"])).await;
+    let way = Way::of(line.guest, "203.0.113.10");
+    line.send(&way.udp(PORT, "before")).unwrap();
+    run(Command::new("nft").args(["delete", "chain", "inet", "rds", "leave"]));
+    for port in PORT + 1..PORT + 20 {
+        line.send(&way.udp(port, "never")).unwrap();
+    }
+    a_moment().await;
+    assert!(rig.network.compare().await.unwrap().is_some());
+    // What was dropped is forgotten: it is not in the way of what is sent now.
+    line.send(&way.udp(PORT + 1, "after")).unwrap();
+    a_moment().await;
+    assert_eq!(rig.ears.all(), ["the world: after × 1", "the world: before × 1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_guard_ends_with_a_server_that_has_no_guests() {
     if !inside("flush::the_guard_ends_with_a_server_that_has_no_guests") {
         return;
