@@ -217,6 +217,8 @@ impl Api {
             .body(Full::new(body))
             .map_err(|error| broken(path, error))?;
         let exchange = async {
+            // The connection may still be putting the last exchange away.
+            self.0.ready().await.map_err(|error| broken(path, error))?;
             let reply = self.0.send_request(request).await.map_err(|error| broken(path, error))?;
             let (head, body) = reply.into_parts();
             let body = Limited::new(body, REPLY_BYTES).collect().await.map_err(|error| broken(path, error))?.to_bytes();
@@ -249,9 +251,11 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
             let mut request = [0; 1024];
-            let _ = theirs.read(&mut request).await;
-            let _ = theirs.write_all(&reply).await;
-            let _ = theirs.read(&mut request).await;
+            while theirs.read(&mut request).await.is_ok_and(|length| length > 0) {
+                if reply.is_empty() || theirs.write_all(&reply).await.is_err() {
+                    break;
+                }
+            }
         });
         Api::over(ours).await.unwrap()
     }
@@ -266,6 +270,16 @@ mod tests {
         assert!(answering(reply("200", r#"{"state":"Paused","id":"x"}"#)).await.is_paused().await.unwrap());
         let refused = answering(reply("400", r#"{"fault_message":"no"}"#)).await.patch("/vm", &VmState::Paused).await;
         assert_eq!(refused.unwrap_err().to_string(), "the virtual machine monitor refused `PATCH /vm`: no");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn requests_may_follow_each_other_at_once() {
+        for answer in [reply("204", ""), reply("200", "{}")] {
+            let mut api = answering(answer).await;
+            for _ in 0..1000 {
+                api.put("/actions", &Action::InstanceStart).await.unwrap();
+            }
+        }
     }
 
     #[tokio::test]
