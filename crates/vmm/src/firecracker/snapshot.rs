@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::api::{Api, CreateSnapshot};
 use super::files;
 use super::jail::inside;
@@ -41,7 +43,7 @@ pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<
     let pairs = [(files::new_state(dir), state(to)), (files::new_memory(dir), memory(to))];
     let taken = tokio::task::spawn_blocking(move || {
         let [(new_state, state), (new_memory, memory)] = pairs;
-        let taken = made.map_err(io::Error::other).and_then(|()| {
+        let taken = made.map_err(unmade).and_then(|()| {
             take(&new_state, &state, |length| length <= STATE_BYTES)?;
             // A whole number of MiB, which the snapshot's user compares with what the machine should have.
             take(&new_memory, &memory, |length| length > 0 && length % (1 << 20) == 0)
@@ -53,6 +55,17 @@ pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<
     });
     let taken = taken.await.map_err(io::Error::other).flatten();
     taken.map_err(|source| HypervisorError::Io { what: "taking the snapshot's files".into(), source })
+}
+
+/// Why a monitor made no snapshot. That there was no room, it can only tell in words.
+fn unmade(error: HypervisorError) -> io::Error {
+    let no_room = io::Error::from(Errno::NOSPC).to_string();
+    match &error {
+        HypervisorError::Refused { message, .. } if message.contains(&no_room) => {
+            io::Error::new(ErrorKind::StorageFull, error)
+        }
+        _ => io::Error::other(error),
+    }
 }
 
 /// Has the guest of a paused machine told that its streams are gone, which it learns when it goes on.
@@ -96,6 +109,16 @@ fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
+
+    #[test]
+    fn a_full_disk_is_known_from_what_the_monitor_says() {
+        let refused = |message: &str| {
+            unmade(HypervisorError::Refused { command: "PUT /snapshot/create".into(), message: message.into() }).kind()
+        };
+        let said = "Create snapshot error: Cannot serialize the microVM state: IO Error: No space left on device (os error 28)";
+        assert_eq!(refused(said), ErrorKind::StorageFull);
+        assert_eq!(refused("Create snapshot error"), ErrorKind::Other);
+    }
 
     #[test]
     fn what_is_taken_is_a_copy_of_the_right_length_with_holes_for_zeros() {
