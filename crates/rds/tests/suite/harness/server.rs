@@ -135,8 +135,10 @@ impl TestServer {
         let begun = Instant::now();
         loop {
             let log = fs::read_to_string(self.log_file()).unwrap_or_default();
-            if let Some(url) = log.lines().find_map(|line| line.strip_prefix("listening on ")) {
-                self.url = url.trim().to_owned();
+            // A line may be read while it is written.
+            let mut lines = log.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+            if let Some(url) = lines.find_map(|line| line.strip_prefix("listening on ")) {
+                self.url = url.to_owned();
                 return;
             }
             let ended = self.child.try_wait().expect("the child is ours");
