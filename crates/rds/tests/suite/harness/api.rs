@@ -1,5 +1,6 @@
 //! A client that fails the test when a reply is not as the server's own document says.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub(crate) struct Api {
     base: String,
     key: Option<String>,
     document: Arc<Document>,
+    log: PathBuf,
 }
 
 /// A checked reply.
@@ -31,18 +33,19 @@ pub(crate) struct Reply {
     /// Its body.
     pub(crate) body: Bytes,
     what: String,
+    log: PathBuf,
 }
 
 impl Api {
-    /// A client with or without a key.
-    pub(crate) fn new(base: &str, key: Option<&str>, document: Arc<Document>) -> Self {
+    /// A client with or without a key of the server that writes this log.
+    pub(crate) fn new(base: &str, key: Option<&str>, document: Arc<Document>, log: PathBuf) -> Self {
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(180))
             .build()
             .expect("a plain client");
-        Self { http, base: base.to_owned(), key: key.map(str::to_owned), document }
+        Self { http, base: base.to_owned(), key: key.map(str::to_owned), document, log }
     }
 
     /// The same server with another key.
@@ -75,7 +78,7 @@ impl Api {
         if let Err(fault) = self.document.check(method.as_str(), &path, status, kind, &body) {
             panic!("{what}: {status} is not as documented: {fault}\n{}", String::from_utf8_lossy(&body));
         }
-        Reply { status, headers, body, what }
+        Reply { status, headers, body, what, log: self.log.clone() }
     }
 
     /// `GET`.
@@ -165,8 +168,15 @@ impl Api {
 impl Reply {
     /// Fails unless the status is this one.
     pub(crate) fn status(self, wanted: u16) -> Self {
-        assert_eq!(self.status, wanted, "{}: {}", self.what, String::from_utf8_lossy(&self.body));
+        let (what, body) = (&self.what, String::from_utf8_lossy(&self.body));
+        assert_eq!(self.status, wanted, "{what}: {body}\nlogged of it: {}", self.logged());
         self
+    }
+
+    /// What the server logged while it made the reply.
+    fn logged(&self) -> String {
+        let (id, log) = (self.header("x-request-id"), std::fs::read(&self.log).unwrap_or_default());
+        String::from_utf8_lossy(&log).lines().filter(|line| line.contains(id)).collect::<Vec<_>>().join("\n")
     }
 
     /// Fails unless the status is 200.

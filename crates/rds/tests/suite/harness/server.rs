@@ -149,12 +149,12 @@ impl TestServer {
 
     /// A client with the key that checks every reply.
     pub(crate) fn api(&self) -> Api {
-        Api::new(&self.url, Some(API_KEY), self.document.clone())
+        Api::new(&self.url, Some(API_KEY), self.document.clone(), self.log_file())
     }
 
     /// The same without a key.
     pub(crate) fn anonymous(&self) -> Api {
-        Api::new(&self.url, None, self.document.clone())
+        Api::new(&self.url, None, self.document.clone(), self.log_file())
     }
 
     /// Its OpenAPI document.
