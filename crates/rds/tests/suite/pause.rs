@@ -36,7 +36,12 @@ async fn until(api: &Api, vm: &str, wanted: &str, limit: Duration) {
 
 /// Fails unless the guest's wall clock is right, to 50 ms and what asking takes.
 pub(crate) async fn assert_clock(api: &Api, vm: &str) {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    assert_clock_of(api, vm, Duration::ZERO).await;
+}
+
+/// The same where the server's own clock is behind that of the tests.
+pub(crate) async fn assert_clock_of(api: &Api, vm: &str, behind: Duration) {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH + behind).expect("after 1970").as_secs_f64();
     let before = now();
     let guest: f64 = api.sh(vm, "date +%s.%N").await.parse().expect("a number");
     let after = now();
