@@ -49,8 +49,8 @@ impl Host {
         let (guest, mut how) = up;
         let mut lap = Lap::new();
         let (linked, token) = (!settings.links.is_empty(), BridgeToken::new());
-        // A guest that was nobody's has by itself what a VM without peers has; a copy has what the other one had.
-        if linked || how.from == StartedFrom::Snapshot {
+        // Without links there is nothing to take away: a guest that was nobody's has none, nor has a VM that may be copied.
+        if linked {
             self.peers.install(&guest, peers, &token).await?;
         }
         how.timings.peers_ms = lap.take();
