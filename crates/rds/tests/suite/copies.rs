@@ -14,6 +14,7 @@ cases![
     a_memory_snapshot_fits_its_size_and_its_image,
     what_has_secrets_or_links_is_not_copied,
     forks_go_on_and_have_nothing_else_in_common,
+    every_copy_has_the_memory_of_its_moment,
     forks_are_all_made_or_none,
     a_copy_that_is_broken_off_leaves_nothing,
 ];
@@ -230,6 +231,37 @@ async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {
     server.assert_no_trace().await;
     let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Copies of a copy, one after the other: what did not change between two of them is in both.
+async fn every_copy_has_the_memory_of_its_moment(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 128})).await;
+    let content = async |vm: &str| api.sh(vm, "cd /dev/shm && sha256sum *").await;
+    let mut moments = Vec::new();
+    let mut source = vm.clone();
+    for change in [
+        "head -c 12000000 /dev/urandom > a; head -c 4000000 /dev/urandom > b",
+        "head -c 3000000 /dev/zero | dd of=a bs=4096 seek=500 conv=notrunc status=none",
+        "rm b; head -c 6000000 /dev/urandom > c; printf x | dd of=a bs=4096 seek=2500 conv=notrunc status=none",
+        "head -c 2000000 a > d",
+    ] {
+        api.sh(&source, &format!("cd /dev/shm && {change}")).await;
+        let now = content(&source).await;
+        let copy = fork(&api, &source, &json!({})).await.remove(0);
+        assert_eq!(content(&source).await, now);
+        moments.push((copy, now));
+        source = moments[0].0.clone();
+    }
+    let changed = content(&source).await;
+    for (copy, then) in &moments[1..] {
+        assert_eq!(content(copy).await, *then);
+    }
+    assert_eq!(content(&vm).await, moments[0].1);
+    assert_eq!(changed, moments[3].1);
+    api.remove(&[vec![vm], moments.into_iter().map(|(copy, _)| copy).collect()].concat()).await;
+    server.assert_no_trace().await;
 }
 
 async fn forks_are_all_made_or_none(world: &World) {
