@@ -13,6 +13,7 @@ mod log;
 pub mod privileges;
 mod process;
 pub mod qemu;
+mod sparse;
 mod version;
 
 pub use guest::{GuestClient, GuestError};

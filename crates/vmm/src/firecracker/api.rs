@@ -129,9 +129,18 @@ pub(super) enum VmState {
 /// `PUT /snapshot/create`.
 #[derive(Debug, Serialize)]
 pub(super) struct CreateSnapshot<'a> {
-    pub(super) snapshot_type: &'static str,
+    pub(super) snapshot_type: SnapshotType,
     pub(super) snapshot_path: &'a str,
     pub(super) mem_file_path: &'a str,
+}
+
+/// Which pages of the memory a snapshot has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) enum SnapshotType {
+    /// All.
+    Full,
+    /// Those that were written since the machine was restored, or since its last snapshot.
+    Diff,
 }
 
 /// `PUT /snapshot/load`.
@@ -140,6 +149,8 @@ pub(super) struct LoadSnapshot<'a> {
     pub(super) snapshot_path: &'a str,
     pub(super) mem_backend: MemoryBackend<'a>,
     pub(super) network_overrides: Vec<NetworkOverride<'a>>,
+    /// Whether the monitor counts the pages that are written from now on, for a `Diff` snapshot.
+    pub(super) track_dirty_pages: bool,
     pub(super) resume_vm: bool,
 }
 
@@ -304,6 +315,7 @@ mod tests {
                     snapshot_path: "/state",
                     mem_backend: MemoryBackend { backend_type: "File", backend_path: "/memory" },
                     network_overrides: vec![NetworkOverride { iface_id: "eth0", host_dev_name: "rds7" }],
+                    track_dirty_pages: true,
                     resume_vm: true,
                 }),
             ]
@@ -313,7 +325,7 @@ mod tests {
         {"action_type":"InstanceStart"}
         {"state":"Resumed"}
         {}
-        {"snapshot_path":"/state","mem_backend":{"backend_type":"File","backend_path":"/memory"},"network_overrides":[{"iface_id":"eth0","host_dev_name":"rds7"}],"resume_vm":true}
+        {"snapshot_path":"/state","mem_backend":{"backend_type":"File","backend_path":"/memory"},"network_overrides":[{"iface_id":"eth0","host_dev_name":"rds7"}],"track_dirty_pages":true,"resume_vm":true}
         "#
         );
     }

@@ -215,7 +215,8 @@ impl Firecracker {
         files.extend(match snapshot {
             None => [(spec.kernel.clone(), inside::KERNEL, false), (spec.initramfs.clone(), inside::INITRAMFS, false)],
             Some(snapshot) => {
-                [(snapshot::memory(snapshot), inside::MEMORY, false), (snapshot::state(snapshot), inside::STATE, false)]
+                let memory = snapshot::keep_base(snapshot::memory(snapshot), &spec.dir)?;
+                [(memory, inside::MEMORY, false), (snapshot::state(snapshot), inside::STATE, false)]
             }
         });
         let mounts = files.iter().map(|(source, target, writable)| jail.mount(&root, source, target, *writable));
@@ -302,7 +303,8 @@ impl Hypervisor for Firecracker {
             let tap = spec.nic.as_ref().map(|nic| nic.tap.as_str());
             let network_overrides =
                 tap.map(|host_dev_name| NetworkOverride { iface_id: INTERFACE, host_dev_name }).into_iter().collect();
-            let load = LoadSnapshot { snapshot_path: inside::STATE, mem_backend, network_overrides, resume_vm: true };
+            let (snapshot_path, track_dirty_pages, resume_vm) = (inside::STATE, true, true);
+            let load = LoadSnapshot { snapshot_path, mem_backend, network_overrides, track_dirty_pages, resume_vm };
             api.put("/snapshot/load", &load).await?;
             // The guest is told the size that the disk really has.
             api.patch("/drives/disk", &DISK_CHANGED).await
@@ -322,6 +324,10 @@ impl Hypervisor for Firecracker {
             api.patch("/vm", &VmState::Resumed).await?;
         }
         Ok(())
+    }
+
+    async fn prepare_snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+        snapshot::prepare(dir, to).await
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
@@ -373,8 +379,8 @@ impl Hypervisor for Firecracker {
         if let (Some(cgroups), Some(id)) = (&self.cgroups, dir.file_name()) {
             cgroups.remove(Path::new(id)).await.map_err(io_error("the machine's control group"))?;
         }
-        let jail = self.jail(dir);
-        let removed = tokio::task::spawn_blocking(move || jail.remove()).await;
+        let (jail, own) = (self.jail(dir), dir.to_owned());
+        let removed = tokio::task::spawn_blocking(move || jail.remove().and(snapshot::forget_base(&own))).await;
         removed.map_err(io::Error::other).flatten().map_err(io_error("the jail"))?;
         process::forget(dir, &MARKS).map_err(io_error("the process file"))
     }

@@ -3,18 +3,19 @@
 //! A snapshot is two files: `memory`, the guest's memory byte for byte, which a restore maps privately, and `state`, its
 //! devices in Firecracker's own form with a checksum.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::api::{Api, CreateSnapshot};
+use super::api::{Api, CreateSnapshot, SnapshotType};
 use super::files;
 use super::jail::inside;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
+use crate::sparse;
 
 /// Bytes of device state; a machine of ours has some 30 KB.
 const STATE_BYTES: u64 = 16 << 20;
@@ -32,29 +33,103 @@ pub(super) fn state(snapshot: &SnapshotDir) -> PathBuf {
     snapshot.0.join("state")
 }
 
+/// Keeps a snapshot's memory as the base of the machine in `dir` that comes up from it, and gives the file to map: the same
+/// one, under a name that stays when the snapshot goes.
+pub(super) fn keep_base(memory: PathBuf, dir: &Path) -> io::Result<PathBuf> {
+    let base = files::base(dir);
+    forget_base(dir)?;
+    match fs::hard_link(&memory, &base) {
+        Ok(()) => Ok(base),
+        Err(error) => {
+            tracing::debug!(%error, dir = %dir.display(), "all of a machine's memory will be written for its snapshots");
+            Ok(memory)
+        }
+    }
+}
+
+/// Removes the base of the machine in `dir`; tells whether it had one.
+pub(super) fn forget_base(dir: &Path) -> io::Result<bool> {
+    match fs::remove_file(files::base(dir)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies the base of the machine in `dir`, if it has one. It does not change while the machine runs.
+pub(super) async fn prepare(dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+    let (base, memory) = (files::base(dir), memory(to));
+    blocking(move || copy_base(&base, &memory)).await
+}
+
+fn copy_base(base: &Path, memory: &Path) -> io::Result<()> {
+    match File::open(base) {
+        Ok(base) => sparse::clone(&base, &create(memory)?),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes the memory and devices of the paused machine in `dir`.
 pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
     if !api.is_paused().await? {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
     }
-    let order =
-        CreateSnapshot { snapshot_type: "Full", snapshot_path: inside::NEW_STATE, mem_file_path: inside::NEW_MEMORY };
+    let (own, new_memory, copied) = (dir.to_owned(), files::new_memory(dir), memory(to));
+    let snapshot_type = blocking(move || choose(&own, &new_memory, &copied)).await?;
+    let order = CreateSnapshot { snapshot_type, snapshot_path: inside::NEW_STATE, mem_file_path: inside::NEW_MEMORY };
     let made = api.create_snapshot(&order).await;
-    let pairs = [(files::new_state(dir), state(to)), (files::new_memory(dir), memory(to))];
-    let taken = tokio::task::spawn_blocking(move || {
-        let [(new_state, state), (new_memory, memory)] = pairs;
+    let (new_state, new_memory, state, memory) = (files::new_state(dir), files::new_memory(dir), state(to), memory(to));
+    let own = dir.to_owned();
+    blocking(move || {
         let taken = made.map_err(unmade).and_then(|()| {
             take(&new_state, &state, |length| length <= STATE_BYTES)?;
-            // A whole number of MiB, which the snapshot's user compares with what the machine should have.
-            take(&new_memory, &memory, |length| length > 0 && length % (1 << 20) == 0)
+            match snapshot_type {
+                // A whole number of MiB, which the snapshot's user compares with what the machine should have.
+                SnapshotType::Full => take(&new_memory, &memory, |length| length > 0 && length % (1 << 20) == 0),
+                SnapshotType::Diff => {
+                    lay_over(&new_memory, &memory)?;
+                    keep_base(memory, &own).map(drop)
+                }
+            }
         });
         for written in [new_state, new_memory] {
             File::options().write(true).open(written)?.set_len(0)?;
         }
         taken
-    });
-    let taken = taken.await.map_err(io::Error::other).flatten();
-    taken.map_err(|source| HypervisorError::Io { what: "taking the snapshot's files".into(), source })
+    })
+    .await
+}
+
+/// Which pages the monitor is to write to `new_memory`: those that were written since the base, of which there is a copy then,
+/// or all. The machine has no base any more, since the count begins anew, whatever becomes of the snapshot.
+fn choose(dir: &Path, new_memory: &Path, copied: &Path) -> io::Result<SnapshotType> {
+    if !copied.exists() {
+        copy_base(&files::base(dir), copied)?;
+    }
+    if forget_base(dir)? && sparse::tells_pages(&File::options().read(true).write(true).open(new_memory)?)? {
+        return Ok(SnapshotType::Diff);
+    }
+    match fs::remove_file(copied) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(SnapshotType::Full),
+    }
+}
+
+/// Copies the pages that a monitor has written over those of the copy of its base.
+fn lay_over(written: &Path, copied: &Path) -> io::Result<()> {
+    let (from, to) = (File::open(written)?, File::options().write(true).open(copied)?);
+    if from.metadata()?.len() != to.metadata()?.len() {
+        return Err(unfit());
+    }
+    sparse::copy_written(&from, &to)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, HypervisorError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
+    done.map_err(|source| HypervisorError::Io { what: "taking the snapshot's files".into(), source })
 }
 
 /// Why a monitor made no snapshot. That there was no room, it can only tell in words.
@@ -74,7 +149,8 @@ fn unmade(error: HypervisorError) -> io::Error {
 /// nobody has told it (mended by Firecracker's pull request 6100). Only a snapshot tells a guest, and does so before it
 /// writes anything: this one cannot be written, since its file is a directory.
 pub(super) async fn have_streams_dropped(api: &mut Api) -> Result<(), HypervisorError> {
-    let order = CreateSnapshot { snapshot_type: "Full", snapshot_path: inside::ROOT, mem_file_path: inside::ROOT };
+    let order =
+        CreateSnapshot { snapshot_type: SnapshotType::Full, snapshot_path: inside::ROOT, mem_file_path: inside::ROOT };
     match api.create_snapshot(&order).await {
         Ok(()) | Err(HypervisorError::Refused { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -82,14 +158,14 @@ pub(super) async fn have_streams_dropped(api: &mut Api) -> Result<(), Hypervisor
 }
 
 /// Copies what a monitor has written, with holes for zeros, if it has a length that `fits`. The monitor may go on writing
-/// to its file, not to the copy. Monitors that start from the copy run as other users, and all may read it.
+/// to its file, not to the copy.
 fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
     let from = File::open(from)?;
     let length = from.metadata()?.len();
     if !fits(length) {
-        return Err(io::Error::new(ErrorKind::InvalidData, "the monitor did not write what it should"));
+        return Err(unfit());
     }
-    let to = File::options().write(true).create_new(true).mode(0o444).open(to)?;
+    let to = create(to)?;
     to.set_len(length)?;
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
@@ -103,6 +179,15 @@ fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
         at += most as u64;
     }
     Ok(())
+}
+
+/// Makes a file of a snapshot. Monitors that start from it run as other users: it is mounted for them to read.
+fn create(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o644).open(path)
+}
+
+fn unfit() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the monitor did not write what it should")
 }
 
 #[cfg(test)]
@@ -121,19 +206,48 @@ mod tests {
     }
 
     #[test]
+    fn only_what_changed_is_written_while_the_rest_is_known() {
+        let (dir, snapshots) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, new_memory) = (dir.path(), files::new_memory(dir.path()));
+        let [seed, first, second] = ["seed", "first", "second"].map(|name| snapshots.path().join(name));
+        let page = rustix::param::page_size();
+        let content = |bytes: [u8; 3]| bytes.map(|byte| vec![byte; page]).concat();
+        fs::write(&seed, content(*b"abc")).unwrap();
+        fs::write(&new_memory, "").unwrap();
+        assert_eq!(keep_base(seed.clone(), dir).unwrap(), files::base(dir));
+        fs::remove_file(&seed).unwrap();
+
+        assert_eq!(choose(dir, &new_memory, &first).unwrap(), SnapshotType::Diff);
+        let written = File::options().write(true).open(&new_memory).unwrap();
+        assert!(lay_over(&new_memory, &first).is_err(), "it is too short");
+        written.set_len(3 * page as u64).unwrap();
+        written.write_all_at(&vec![0; page], page as u64).unwrap();
+        lay_over(&new_memory, &first).unwrap();
+        assert_eq!(fs::read(&first).unwrap(), content(*b"a\0c"));
+
+        assert_eq!(choose(dir, &new_memory, &second).unwrap(), SnapshotType::Full, "since when was it counted?");
+        assert!(!second.exists());
+        keep_base(first, dir).unwrap();
+        copy_base(&files::base(dir), &second).unwrap();
+        assert_eq!(choose(dir, &new_memory, &second).unwrap(), SnapshotType::Diff);
+        assert_eq!(fs::read(&second).unwrap(), content(*b"a\0c"));
+        assert!(!forget_base(dir).unwrap());
+    }
+
+    #[test]
     fn what_is_taken_is_a_copy_of_the_right_length_with_holes_for_zeros() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let mut content = vec![0; (4 << 20) + 1];
         content[2 << 20] = 1;
         content[4 << 20] = 2;
-        std::fs::write(&from, &content).unwrap();
+        fs::write(&from, &content).unwrap();
         assert!(take(&from, &to, |length| length <= 4 << 20).is_err());
         assert!(!to.exists());
         take(&from, &to, |length| length == (4 << 20) + 1).unwrap();
-        assert_eq!(std::fs::read(&to).unwrap(), content);
-        let facts = std::fs::metadata(&to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), content);
+        let facts = fs::metadata(&to).unwrap();
         assert!(facts.blocks() * 512 < 1 << 20);
-        assert_eq!(facts.mode() & 0o777, 0o444);
+        assert_eq!(facts.mode() & 0o777, 0o644);
     }
 }

@@ -5,8 +5,9 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::ioctl_ficlone;
 use rustix::param::page_size;
+
+use crate::sparse;
 
 /// Link of the memory of a machine that was booted, in `/proc/<pid>/fd`: QEMU's `memory-backend-memfd` gives it this name.
 const FRESH: &str = "/memfd:memory-backend-memfd (deleted)";
@@ -63,17 +64,13 @@ impl GuestMemory {
     /// Writes what the machine started from to an empty file, if that is not its own: it does not change any more.
     pub(super) fn copy_base(&self, to: &File) -> io::Result<()> {
         let Self::Copied { base, .. } = self else { return Ok(()) };
-        // Shares the blocks where the file system can.
-        match ioctl_ficlone(to, base) {
-            Ok(()) => Ok(()),
-            Err(_) => copy_sparse(base, to),
-        }
+        sparse::clone(base, to)
     }
 
     /// Writes the rest of the memory of a machine that stands still.
     pub(super) fn copy_own(&self, to: &File) -> io::Result<()> {
         let (pieces, pid) = match self {
-            Self::Own(memory) => return copy_sparse(memory, to),
+            Self::Own(memory) => return sparse::clone(memory, to),
             Self::Copied { pieces, pid, .. } => (pieces, pid),
         };
         let (pagemap, memory) = (File::open(format!("/proc/{pid}/pagemap"))?, File::open(format!("/proc/{pid}/mem"))?);
@@ -84,7 +81,7 @@ impl GuestMemory {
             pagemap.read_exact_at(&mut entries, piece.addresses.start / page * 8)?;
             for changed in changed(&entries) {
                 let (from, length) = (changed.start * page, (changed.end - changed.start) * page);
-                copy_range(&memory, piece.addresses.start + from, to, piece.offset + from, length)?;
+                sparse::copy_range(&memory, piece.addresses.start + from, to, piece.offset + from, length)?;
             }
         }
         Ok(())
@@ -134,54 +131,9 @@ fn changed(entries: &[u8]) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Copies what is written of a sparse file; the rest stays a hole.
-pub(super) fn copy_sparse(from: &File, to: &File) -> io::Result<()> {
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-
-    to.set_len(from.metadata()?.len())?;
-    let mut end = 0;
-    loop {
-        let start = match seek(from, SeekFrom::Data(end)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        end = seek(from, SeekFrom::Hole(start))?;
-        copy_range(from, start, to, start, end - start)?;
-    }
-}
-
-fn copy_range(from: &File, mut start: u64, to: &File, mut at: u64, mut length: u64) -> io::Result<()> {
-    let mut buffer = vec![0; usize::try_from(length.min(1024 * 1024)).map_err(io::Error::other)?];
-    while length > 0 {
-        let room = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
-        let piece = &mut buffer[..room];
-        from.read_exact_at(piece, start)?;
-        to.write_all_at(piece, at)?;
-        (start, at, length) = (start + room as u64, at + room as u64, length - room as u64);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
-
-    #[test]
-    fn holes_stay_holes() {
-        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        from.set_len(64 << 20).unwrap();
-        from.write_all_at(b"abc", 32 << 20).unwrap();
-        copy_sparse(&from, &to).unwrap();
-        let mut there = [0; 3];
-        to.read_exact_at(&mut there, 32 << 20).unwrap();
-        assert_eq!(&there, b"abc");
-        let facts = to.metadata().unwrap();
-        assert_eq!(facts.len(), 64 << 20);
-        assert!(facts.blocks() * 512 < 1 << 20, "{} blocks", facts.blocks());
-    }
 
     #[test]
     fn only_private_maps_of_the_file_count() {

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use super::memory::copy_sparse;
 use super::version::READ_ONLY_TEMPLATES;
 use crate::Version;
+use crate::sparse;
 
 /// Gives memory files to machines in a form that none of them can write to.
 ///
@@ -52,7 +52,7 @@ impl Templates {
 /// A copy of a file in memory that cannot be changed any more.
 fn seal(file: &File) -> io::Result<File> {
     let copy = File::from(memfd_create("rds-template", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    copy_sparse(file, &copy)?;
+    sparse::clone(file, &copy)?;
     fcntl_add_seals(&copy, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(copy)
 }
