@@ -324,6 +324,33 @@ async fn a_snapshot_does_not_change_any_more() {
 
 #[tokio::test]
 #[ignore = "needs root, /dev/kvm and JAILER_BIN"]
+async fn what_others_start_from_does_not_change() {
+    for (role, fits) in [("late memory", true), ("odd memory", false), ("huge memory", false), ("no snapshot", false)] {
+        let machine = machine(role).await;
+        let seed = machine.parent.path().join("seed");
+        fs::create_dir(&seed).unwrap();
+        fs::write(seed.join("memory"), vec![b's'; 1 << 20]).unwrap();
+        fs::write(seed.join("state"), "").unwrap();
+        machine.driver.restore(&machine.spec, &SnapshotDir(seed.clone())).await.unwrap();
+        let (taken, to) = machine.snapshot().await;
+        assert_eq!(taken.is_ok(), fits, "{role}: {taken:?}");
+        let holds = |dir: &Path, byte: u8| fs::read(dir.join("memory")).unwrap() == vec![byte; 1 << 20];
+        if fits {
+            while !machine.said().contains("late") {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            assert!(holds(&to, b'a'));
+        }
+        assert!(holds(&seed, b's'), "{role}");
+        assert_eq!(machine.dir().join("firecracker.base").exists(), fits, "{role}");
+        machine.driver.kill(machine.dir()).await.unwrap();
+        assert!(!machine.dir().join("firecracker.base").exists(), "{role}");
+        machine.is_gone().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm and JAILER_BIN"]
 async fn what_a_monitor_counts_is_bounded_and_need_not_make_sense() {
     let machine = started("count").await;
     let begun = Instant::now();
