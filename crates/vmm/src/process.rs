@@ -94,6 +94,13 @@ impl Process {
         poll(&mut [PollFd::new(&self.held, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ended| ended == 0)
     }
 
+    /// Whether memory of its is, or may be, in the host's swap, proc(5).
+    pub(crate) fn is_swapped(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let swapped = status.lines().find_map(|line| line.strip_prefix("VmSwap:"));
+        swapped.is_none_or(|kib| kib.trim() != "0 kB")
+    }
+
     /// The directory that it has as its root.
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

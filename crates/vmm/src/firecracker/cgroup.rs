@@ -47,7 +47,12 @@ impl Cgroups {
         let made = fs::create_dir_all(&dir).and_then(|()| {
             let above = dir.parent().unwrap_or(Path::new(MOUNT));
             fs::write(above.join("cgroup.subtree_control"), CONTROLLERS)?;
-            fs::write(dir.join("cgroup.subtree_control"), CONTROLLERS)
+            fs::write(dir.join("cgroup.subtree_control"), CONTROLLERS)?;
+            // Guests have secrets in their memory. A kernel that cannot swap has no such file.
+            match fs::write(dir.join("memory.swap.max"), "0") {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
         });
         made.map_err(|error| format!("{}: {error}", dir.display()))?;
         Ok(Self { parent })

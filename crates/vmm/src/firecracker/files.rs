@@ -20,7 +20,8 @@ pub(super) fn new_state(dir: &Path) -> PathBuf {
 }
 
 /// What the machine's memory was when its monitor began to count the pages that are written: that of the snapshot from which
-/// it came up, or of its last one. Missing where that is not known. The monitor never sees this name.
+/// it came up, or of its last one, or nothing if it was booted. Missing where that is not known. The monitor never sees this
+/// name.
 pub(super) fn base(dir: &Path) -> PathBuf {
     dir.join("firecracker.base")
 }

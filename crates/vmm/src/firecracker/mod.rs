@@ -213,7 +213,10 @@ impl Firecracker {
             (memory, inside::NEW_MEMORY, true),
         ];
         files.extend(match snapshot {
-            None => [(spec.kernel.clone(), inside::KERNEL, false), (spec.initramfs.clone(), inside::INITRAMFS, false)],
+            None => {
+                snapshot::begin_empty(&spec.dir, u64::from(spec.mem_mib) << 20)?;
+                [(spec.kernel.clone(), inside::KERNEL, false), (spec.initramfs.clone(), inside::INITRAMFS, false)]
+            }
             Some(snapshot) => {
                 let memory = snapshot::keep_base(snapshot::memory(snapshot), &spec.dir)?;
                 [(memory, inside::MEMORY, false), (snapshot::state(snapshot), inside::STATE, false)]
@@ -331,7 +334,8 @@ impl Hypervisor for Firecracker {
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        snapshot::save(&mut self.api(dir).await?, dir, to).await
+        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        snapshot::save(&mut self.api(dir).await?, &process, dir, to).await
     }
 
     async fn disk_changed(&self, dir: &Path, _bytes: u64) -> Result<(), HypervisorError> {

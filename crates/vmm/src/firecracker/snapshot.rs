@@ -15,6 +15,7 @@ use super::files;
 use super::jail::inside;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
+use crate::process::Process;
 use crate::sparse;
 
 /// Bytes of device state; a machine of ours has some 30 KB.
@@ -47,9 +48,20 @@ pub(super) fn keep_base(memory: PathBuf, dir: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Gives the machine in `dir`, which is booted, memory of so many bytes as its base in which nothing is written.
+pub(super) fn begin_empty(dir: &Path, bytes: u64) -> io::Result<()> {
+    forget_base(dir)?;
+    create(&files::base(dir))?.set_len(bytes)
+}
+
 /// Removes the base of the machine in `dir`; tells whether it had one.
 pub(super) fn forget_base(dir: &Path) -> io::Result<bool> {
-    match fs::remove_file(files::base(dir)) {
+    remove(&files::base(dir))
+}
+
+/// Removes a file; tells whether it was there.
+fn remove(file: &Path) -> io::Result<bool> {
+    match fs::remove_file(file) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -70,15 +82,30 @@ fn copy_base(base: &Path, memory: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes the memory and devices of the paused machine in `dir`.
-pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
+/// Writes the memory and devices of the paused machine in `dir`, whose monitor is `process`.
+pub(super) async fn save(
+    api: &mut Api,
+    process: &Process,
+    dir: &Path,
+    to: &SnapshotDir,
+) -> Result<(), HypervisorError> {
     if !api.is_paused().await? {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
     }
     let (own, new_memory, copied) = (dir.to_owned(), files::new_memory(dir), memory(to));
-    let snapshot_type = blocking(move || choose(&own, &new_memory, &copied)).await?;
-    let order = CreateSnapshot { snapshot_type, snapshot_path: inside::NEW_STATE, mem_file_path: inside::NEW_MEMORY };
-    let made = api.create_snapshot(&order).await;
+    let mut snapshot_type = blocking(move || choose(&own, &new_memory, &copied)).await?;
+    let order = |snapshot_type| CreateSnapshot {
+        snapshot_type,
+        snapshot_path: inside::NEW_STATE,
+        mem_file_path: inside::NEW_MEMORY,
+    };
+    let mut made = api.create_snapshot(&order(snapshot_type)).await;
+    if snapshot_type == SnapshotType::Diff && process.is_swapped() {
+        snapshot_type = SnapshotType::Full;
+        let copied = memory(to);
+        blocking(move || remove(&copied)).await?;
+        made = api.create_snapshot(&order(snapshot_type)).await;
+    }
     let (new_state, new_memory, state, memory) = (files::new_state(dir), files::new_memory(dir), state(to), memory(to));
     let own = dir.to_owned();
     blocking(move || {
@@ -89,10 +116,13 @@ pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<
                 SnapshotType::Full => take(&new_memory, &memory, |length| length > 0 && length % (1 << 20) == 0),
                 SnapshotType::Diff => {
                     lay_over(&new_memory, &memory)?;
-                    keep_base(memory, &own).map(drop)
+                    keep_base(memory.clone(), &own).map(drop)
                 }
             }
         });
+        if taken.is_err() {
+            remove(&memory)?;
+        }
         for written in [new_state, new_memory] {
             File::options().write(true).open(written)?.set_len(0)?;
         }
@@ -103,6 +133,9 @@ pub(super) async fn save(api: &mut Api, dir: &Path, to: &SnapshotDir) -> Result<
 
 /// Which pages the monitor is to write to `new_memory`: those that were written since the base, of which there is a copy then,
 /// or all. The machine has no base any more, since the count begins anew, whatever becomes of the snapshot.
+///
+/// The monitor of a machine that was booted does not count, which would keep its memory from huge pages. It takes for written
+/// what mincore(2) tells of, which are all pages that are, but for those that were swapped out.
 fn choose(dir: &Path, new_memory: &Path, copied: &Path) -> io::Result<SnapshotType> {
     if !copied.exists() {
         copy_base(&files::base(dir), copied)?;
@@ -110,10 +143,8 @@ fn choose(dir: &Path, new_memory: &Path, copied: &Path) -> io::Result<SnapshotTy
     if forget_base(dir)? && sparse::tells_pages(&File::options().read(true).write(true).open(new_memory)?)? {
         return Ok(SnapshotType::Diff);
     }
-    match fs::remove_file(copied) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(SnapshotType::Full),
-    }
+    remove(copied)?;
+    Ok(SnapshotType::Full)
 }
 
 /// Copies the pages that a monitor has written over those of the copy of its base.

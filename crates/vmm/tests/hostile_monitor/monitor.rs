@@ -36,6 +36,9 @@ unsafe extern "C" {
 const SNAPSHOT: &str = "PUT /snapshot/create";
 const GET: &str = "GET / ";
 
+/// Bytes of the memory of the guest that it should have.
+const MEMORY: u64 = 128 << 20;
+
 fn main() {
     if std::env::args().any(|argument| argument == "--version") {
         println!("Firecracker v1.16.1");
@@ -175,6 +178,7 @@ fn snapshot(role: &str) {
         }
         "huge memory" => tried("a file of 1 TiB", memory.set_len(1 << 40)),
         "late memory" => {
+            memory.set_len(MEMORY).expect("the guest's memory");
             (&memory).write_all(&vec![b'a'; 1 << 20]).expect("a MiB");
             std::thread::spawn(move || {
                 std::thread::sleep(std::time::Duration::from_secs(1));
