@@ -12,6 +12,9 @@ use rustix::param::page_size;
 /// Bytes that are copied at once.
 const PIECE: u64 = 1 << 20;
 
+/// Bytes that are looked at together for zeros.
+const GRAIN: usize = 64 * 1024;
+
 /// Gives an empty file the content of another, which does not change meanwhile, with its holes.
 pub(crate) fn clone(from: &File, to: &File) -> io::Result<()> {
     // Shares the blocks where the file system can.
@@ -26,12 +29,35 @@ pub(crate) fn clone(from: &File, to: &File) -> io::Result<()> {
 
 /// Copies what is written of a file to the same places of another.
 pub(crate) fn copy_written(from: &File, to: &File) -> io::Result<()> {
-    let length = from.metadata()?.len();
+    each_written(from, |written| copy_range(from, written.start, to, written.start, written.end - written.start))
+}
+
+/// Copies what is not zero of a file to the same places of another of which nothing is written: the rest stays a hole.
+pub(crate) fn copy_nonzero(from: &File, to: &File) -> io::Result<()> {
+    let mut buffer = vec![0; GRAIN];
+    each_written(from, |written| {
+        let mut at = written.start;
+        while at < written.end {
+            let room = usize::try_from(written.end - at).unwrap_or(usize::MAX).min(GRAIN);
+            let piece = &mut buffer[..room];
+            from.read_exact_at(piece, at)?;
+            if piece.iter().any(|byte| *byte != 0) {
+                to.write_all_at(piece, at)?;
+            }
+            at += room as u64;
+        }
+        Ok(())
+    })
+}
+
+/// Does something with each part of a file that is no hole, up to the file's present end.
+fn each_written(file: &File, mut work: impl FnMut(Range<u64>) -> io::Result<()>) -> io::Result<()> {
+    let length = file.metadata()?.len();
     let mut end = 0;
-    while let Some(written) = next_written(from, end)?.filter(|written| written.start < length) {
+    while let Some(written) = next_written(file, end)?.filter(|written| written.start < length) {
         // Whoever else has the file open may have made a hole of it meanwhile.
         end = written.end.clamp(written.start + 1, length);
-        copy_range(from, written.start, to, written.start, end - written.start)?;
+        work(written.start..end)?;
     }
     Ok(())
 }
@@ -106,6 +132,21 @@ mod tests {
             (0..64).filter(|at| content[at * page_size()..][..page_size()].iter().all(|byte| *byte == 0)).collect();
         assert_eq!(zeros, [0, 31, 63]);
         assert_eq!(content.iter().filter(|byte| **byte == 0).count(), 3 * page_size());
+    }
+
+    #[test]
+    fn zeros_become_holes() {
+        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let mut content = vec![0; (4 << 20) + 1];
+        content[2 << 20] = 1;
+        content[4 << 20] = 2;
+        from.write_all_at(&content, 0).unwrap();
+        to.set_len(content.len() as u64).unwrap();
+        copy_nonzero(&from, &to).unwrap();
+        let mut copied = vec![0; content.len()];
+        to.read_exact_at(&mut copied, 0).unwrap();
+        assert!(copied == content);
+        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -20,9 +20,6 @@ use crate::sparse;
 
 /// Bytes of device state; a machine of ours has some 30 KB.
 const STATE_BYTES: u64 = 16 << 20;
-
-/// Bytes that are looked at together for zeros.
-const PIECE: usize = 64 * 1024;
 
 /// The guest's memory.
 pub(super) fn memory(snapshot: &SnapshotDir) -> PathBuf {
@@ -153,7 +150,8 @@ fn lay_over(written: &Path, copied: &Path) -> io::Result<()> {
     if from.metadata()?.len() != to.metadata()?.len() {
         return Err(unfit());
     }
-    sparse::copy_written(&from, &to)
+    // Nothing of a machine that was booted was written before.
+    if to.metadata()?.blocks() == 0 { sparse::copy_nonzero(&from, &to) } else { sparse::copy_written(&from, &to) }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -198,18 +196,7 @@ fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
     }
     let to = create(to)?;
     to.set_len(length)?;
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < length {
-        let most = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
-        let piece = buffer.get_mut(..most).unwrap_or_default();
-        from.read_exact_at(piece, at)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            to.write_all_at(piece, at)?;
-        }
-        at += most as u64;
-    }
-    Ok(())
+    sparse::copy_nonzero(&from, &to)
 }
 
 /// Makes a file of a snapshot. Monitors that start from it run as other users: it is mounted for them to read.
@@ -224,7 +211,7 @@ fn unfit() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::fs::FileExt as _;
 
     #[test]
     fn a_full_disk_is_known_from_what_the_monitor_says() {
