@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::figure::{Figure, Limit, median, milliseconds, percentile};
 use super::peer_floor::Pair;
 use super::run::sample;
-use super::server::{BenchServer, resident_mb};
+use super::server::{BenchServer, PROGRAM_LIMIT_MS, resident_mb};
 use super::vm;
 use crate::api::{CreateVm, PeerLink};
 use crate::archive;
@@ -198,7 +198,7 @@ result.set({{ young, one, many, lost }});"
 
 /// Runs the program in a consumer.
 async fn run_calls(client: &Client, consumer: &str) -> Result<Calls, CliError> {
-    let body = json!({"code": program(), "timeoutMs": 120_000});
+    let body = json!({"code": program(), "timeoutMs": PROGRAM_LIMIT_MS});
     let run: crate::api::RunResult = client.post_vm(consumer, "run-ts", &body).await?;
     match run.rest.get("result") {
         Some(result) if run.exit_code == 0 => {

@@ -40,6 +40,9 @@ pub(super) struct ImageFiles {
     pub(super) modules: Option<PathBuf>,
 }
 
+/// Milliseconds that a program of a measurement may take in a VM. In an emulated host some thousand calls take minutes.
+pub(super) const PROGRAM_LIMIT_MS: u32 = 900_000;
+
 /// A server with an empty storage root and an image in place.
 pub(super) struct BenchServer {
     child: Child,
@@ -72,7 +75,7 @@ impl BenchServer {
         }
         command.envs(image.modules.as_ref().map(|modules| ("MODULES_PATH", modules)));
         command.envs(RATE_LIMITS.map(|name| (name, "0")));
-        command.env("NETWORK", "off");
+        command.env("NETWORK", "off").env("MAX_RUNTS_TIMEOUT_MS", PROGRAM_LIMIT_MS.to_string());
         for name in ["SNAPSHOT_TEMPLATE_CPU", "SNAPSHOT_TEMPLATE_MEM_MB", "ENABLE_WARM_POOL", "WARM_POOL_TARGET"] {
             command.env_remove(name);
         }
