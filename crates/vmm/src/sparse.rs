@@ -60,6 +60,11 @@ fn each_written(file: &File, mut work: impl FnMut(Range<u64>) -> io::Result<()>)
     Ok(())
 }
 
+/// Whether nothing of a file is written.
+pub(crate) fn is_hole(file: &File) -> io::Result<bool> {
+    Ok(next_written(file, 0)?.is_none())
+}
+
 /// The next part of a file, at or behind a place, that is no hole.
 fn next_written(file: &File, from: u64) -> io::Result<Option<Range<u64>>> {
     match seek(file, SeekFrom::Data(from)) {
@@ -106,6 +111,7 @@ mod tests {
         from.set_len(64 << 20).unwrap();
         from.write_all_at(b"abc", 32 << 20).unwrap();
         clone(&from, &to).unwrap();
+        assert!(!is_hole(&to).unwrap());
         let mut there = [0; 3];
         to.read_exact_at(&mut there, 32 << 20).unwrap();
         assert_eq!(&there, b"abc");
@@ -140,6 +146,7 @@ mod tests {
         content[4 << 20] = 2;
         from.write_all_at(&content, 0).unwrap();
         to.set_len(content.len() as u64).unwrap();
+        assert!(is_hole(&to).unwrap());
         copy_nonzero(&from, &to).unwrap();
         let mut copied = vec![0; content.len()];
         to.read_exact_at(&mut copied, 0).unwrap();

@@ -3,9 +3,9 @@
 //! A snapshot is two files: `memory`, the guest's memory byte for byte, which a restore maps privately, and `state`, its
 //! devices in Firecracker's own form with a checksum.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -97,6 +97,7 @@ pub(super) async fn save(
         mem_file_path: inside::NEW_MEMORY,
     };
     let mut made = api.create_snapshot(&order(snapshot_type)).await;
+    // Then the kernel may not have told the monitor of every page.
     if snapshot_type == SnapshotType::Diff && process.is_swapped() {
         snapshot_type = SnapshotType::Full;
         let copied = memory(to);
@@ -151,7 +152,8 @@ fn lay_over(written: &Path, copied: &Path) -> io::Result<()> {
         return Err(unfit());
     }
     // Nothing of a machine that was booted was written before.
-    if to.metadata()?.blocks() == 0 { sparse::copy_nonzero(&from, &to) } else { sparse::copy_written(&from, &to) }
+    if sparse::is_hole(&to)? { sparse::copy_nonzero(&from, &to) } else { sparse::copy_written(&from, &to) }?;
+    seal(&to)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -196,12 +198,18 @@ fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
     }
     let to = create(to)?;
     to.set_len(length)?;
-    sparse::copy_nonzero(&from, &to)
+    sparse::copy_nonzero(&from, &to)?;
+    seal(&to)
 }
 
-/// Makes a file of a snapshot. Monitors that start from it run as other users: it is mounted for them to read.
+/// Makes a file of a snapshot, which nobody else may touch yet.
 fn create(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o644).open(path)
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// A file of a snapshot does not change any more. Monitors that start from it run as other users, and all may read it.
+fn seal(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o444))
 }
 
 fn unfit() -> io::Error {
@@ -211,7 +219,7 @@ fn unfit() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt as _;
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
     #[test]
     fn a_full_disk_is_known_from_what_the_monitor_says() {
@@ -241,6 +249,7 @@ mod tests {
         written.set_len(3 * page as u64).unwrap();
         written.write_all_at(&vec![0; page], page as u64).unwrap();
         lay_over(&new_memory, &first).unwrap();
+        assert_eq!(fs::metadata(&first).unwrap().mode() & 0o777, 0o444);
         assert_eq!(fs::read(&first).unwrap(), content(*b"a\0c"));
 
         assert_eq!(choose(dir, &new_memory, &second).unwrap(), SnapshotType::Full, "since when was it counted?");
@@ -266,6 +275,6 @@ mod tests {
         assert_eq!(fs::read(&to).unwrap(), content);
         let facts = fs::metadata(&to).unwrap();
         assert!(facts.blocks() * 512 < 1 << 20);
-        assert_eq!(facts.mode() & 0o777, 0o644);
+        assert_eq!(facts.mode() & 0o777, 0o444);
     }
 }
