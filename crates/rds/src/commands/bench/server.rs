@@ -14,6 +14,9 @@ use crate::client::Client;
 use crate::error::CliError;
 use crate::settings;
 
+/// Milliseconds that a program of a measurement may take in a VM. In an emulated host some thousand calls take minutes.
+pub(super) const PROGRAM_LIMIT_MS: u32 = 900_000;
+
 /// How long the server may take to listen; the first start may try KVM out.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -39,9 +42,6 @@ pub(super) struct ImageFiles {
     pub(super) rootfs: PathBuf,
     pub(super) modules: Option<PathBuf>,
 }
-
-/// Milliseconds that a program of a measurement may take in a VM. In an emulated host some thousand calls take minutes.
-pub(super) const PROGRAM_LIMIT_MS: u32 = 900_000;
 
 /// A server with an empty storage root and an image in place.
 pub(super) struct BenchServer {
