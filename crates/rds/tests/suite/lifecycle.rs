@@ -11,6 +11,7 @@ cases![
     a_vm_whose_process_dies_is_not_running,
     many_stops_at_once_make_one,
     ten_vms_at_once,
+    a_kernel_leaves_alone_what_its_processor_gets_wrong,
 ];
 
 async fn stop_and_start_keep_the_workspace(world: &World) {
@@ -116,4 +117,10 @@ async fn ten_vms_at_once(world: &World) {
     for vm in vms {
         api.delete(&format!("/v1/vms/{vm}")).await.status(204);
     }
+}
+
+async fn a_kernel_leaves_alone_what_its_processor_gets_wrong(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    api.sh(&vm, "! grep clearcpuid=141 /proc/cmdline || ! grep --word-regexp cx16 /proc/cpuinfo").await;
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }

@@ -7,7 +7,7 @@ use rds_netif::Mac;
 use rds_protocol::REHEARSE;
 use serde_json::json;
 
-use super::version::READ_ONLY_TEMPLATES;
+use super::version::{READ_ONLY_TEMPLATES, WHOLE_FLAGS};
 use crate::Version;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::VmId;
@@ -66,6 +66,10 @@ pub(super) const NAME_PREFIX: &str = "rds-";
 const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,\
                           guest_announce=off";
 
+/// The kernel's number of the processor's `cmpxchg16b`, `X86_FEATURE_CX16` in its cpufeatures.h. Names are not known to all
+/// kernels.
+const CMPXCHG16B: u32 = 4 * 32 + 13;
+
 /// MiB of translated code that a process under emulation may hold. QEMU's default is a gibibyte for each VM.
 const TRANSLATION_MIB: u32 = 256;
 
@@ -89,7 +93,7 @@ impl Arguments {
             add(&["-add-fd", &format!("fd={fd},set={set}")]);
         }
         add(&["-kernel", &format!("/dev/fd/{}", fds.kernel), "-initrd", &format!("/dev/fd/{}", fds.initramfs)]);
-        add(&["-append", &command_line(self.accelerator, self.tsc_khz, self.rehearse)]);
+        add(&["-append", &command_line(self.accelerator, self.version, self.tsc_khz, self.rehearse)]);
         add(&["-chardev", &listener("qmp", fds.qmp), "-mon", "chardev=qmp,mode=control"]);
         add(&["-chardev", "file,id=serial,path=/dev/fdset/1,append=on", "-serial", "chardev:serial"]);
 
@@ -132,7 +136,7 @@ impl Arguments {
 /// The kernel's command line. `panic=-1 reboot=t` ends the process of a guest that panicked, with `-no-reboot`.
 /// `cryptomgr.notests` leaves out self-tests that take a quarter of an emulated boot. Measured to matter nothing
 /// under emulation: the console, `pci=off`, `nokaslr`, `8250.nr_uarts`, the virtio-rng device.
-pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64, rehearse: bool) -> String {
+pub(super) fn command_line(accelerator: Accelerator, version: Version, tsc_khz: u64, rehearse: bool) -> String {
     let mut line = String::from("console=ttyS0 quiet panic=-1 reboot=t cryptomgr.notests");
     if accelerator == Accelerator::Tcg {
         // Emulated timers come late on a busy host. The kernel must neither measure its clock by them nor drop it for
@@ -146,6 +150,11 @@ pub(super) fn command_line(accelerator: Accelerator, tsc_khz: u64, rehearse: boo
         // What the kernel does against a processor's faults means nothing to a processor that is a program, and is a
         // tenth of the time of a start.
         let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable norandmaps mitigations=off");
+        if version < WHOLE_FLAGS {
+            // The kernel takes its memory with `cmpxchg16b`. An interrupt right behind it saves such flags, and to return
+            // with them is a panic when they say that tasks are nested or that it goes by single steps.
+            let _ = write!(line, " clearcpuid={CMPXCHG16B}");
+        }
     }
     if rehearse {
         let _ = write!(line, " {REHEARSE}");
@@ -214,6 +223,8 @@ mod tests {
     #[test]
     fn a_cold_boot_under_emulation() {
         insta::assert_snapshot!(show(&arguments()));
+        let new = Arguments { version: WHOLE_FLAGS, ..arguments() };
+        assert_eq!(show(&new), show(&arguments()).replace(" clearcpuid=141", ""));
     }
 
     #[test]

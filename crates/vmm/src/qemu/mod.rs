@@ -95,7 +95,7 @@ impl Qemu {
 
     /// The command line that every VM's kernel gets.
     pub fn kernel_command_line(&self) -> String {
-        arguments::command_line(self.accelerator, self.tsc_khz, false)
+        arguments::command_line(self.accelerator, self.version, self.tsc_khz, false)
     }
 
     /// Starts a process and records it. It has not necessarily come to life when this returns.

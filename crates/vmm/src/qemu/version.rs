@@ -10,6 +10,10 @@ pub const OLDEST: Version = Version { major: 7, minor: 2, patch: 0 };
 /// From this version on a read-only file can back writable private memory (`rom=off`).
 pub(super) const READ_ONLY_TEMPLATES: Version = Version { major: 8, minor: 2, patch: 0 };
 
+/// From this version on an emulated `cmpxchg16b` leaves whole flags behind. Before, where the flags of an instruction before it
+/// were not worked out yet, it put the lower half of an operand in their place.
+pub(super) const WHOLE_FLAGS: Version = Version { major: 8, minor: 0, patch: 0 };
+
 /// Asks a program.
 pub async fn version_of(program: &Path) -> Result<Version, HypervisorError> {
     Version::of(program, "QEMU emulator version ").await
