@@ -23,8 +23,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 pub(super) const RESTORE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Host {
-    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound. A boot
-    /// takes no turn: it may last long.
+    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
     #[tracing::instrument(level = "debug", name = "come_up", skip_all)]
     pub(super) async fn come_up(
         &self,
@@ -38,13 +37,23 @@ impl Host {
                 Ok(guest) => return Ok((guest, StartedFrom::Seed)),
                 Err(error) => {
                     tracing::warn!(vm = %spec.id, error = %Chain(&error), "a VM is booted, since its seed is no good");
-                    timings.restore_ms = 0.0;
                     self.kill_machine(spec.id).await?;
                     self.seeds.discard(&seed);
                 }
             }
         }
+        Ok((self.come_up_by_boot(spec, turn, timings).await?, StartedFrom::Boot))
+    }
+
+    /// The same by a boot, which takes no turn: it may last long.
+    pub(super) async fn come_up_by_boot(
+        &self,
+        spec: &MachineSpec,
+        turn: &mut Option<Turn<'_>>,
+        timings: &mut Timings,
+    ) -> Result<GuestClient> {
         drop(turn.take());
+        timings.restore_ms = 0.0;
         let mut lap = Lap::new();
         let booted = self.hypervisor.boot(spec).await;
         booted.map_err(|error| Error::internal(format!("cannot boot VM {}", spec.id), error))?;
@@ -52,7 +61,7 @@ impl Host {
         self.faults.at(Step::Connect)?;
         let guest = self.first_answer(spec.id, History::Fresh, BOOT_LIMIT).await?;
         timings.agent_ms = lap.take();
-        Ok((guest, StartedFrom::Boot))
+        Ok(guest)
     }
 
     #[tracing::instrument(level = "debug", name = "restore", skip_all)]

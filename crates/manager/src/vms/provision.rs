@@ -95,7 +95,18 @@ impl Host {
             None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
         timings.disk_ms += filled(filling).await?;
-        self.identify(vm, settings, &guest, from, &mut timings).await?;
+        let (guest, from) = match self.identify(vm, settings, &guest, from, &mut timings).await {
+            Ok(()) => (guest, from),
+            // What ails a machine from a seed may show only when something is asked of it.
+            Err(error) if from == StartedFrom::Seed => {
+                tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is booted, since its machine is no good");
+                self.kill_machine(vm.id).await?;
+                let guest = self.come_up_by_boot(&spec, &mut turn, &mut timings).await?;
+                self.identify(vm, settings, &guest, StartedFrom::Boot, &mut timings).await?;
+                (guest, StartedFrom::Boot)
+            }
+            Err(error) => return Err(error),
+        };
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
         }
