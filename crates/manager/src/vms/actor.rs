@@ -35,14 +35,25 @@ use inbox::Inbox;
 /// How often a machine's logs are kept within bounds.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) type Reply = oneshot::Sender<Result<()>>;
+/// Who asked for something, and is told when it is done. What is done meanwhile is part of the asker's trace.
+#[derive(Debug)]
+pub(super) struct Reply {
+    to: oneshot::Sender<Result<()>>,
+    span: Span,
+}
+
+impl Reply {
+    pub(super) fn channel() -> (Self, oneshot::Receiver<Result<()>>) {
+        let (to, done) = oneshot::channel();
+        (Self { to, span: Span::current() }, done)
+    }
+}
 
 /// How a task takes up its VM.
 #[derive(Debug)]
 pub(super) enum Begin {
-    /// It is new: make it run, from this machine if there is one, or remove every trace of it. The span is that of whoever
-    /// asked.
-    Create(Reply, Option<Box<Machine>>, Span),
+    /// It is new: make it run, from this machine if there is one, or remove every trace of it.
+    Create(Reply, Option<Box<Machine>>),
     /// Its machine was running under an earlier manager.
     Adopt,
     /// Its machine was paused under an earlier manager.
@@ -106,7 +117,7 @@ impl Actor {
 
     pub(super) async fn run(mut self, begin: Begin) {
         let mut next = match begin {
-            Begin::Create(reply, pooled, span) => self.create(reply, pooled, span).await,
+            Begin::Create(reply, pooled) => self.create(reply, pooled).await,
             Begin::Adopt => self.adopt().await,
             Begin::Paused => self.adopt_paused().await,
             Begin::Stopped => Next::Rest,
@@ -141,7 +152,7 @@ impl Actor {
                 () = expiry(&self.vm) => return self.expired().await,
             };
             match command {
-                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot(None).await {
+                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot(None, &reply).await {
                     Work::Done(Ok(guest)) => {
                         self.record("vm.started", "VM started").await;
                         answer(Some(reply), Ok(()));
@@ -336,6 +347,6 @@ fn unfinished() -> Error {
 /// Whoever asked may have gone meanwhile.
 fn answer(reply: Option<Reply>, result: Result<()>) {
     if let Some(reply) = reply {
-        let _ = reply.send(result);
+        let _ = reply.to.send(result);
     }
 }

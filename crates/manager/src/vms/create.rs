@@ -2,10 +2,9 @@
 
 use rds_vmm::VmId;
 use tokio::sync::oneshot;
-use tracing::Span;
 
 use super::Vms;
-use super::actor::Begin;
+use super::actor::{Begin, Reply};
 use super::directory::Handle;
 use super::failure::stopping;
 use super::record::{Provision, Settings, VmRecord};
@@ -78,7 +77,7 @@ impl Vms {
         links: Vec<Link>,
     ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
         let Plan { spec, image_id, snapshot, provision, network } = plan;
-        let (reply, created) = oneshot::channel();
+        let (reply, created) = Reply::channel();
         let _admission = self.0.admission.lock().await;
         self.admit(spec.name.as_deref())?;
         let pooled = kind.and_then(|kind| self.0.pool.take(&kind));
@@ -92,7 +91,7 @@ impl Vms {
         let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
         self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
         let machine = taken.and_then(Taken::keep).map(Box::new);
-        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine, Span::current())), created))
+        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine)), created))
     }
 
     async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {

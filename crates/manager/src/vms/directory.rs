@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rds_vmm::VmId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::actor::Command;
+use super::actor::{Command, Reply};
 use super::failure::{no_such_vm, unreachable_agent};
 use super::record::{Live, VmRecord};
 use super::state::VmState;
@@ -99,7 +99,7 @@ impl Handle {
 
     /// Has a paused VM go on.
     async fn wake(&self) -> Result<()> {
-        let (reply, done) = oneshot::channel();
+        let (reply, done) = Reply::channel();
         self.commands.send(Command::Resume(reply)).await.map_err(|_| no_such_vm())?;
         match done.await.map_err(|_| no_such_vm())? {
             // Somebody else was first.

@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex};
 
 use rds_vmm::hypervisor::Description;
 use rds_vmm::{Hypervisor, VmId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use last_start::Timings;
@@ -57,7 +57,7 @@ use crate::snapshots::{Snapshots, Subject};
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
-use actor::{Actor, Begin, Command};
+use actor::{Actor, Begin, Command, Reply};
 use directory::{Directory, Handle};
 use failure::no_such_vm;
 use host::Host;
@@ -309,9 +309,9 @@ impl Vms {
         self.0.directory.guest(id).await
     }
 
-    async fn command(&self, id: VmId, command: impl FnOnce(actor::Reply) -> Command) -> Result<()> {
+    async fn command(&self, id: VmId, command: impl FnOnce(Reply) -> Command) -> Result<()> {
         let handle = self.handle(id)?;
-        let (reply, done) = oneshot::channel();
+        let (reply, done) = Reply::channel();
         handle.commands.send(command(reply)).await.map_err(|_| no_such_vm())?;
         // A task that ends without an answer has removed its VM for somebody else.
         done.await.map_err(|_| no_such_vm())?

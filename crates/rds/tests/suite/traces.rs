@@ -114,6 +114,11 @@ async fn a_trace_leads_from_the_caller_to_the_agent(world: &World) {
     let ran = seen(&spans, trace, &["POST /v1/vms/{id}/exec", "run", "agent /v1/exec"]).await;
     assert!(!format!("{created:?}{ran:?}").contains("canary-4c"), "a text of the client is in a trace");
 
+    api.post(&format!("/v1/vms/{vm}/stop"), &json!({})).await.status(204);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4738";
+    traced(&format!("/v1/vms/{vm}/start"), json!({}), trace).await.status(204);
+    seen(&spans, trace, &["POST /v1/vms/{id}/start", "start", "configure", "agent /v1/configure"]).await;
+
     // Nobody waits for a collector that has gone.
     task.abort();
     for _ in 0..3 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use tokio::time::sleep;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use super::{Actor, Meanwhile, Next, Reply, Work, answer};
 use crate::error::{Chain, Error, Result};
@@ -24,8 +24,8 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
 impl Actor {
-    pub(super) async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>, span: Span) -> Next {
-        match self.boot(pooled).instrument(span).await {
+    pub(super) async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>) -> Next {
+        match self.boot(pooled, &reply).await {
             Work::Done(Ok(guest)) => {
                 self.record("vm.created", "VM created").await;
                 answer(Some(reply), Ok(()));
@@ -66,12 +66,12 @@ impl Actor {
         }
     }
 
-    /// Boots the machine, publishing each state on the way.
-    pub(super) async fn boot(&mut self, pooled: Option<Box<Machine>>) -> Work<Result<GuestClient>> {
+    /// Boots the machine for `asker`, publishing each state on the way.
+    pub(super) async fn boot(&mut self, pooled: Option<Box<Machine>>, asker: &Reply) -> Work<Result<GuestClient>> {
         self.advance(Event::Start);
         let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
         let settings = self.live.borrow().settings.clone();
-        let start = async move { host.start(&vm, &settings, pooled).await };
+        let start = async move { host.start(&vm, &settings, pooled).await }.instrument(asker.span.clone());
         let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
             Work::Done(Ok(started)) => started,
             Work::Done(Err(error)) => return Work::Done(Err(error)),
