@@ -86,7 +86,8 @@ impl Host {
     pub(super) fn failed_guest(&self, id: VmId, why: &dyn std::fmt::Display) -> Error {
         let console = self.hypervisor.log_file(&self.dir(id), Log::Serial);
         let end = super::logs::tail(&console, 20).map(|tail| tail.lines.join("\n")).unwrap_or_default();
-        Error::internal(format!("VM {id} did not come up; the end of its console:\n{end}"), why.to_string())
+        // One line of the log, whatever the guest writes.
+        Error::internal(format!("VM {id} did not come up; its console ended with {end:?}"), why.to_string())
     }
 
     /// Whether the disk that VMs write to is so full that one may have met its end.
