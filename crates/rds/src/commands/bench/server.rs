@@ -144,7 +144,7 @@ impl BenchServer {
     }
 }
 
-/// Reads the server's log up to its address; the rest goes to where this program's errors go.
+/// Reads the server's log up to its address; errors in the rest of it go to where this program's go.
 async fn address(child: &mut Child) -> Result<String, CliError> {
     let stderr = child.stderr.take().ok_or_else(|| CliError::Failed("the server has no log".into()))?;
     let mut lines = BufReader::new(stderr).lines();
@@ -152,7 +152,13 @@ async fn address(child: &mut Child) -> Result<String, CliError> {
     while let Some(line) = lines.next_line().await.map_err(CliError::file("log"))? {
         if let Some(url) = line.strip_prefix("listening on ") {
             let url = url.trim().to_owned();
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            tokio::spawn(async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if line.contains("ERROR") {
+                        eprintln!("{line}");
+                    }
+                }
+            });
             return Ok(url);
         }
         said.push_str(&line);
