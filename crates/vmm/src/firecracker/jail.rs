@@ -93,7 +93,7 @@ impl Jail {
         let name = target.trim_start_matches('/');
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         openat(root, name, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(Mount { source: text(&source.canonicalize()?)?, target: text(&self.place().join(name))?, writable })
+        Ok(Mount { source: text(&std::path::absolute(source)?)?, target: text(&self.place().join(name))?, writable })
     }
 
     /// Removes the place; its process has ended. No link in it is followed.
