@@ -105,6 +105,14 @@ pub(crate) fn drop_all() -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
 }
 
+/// Leaves programs that this process becomes no capability but those of their user. Makes system calls alone, so it may be
+/// called between fork and exec.
+pub(crate) fn bequeath_none() -> io::Result<()> {
+    let sets = capabilities(None)?;
+    // None can be ambient then.
+    Ok(set_capabilities(None, CapabilitySets { inheritable: Set::empty(), ..sets })?)
+}
+
 fn effective() -> Set {
     capabilities(None).map_or(Set::empty(), |sets| sets.effective)
 }

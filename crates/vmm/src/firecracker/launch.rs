@@ -20,9 +20,9 @@ use tokio::process::{Child, Command};
 use super::files;
 use super::jail::{Mount, Root};
 use super::seccomp::Filter;
-use crate::HypervisorError;
 use crate::hypervisor::Log;
 use crate::process::yield_processors;
+use crate::{HypervisorError, privileges};
 
 /// What a jailer does before it is one.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
         let flags = if mount.writable { harmless } else { harmless | MountFlags::RDONLY };
         mount_remount(mount.target.as_c_str(), flags, c"")?;
     }
+    // A server that is not root has its own by inheritance, and to become the monitor's user would not take that away.
+    privileges::bequeath_none()?;
     set_no_new_privs(true)?;
     filter.install()
 }

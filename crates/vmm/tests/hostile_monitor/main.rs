@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use rds_vmm::firecracker::{Firecracker, Settings};
 use rds_vmm::hypervisor::{Counts, Log, Port, SnapshotDir};
 use rds_vmm::{Hypervisor, HypervisorError, MachineSpec, VmId};
+use rustix::thread::{CapabilitySets, capabilities, set_capabilities};
 use tempfile::TempDir;
 
 /// Bytes of a machine's disk.
@@ -74,6 +75,9 @@ fn monitor() -> &'static Path {
 }
 
 async fn machine(role: &str) -> Machine {
+    // A server that is not root holds its capabilities by inheritance.
+    let sets = capabilities(None).unwrap();
+    set_capabilities(None, CapabilitySets { inheritable: sets.permitted, ..sets }).unwrap();
     let parent = TempDir::new().unwrap();
     let jailer = std::env::var_os("JAILER_BIN").expect("JAILER_BIN names Firecracker's jailer");
     let settings = Settings {
