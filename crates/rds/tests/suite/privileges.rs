@@ -51,6 +51,11 @@ async fn a_server_that_is_not_root_lacks_nothing(world: &World) {
             assert_eq!(thread[set], "0000000000000000", "{set} of {}", thread["Name"]);
         }
     }
+    // What a fork copies is the VM's user's, not the server's.
+    let forks = api.post(&format!("/v1/vms/{vm}/fork"), &json!({"count": 1})).await.status(201).json();
+    let fork = forks["vms"][0]["id"].as_str().expect("an id");
+    assert_eq!(api.sh(fork, "echo forked").await.trim(), "forked");
+    api.remove(&[fork]).await;
     api.post(&format!("/v1/vms/{vm}/stop"), &json!({})).await.status(204);
     api.post(&format!("/v1/vms/{vm}/start"), &json!({})).await.status(204);
     assert_eq!(api.sh(&vm, "echo again").await.trim(), "again");
