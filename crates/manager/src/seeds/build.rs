@@ -275,7 +275,8 @@ impl Seeds {
         let why = "The image does not come up: its agent was never heard of";
         let console = || {
             let end = rds_vmm::log_end(&self.hypervisor.log_file(dir, Log::Serial), CONSOLE_BYTES);
-            format!("the end of its console: {}", String::from_utf8_lossy(&end.unwrap_or_default()).trim())
+            // One line of the log, whatever the guest writes.
+            format!("its console ended with {:?}", String::from_utf8_lossy(&end.unwrap_or_default()).trim())
         };
         let listens = async {
             loop {
