@@ -67,6 +67,8 @@ impl Host {
     ) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
+        // No machine is started for secrets that cannot be opened. They are not kept while one comes up.
+        drop(settings.sealed.open(self.sealer.as_deref(), vm.id)?);
         let mut turn = Some(self.turns.take().await);
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
