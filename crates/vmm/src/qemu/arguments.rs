@@ -70,6 +70,12 @@ const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=of
 /// kernels.
 const CMPXCHG16B: u32 = 4 * 32 + 13;
 
+/// The emulated processor, as `-cpu` wants it: all that there is but the promise that `rep movsb` and `rep stosb` are fast.
+/// The emulator carries them out byte by byte; kernels and libraries that are not promised it copy and clear by words.
+/// Measured with QEMU 7.2 and 10.0: data through a pipe 6 to 8 times as fast, memory that a program copies 8 times, new
+/// pages 2 times, pages that are written to after a fork 2 to 3 times.
+pub const EMULATED_PROCESSOR: &str = "max,-erms,-fsrm";
+
 /// MiB of translated code that a process under emulation may hold. QEMU's default is a gibibyte for each VM.
 const TRANSLATION_MIB: u32 = 256;
 
@@ -85,7 +91,7 @@ impl Arguments {
         // write the guest's secrets to the disk.
         let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
         // Without option ROMs SeaBIOS finds no kernel in QEMU 10; qboot needs none.
-        add(&["-bios", "qboot.rom", "-machine", machine, "-accel", &self.accel(), "-cpu", "max"]);
+        add(&["-bios", "qboot.rom", "-machine", machine, "-accel", &self.accel(), "-cpu", self.processor()]);
         add(&["-smp", &self.vcpus.to_string(), "-m", &self.mem_mib.to_string(), "-object", &self.memory()]);
 
         let fds = &self.descriptors;
@@ -118,6 +124,13 @@ impl Arguments {
         match self.accelerator {
             Accelerator::Kvm => "kvm".into(),
             Accelerator::Tcg => format!("tcg,tb-size={TRANSLATION_MIB}"),
+        }
+    }
+
+    fn processor(&self) -> &'static str {
+        match self.accelerator {
+            Accelerator::Kvm => "max",
+            Accelerator::Tcg => EMULATED_PROCESSOR,
         }
     }
 

@@ -39,6 +39,7 @@ use probe::Probe;
 use qmp::Qmp;
 use template::Templates;
 
+pub use arguments::EMULATED_PROCESSOR;
 pub use version::{OLDEST, version_of};
 
 /// Time for a process to end after it was killed. The kernel frees its memory meanwhile.

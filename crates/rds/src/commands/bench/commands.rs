@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rds_vmm::qemu::EMULATED_PROCESSOR;
 use serde_json::{Value, json};
 
 use super::by_hand::MEM_MIB;
@@ -18,7 +19,10 @@ pub(super) struct Parts<'a> {
 
 /// QEMU's arguments: the machine that the driver makes, with paths where that has descriptors.
 pub(super) fn qemu(parts: &Parts<'_>, accelerator: &str, kernel_command_line: &str) -> Vec<String> {
-    let accelerator = if accelerator == "tcg" { "tcg,tb-size=256" } else { accelerator };
+    let (accelerator, processor) = match accelerator {
+        "tcg" => ("tcg,tb-size=256", EMULATED_PROCESSOR),
+        other => (other, "max"),
+    };
     let megabytes = MEM_MIB.to_string();
     let memory = format!("memory-backend-memfd,id=ram,size={MEM_MIB}M,share=on");
     let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
@@ -40,7 +44,7 @@ pub(super) fn qemu(parts: &Parts<'_>, accelerator: &str, kernel_command_line: &s
         "-accel",
         accelerator,
         "-cpu",
-        "max",
+        processor,
         "-smp",
         "1",
         "-m",
