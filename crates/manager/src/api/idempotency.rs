@@ -1,4 +1,5 @@
-//! The `Idempotency-Key` header: a request that a client sends again, because it never saw the answer, is not done again.
+//! Requests that make something: each is carried out to its end, and one with an `Idempotency-Key` header, sent again by a
+//! client that never saw the answer, is not done again.
 
 use std::future::Future;
 
@@ -40,35 +41,42 @@ impl Request {
 }
 
 /// Does `work` unless an equal request did it before; then gives that one's answer.
+///
+/// A client that goes away does not take back what it asked for. Work that was dropped half-way would leave what it had
+/// begun, and a claim on its key that nobody gives up.
 pub(super) async fn once<T: Serialize + Send + 'static>(
     store: &Store,
     request: Option<Request>,
     work: impl Future<Output = Result<(StatusCode, T)>> + Send + 'static,
+) -> Result<Response> {
+    let store = store.clone();
+    let task = tokio::spawn(async move { answer(&store, request, work).await }.in_current_span());
+    task.await.map_err(|error| Error::internal("the task of a request ended", error))?
+}
+
+async fn answer<T: Serialize>(
+    store: &Store,
+    request: Option<Request>,
+    work: impl Future<Output = Result<(StatusCode, T)>>,
 ) -> Result<Response> {
     let Some(Request { key, hash }) = request else {
         let (status, body) = work.await?;
         return Ok((status, Reply(body)).into_response());
     };
     match store.claim_idempotent(&key, &hash, now_ms()).await? {
-        Claim::First => {}
+        Claim::First => keep(store, &key, work.await).await,
         Claim::UnderWay => {
-            return Err(Error::conflict(
-                "A request with this Idempotency-Key is still being worked on; try again later",
-            ));
+            Err(Error::conflict("A request with this Idempotency-Key is still being worked on; try again later"))
         }
         Claim::OtherRequest => {
-            return Err(Error::conflict("This Idempotency-Key was used for a request with another body"));
+            Err(Error::conflict("This Idempotency-Key was used for a request with another body"))
         }
         Claim::Done { status, response } => {
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             let status = status.ok_or_else(|| Error::internal("a kept answer has no status", "bad row"))?;
-            return Ok((status, [(header::CONTENT_TYPE, "application/json")], response).into_response());
+            Ok((status, [(header::CONTENT_TYPE, "application/json")], response).into_response())
         }
     }
-    // A client that goes away does not take back what it asked for: the answer is kept for when it asks again.
-    let (store, span) = (store.clone(), tracing::Span::current());
-    let task = tokio::spawn(async move { keep(&store, &key, work.await).await }.instrument(span));
-    task.await.map_err(|error| Error::internal("the task of a request ended", error))?
 }
 
 /// Keeps an answer under its key. An error is not kept: the same request may succeed later.

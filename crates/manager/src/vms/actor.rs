@@ -16,7 +16,7 @@ use std::time::Duration;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
@@ -34,6 +34,9 @@ use inbox::Inbox;
 
 /// How often a machine's logs are kept within bounds.
 const TRIM_EVERY: Duration = Duration::from_secs(5);
+
+/// Between two attempts to remove a VM that has lived as long as it may.
+const REMOVAL_PAUSE: Duration = Duration::from_secs(30);
 
 /// Who asked for something, and is told when it is done. What is done meanwhile is part of the asker's trace.
 #[derive(Debug)]
@@ -149,7 +152,7 @@ impl Actor {
             let state = self.state();
             let command = tokio::select! {
                 command = self.inbox.next() => command,
-                () = expiry(&self.vm) => return self.expired().await,
+                () = due(&self.vm, state) => return self.expired().await,
             };
             match command {
                 Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot(None, &reply).await {
@@ -159,8 +162,9 @@ impl Actor {
                         return Next::Run(guest);
                     }
                     Work::Done(Err(error)) => {
-                        if let Err(error) = self.host.end_machine(self.vm.id).await {
-                            return self.broke(error).await;
+                        if let Err(remains) = self.host.end_machine(self.vm.id).await {
+                            answer(Some(reply), Err(error));
+                            return self.broke(remains).await;
                         }
                         self.publish(|live| live.state = VmState::Stopped);
                         answer(Some(reply), Err(error));
@@ -326,6 +330,14 @@ async fn expiry(vm: &VmRecord) {
     let Some(at) = vm.expires_at() else { return std::future::pending().await };
     let left = u64::try_from(at.saturating_sub(clock::now_ms())).unwrap_or(0);
     sleep_until(Instant::now() + Duration::from_millis(left)).await;
+}
+
+/// The same for a VM without a machine. One that could not be removed is tried again after a while.
+async fn due(vm: &VmRecord, state: VmState) {
+    if state == VmState::Error {
+        sleep(REMOVAL_PAUSE).await;
+    }
+    expiry(vm).await;
 }
 
 /// Returns when nobody has used the VM for as long as it is to wait for that; never if it waits for ever.

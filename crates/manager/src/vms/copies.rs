@@ -3,14 +3,15 @@
 //! A copy holds whatever was in the memory of its source, so a VM that has secrets, or a token for its peers, is not
 //! copied: they would be on the host's disk, and in a VM that was never given them.
 
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use rds_vmm::{MachineSpec, VmId};
 use serde::{Deserialize, Serialize};
-use tracing::Instrument as _;
 use utoipa::ToSchema;
 
 use super::create::Plan;
@@ -113,7 +114,7 @@ impl Vms {
         }
     }
 
-    /// Keeps memory, devices and disk of a running VM as they are at one moment.
+    /// Keeps memory, devices and disk of a running VM as they are at one moment. Must not be dropped before its end.
     pub async fn take_memory_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
@@ -168,17 +169,10 @@ impl Vms {
         Ok(spec)
     }
 
-    /// Makes copies of a running VM, which goes on: all, or none. Goes on to its end when it is dropped.
+    /// Makes copies of a running VM, which goes on: all, or none. Must not be dropped before its end.
     pub async fn fork(&self, id: VmId, request: ForkVm) -> Result<Forks> {
         let wish = request.validate()?;
         self.check_providers(&wish.links)?;
-        let vms = self.clone();
-        let forked = tokio::spawn(async move { vms.fork_all(id, wish).await }.in_current_span());
-        let vms = forked.await.map_err(|error| Error::internal("the task that forks a VM ended", error))??;
-        Ok(Forks { vms })
-    }
-
-    async fn fork_all(&self, id: VmId, wish: Wish) -> Result<Vec<VmView>> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
         may_be_copied(&handle.live.borrow())?;
@@ -192,7 +186,7 @@ impl Vms {
         let network = handle.live.borrow().settings.network.clone();
         let made = self.fork_from(&handle.vm, &network, &draft, &wish).await;
         self.0.host.snapshots.discard(&draft).await?;
-        made
+        Ok(Forks { vms: made? })
     }
 
     async fn fork_from(
@@ -202,8 +196,8 @@ impl Vms {
         draft: &str,
         wish: &Wish,
     ) -> Result<Vec<VmView>> {
-        let begun = Mutex::new(Vec::new());
-        let fork = async |_| {
+        let (begun, failed) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let fork_one = async || {
             let spec = NewVm { name: None, ..source.spec.clone() };
             let (image, draft) = (source.image_id.clone(), Some(draft.to_owned()));
             let plan = Plan {
@@ -218,8 +212,15 @@ impl Vms {
             created.await.map_err(|_| stopping())??;
             Ok(self.view(&handle))
         };
-        let forks = stream::iter(0..wish.count).map(fork).buffered(AT_ONCE);
-        let made: Result<Vec<VmView>> = forks.try_collect().await;
+        let fork = async |_| {
+            let made = fork_one().await;
+            failed.fetch_or(made.is_err(), Ordering::Relaxed);
+            made
+        };
+        // After one that failed no other is begun, but those that are come to their end.
+        let wanted = stream::iter(0..wish.count).take_while(|_| ready(!failed.load(Ordering::Relaxed)));
+        let made: Vec<Result<VmView>> = wanted.map(fork).buffered(AT_ONCE).collect().await;
+        let made: Result<Vec<VmView>> = made.into_iter().collect();
         if made.is_err() {
             let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
             for id in begun {

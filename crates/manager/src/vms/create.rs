@@ -31,7 +31,7 @@ pub(super) struct Plan {
 }
 
 impl Vms {
-    /// Makes a VM and waits until it runs. When this fails, nothing of it is left; when it is dropped, it goes on.
+    /// Makes a VM and waits until it runs. When this fails, nothing of it is left. Must not be dropped before its end.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
         let under_way = metrics::create();
         let created = self.create_once(request).await;
@@ -68,7 +68,7 @@ impl Vms {
     }
 
     /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
-    /// is one.
+    /// is one. Must not be dropped before its end: a row that is written has a task.
     pub(super) async fn begin(
         &self,
         plan: Plan,

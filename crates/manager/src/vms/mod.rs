@@ -155,7 +155,7 @@ impl Vms {
         &self.0.host.snapshots
     }
 
-    /// Keeps the disk of a running VM as it is now.
+    /// Keeps the disk of a running VM as it is now. Must not be dropped before its end: the turn would be the next one's.
     pub async fn take_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
@@ -255,11 +255,6 @@ impl Vms {
         let read = read.map_err(|error| Error::internal("the task that reads a log ended", error))?;
         let log = read.map_err(|error| Error::internal("cannot read a VM's log", error))?;
         Ok(logs::VmLog { kind: kind.to_owned(), ..log })
-    }
-
-    /// How many VMs are in each state that holds a machine or not: those that run.
-    pub fn running(&self) -> usize {
-        self.0.directory.lock().values().filter(|handle| handle.live.borrow().state == VmState::Running).count()
     }
 
     /// How many VMs are in each state.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::{Actor, Meanwhile, Next, Reply, Work, answer};
-use crate::error::{Chain, Error, Result};
+use crate::error::{Error, Result};
 use crate::metrics;
 use crate::peers::token::BridgeToken;
 use crate::pool::Machine;
@@ -33,11 +33,13 @@ impl Actor {
             }
             Work::Done(Err(error)) => {
                 // The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
-                if let Err(remains) = self.remove().await {
-                    tracing::error!(vm = %self.vm.id, error = %Chain(&remains), "a failed create left something");
-                }
+                let removed = self.remove().await;
                 answer(Some(reply), Err(error));
-                Next::Leave
+                match removed {
+                    Ok(()) => Next::Leave,
+                    // What is left can be seen, and removed by whoever sees it.
+                    Err(remains) => self.broke(remains).await,
+                }
             }
             Work::Deleted(deleter) => {
                 answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
