@@ -126,7 +126,7 @@ async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
     let resources = crate::overview::measure(&app.config.storage.storage_root).await?;
     let counts = Counts {
         active_vms: app.store.vms_in_state("RUNNING").await?,
-        snapshots: 0,
+        snapshots: i64::try_from(app.vms.snapshots().list().await?.len()).unwrap_or(i64::MAX),
         templates: app.store.complete_images().await?,
     };
     Ok(Json(Overview {

@@ -47,6 +47,7 @@ async fn a_snapshot_outlives_its_vm_and_makes_others(world: &World) {
     assert!(snapshot["sizeBytes"].as_u64().expect("a number") < 64 << 20, "it is not sparse: {snapshot}");
     api.sh(&vm, "echo changed > d/f").await;
     assert_eq!(api.get("/v1/snapshots").await.ok().json(), json!([snapshot]));
+    assert_eq!(api.get("/v1/admin/overview").await.ok().json()["counts"]["snapshots"], 1);
     let of_users: Vec<Value> =
         api.get("/v1/snapshots?scope=internal").await.ok().json().as_array().expect("a list").clone();
     assert!(of_users.iter().all(|other| other["id"] != snapshot["id"]));
