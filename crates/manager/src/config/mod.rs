@@ -18,6 +18,9 @@ use std::path::PathBuf;
 use secrecy::ExposeSecret;
 use thiserror::Error;
 
+/// Bytes of a block of VMs' filesystems.
+const DISK_BLOCK_BYTES: u64 = 4096;
+
 /// Why the configuration cannot be used: one line that names the setting.
 #[derive(Debug, Error)]
 #[error("{0}")]
@@ -77,6 +80,8 @@ impl Config {
             self.auth.admin_email = None;
         }
         self.storage.drop_empty_paths();
+        // A filesystem has whole blocks.
+        self.storage.overlay_size_bytes = self.storage.overlay_size_bytes.next_multiple_of(DISK_BLOCK_BYTES);
         self.hypervisor.drop_empty();
         self.database.sqlite_path.take_if(|path| path.as_os_str().is_empty());
         match (&self.auth.admin_email, &self.auth.admin_password) {

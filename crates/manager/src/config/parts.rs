@@ -104,7 +104,7 @@ pub struct StorageConfig {
     /// How a VM's disk is cloned
     #[arg(long, env = "ROOTFS_CLONE_MODE", default_value = "auto")]
     pub rootfs_clone_mode: CloneMode,
-    /// Size of a VM's writable disk when the request names none, in bytes
+    /// Size of a VM's writable disk when the request names none, in bytes; rounded up to a multiple of 4096
     #[arg(long, env = "OVERLAY_SIZE_BYTES", default_value_t = 536_870_912,
           value_parser = value_parser!(u64).range(16_777_216..=1_099_511_627_776))]
     pub overlay_size_bytes: u64,

@@ -28,6 +28,8 @@ pub(crate) struct Kind {
     pub size: Size,
     /// Of which files; see [`Key`].
     pub key: Key,
+    /// Bytes of the filesystem on the disk.
+    pub disk_bytes: u64,
 }
 
 /// A machine that waits.

@@ -17,6 +17,7 @@ struct Record {
     image_id: String,
     size: Size,
     key: String,
+    disk_bytes: u64,
     host_index: u32,
 }
 
@@ -26,8 +27,9 @@ fn path(dir: &Path) -> PathBuf {
 
 /// Writes it, all or nothing.
 pub(crate) fn write(dir: &Path, kind: &Kind, host_index: u32) -> io::Result<()> {
-    let Kind { image_id, size, key } = kind;
-    let record = Record { image_id: image_id.clone(), size: *size, key: key.to_string(), host_index };
+    let Kind { image_id, size, key, disk_bytes } = kind;
+    let (image_id, key) = (image_id.clone(), key.to_string());
+    let record = Record { image_id, size: *size, key, disk_bytes: *disk_bytes, host_index };
     let draft = dir.join("pool.new");
     std::fs::write(&draft, serde_json::to_vec(&record)?)?;
     std::fs::rename(draft, path(dir))
@@ -36,8 +38,8 @@ pub(crate) fn write(dir: &Path, kind: &Kind, host_index: u32) -> io::Result<()> 
 /// The kind and host index of the pooled machine in a directory, if there is one.
 pub(crate) fn read(dir: &Path) -> Option<(Kind, u32)> {
     let record: Record = serde_json::from_slice(&std::fs::read(path(dir)).ok()?).ok()?;
-    let Record { image_id, size, key, host_index } = record;
-    Some((Kind { image_id, size, key: Key::parse(&key)? }, host_index))
+    let Record { image_id, size, key, disk_bytes, host_index } = record;
+    Some((Kind { image_id, size, key: Key::parse(&key)?, disk_bytes }, host_index))
 }
 
 /// Removes it.
@@ -53,7 +55,7 @@ mod tests {
     fn what_is_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let key = Key::parse("0123456789abcdef0123456789abcdef").unwrap();
-        let kind = Kind { image_id: "img-a".into(), size: Size { vcpus: 1, mem_mib: 256 }, key };
+        let kind = Kind { image_id: "img-a".into(), size: Size { vcpus: 1, mem_mib: 256 }, key, disk_bytes: 1 << 29 };
         assert!(read(dir.path()).is_none());
         write(dir.path(), &kind, 7).unwrap();
         assert_eq!(read(dir.path()), Some((kind, 7)));

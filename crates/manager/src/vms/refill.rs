@@ -196,7 +196,8 @@ impl Vms {
 impl Host {
     async fn kind(&self, image: &ImageFiles, size: Size) -> Option<Kind> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await.ok()?;
-        Some(Kind { image_id: image.id.clone(), size, key: self.seeds.key(image, &initramfs, size)? })
+        let (key, disk_bytes) = (self.seeds.key(image, &initramfs, size)?, self.storage.overlay_size_bytes);
+        Some(Kind { image_id: image.id.clone(), size, key, disk_bytes })
     }
 
     /// Brings a machine up to its agent's first answer. After an error, or when this is dropped, a teardown must follow.
