@@ -68,9 +68,7 @@ async fn answer<T: Serialize>(
         Claim::UnderWay => {
             Err(Error::conflict("A request with this Idempotency-Key is still being worked on; try again later"))
         }
-        Claim::OtherRequest => {
-            Err(Error::conflict("This Idempotency-Key was used for a request with another body"))
-        }
+        Claim::OtherRequest => Err(Error::conflict("This Idempotency-Key was used for a request with another body")),
         Claim::Done { status, response } => {
             let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             let status = status.ok_or_else(|| Error::internal("a kept answer has no status", "bad row"))?;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Span;
 
@@ -32,8 +32,8 @@ use crate::pool::Machine;
 pub(super) use inbox::Command;
 use inbox::Inbox;
 
-/// How often a machine's logs are kept within bounds.
-const TRIM_EVERY: Duration = Duration::from_secs(5);
+/// How often a machine is looked after.
+const CARE_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two attempts to remove a VM that has lived as long as it may.
 const REMOVAL_PAUSE: Duration = Duration::from_secs(30);
@@ -98,6 +98,25 @@ enum Next {
     Remove(Option<Reply>),
     /// The manager ends; the machine does not.
     Leave,
+}
+
+/// When a machine that runs is looked after again.
+struct Care {
+    every: Interval,
+    /// Whether the host's disk was nearly full the last time.
+    crowded: bool,
+}
+
+impl Care {
+    fn new() -> Self {
+        let mut every = interval(CARE_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { every, crowded: false }
+    }
+
+    async fn due(&mut self) {
+        self.every.tick().await;
+    }
 }
 
 /// The end of some work that a deletion may cut short.
@@ -180,8 +199,8 @@ impl Actor {
                     let kept = self.keep_secrets(&secrets).await;
                     answer(Some(reply), kept);
                 }
-                Some(Command::SetNetwork(network, reply)) => {
-                    let set = self.set_network(network).await;
+                Some(Command::PatchNetwork(patch, reply)) => {
+                    let set = self.patch_network(patch).await;
                     answer(Some(reply), set);
                 }
                 Some(Command::PatchLink(alias, patch, reply)) => {
@@ -204,9 +223,7 @@ impl Actor {
     async fn drive(&mut self, mut guest: GuestClient) -> Next {
         let host = Arc::clone(&self.host);
         let dir = host.dir(self.vm.id);
-        let mut trim = interval(TRIM_EVERY);
-        trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut crowded = false;
+        let mut care = Care::new();
         // However long its start took: nobody could use it before.
         self.uses.open();
         self.publish(|live| live.guest = Some(guest.clone()));
@@ -219,7 +236,7 @@ impl Actor {
                             return next;
                         }
                     }
-                    Some(Command::Stop(reply)) => return self.stop(guest, reply).await,
+                    Some(Command::Stop(reply)) => return self.stop(Some(guest), reply).await,
                     Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                     Some(Command::SetSecrets(secrets, reply)) => {
                         let given = self.give_secrets(&secrets, &guest).await;
@@ -231,8 +248,8 @@ impl Actor {
                             return next;
                         }
                     }
-                    Some(Command::SetNetwork(network, reply)) => {
-                        let set = self.set_network(network).await;
+                    Some(Command::PatchNetwork(patch, reply)) => {
+                        let set = self.patch_network(patch).await;
                         answer(Some(reply), set);
                     }
                     Some(Command::PatchLink(alias, patch, reply)) => {
@@ -250,20 +267,13 @@ impl Actor {
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
                 () = guest.closed() => {
                     self.publish(|live| live.guest = None);
-                    match self.reach(History::Used).await {
-                        Work::Done(Some(again)) => {
-                            guest = again;
-                            self.publish(|live| live.guest = Some(guest.clone()));
-                        }
-                        Work::Done(None) => return self.crashed("Its machine ended by itself").await,
-                        Work::Deleted(reply) => return Next::Remove(Some(reply)),
-                        Work::Leave => return Next::Leave,
+                    match self.reach(History::Used, "Its machine ended by itself").await {
+                        Ok(again) => guest = again,
+                        Err(next) => return next,
                     }
+                    self.publish(|live| live.guest = Some(guest.clone()));
                 }
-                _ = trim.tick() => {
-                    host.look_after(self.vm.id);
-                    crowded = self.retry_writes(crowded).await;
-                }
+                () = care.due() => self.take_care(&mut care).await,
                 action = idleness(&self.vm, &self.uses) => match action {
                     IdleAction::Pause => {
                         if let Some(next) = self.pause(&guest, None).await {
@@ -277,15 +287,16 @@ impl Actor {
         }
     }
 
-    /// Has a machine go on that stands still since a write of its found the host's disk full; nothing is lost by that.
-    async fn retry_writes(&self, was_crowded: bool) -> bool {
-        let crowded = self.host.is_crowded();
-        if (crowded || was_crowded)
+    /// Does what a machine that runs needs every few seconds. One that stands still since a write of its found the host's disk
+    /// full goes on; nothing is lost by that.
+    async fn take_care(&self, care: &mut Care) {
+        self.host.look_after(self.vm.id);
+        let was_crowded = std::mem::replace(&mut care.crowded, self.host.is_crowded());
+        if (care.crowded || was_crowded)
             && let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await
         {
             tracing::debug!(vm = %self.vm.id, %error, "cannot have a machine try its writes again");
         }
-        crowded
     }
 
     /// Lets `work` run to its end unless the VM is deleted or the manager ends meanwhile.

@@ -49,6 +49,8 @@ pub(super) struct Host {
     pub turns: Turns,
     /// What VMs may reach.
     pub egress: Arc<Egress>,
+    /// Entries that a VM's `allowIps` may have.
+    pub max_allow_ips: u32,
 }
 
 impl Host {

@@ -135,6 +135,7 @@ impl Vms {
             peers,
             turns: Turns::new(),
             egress,
+            max_allow_ips: limits.max_allow_ips,
         };
         let vms = Self(Arc::new(Inner {
             host: Arc::new(host),
@@ -209,10 +210,7 @@ impl Vms {
 
     /// Changes what a VM may reach, at once if it runs. After an error nothing is changed.
     pub async fn patch_network(&self, id: VmId, patch: PatchNetwork) -> Result<()> {
-        let before = self.handle(id)?.live.borrow().settings.network.clone();
-        let network = before.patched(patch).checked(self.0.limits.max_allow_ips)?;
-        self.0.host.egress.check(&network)?;
-        self.command(id, |reply| Command::SetNetwork(network, reply)).await
+        self.command(id, |reply| Command::PatchNetwork(patch, reply)).await
     }
 
     /// Boots a stopped VM and waits until it runs.

@@ -1,5 +1,8 @@
 //! Stop, start, and what is kept.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::{World, cases, processes};
@@ -9,8 +12,10 @@ cases![
     states_allow_what_they_allow,
     a_vm_is_removed_in_any_state,
     a_vm_whose_process_dies_is_not_running,
+    a_vm_that_does_not_answer_can_be_stopped_and_has_its_end,
     many_stops_at_once_make_one,
     ten_vms_at_once,
+    any_size_of_disk_makes_one,
     a_kernel_leaves_alone_what_its_processor_gets_wrong,
 ];
 
@@ -68,7 +73,7 @@ async fn a_vm_is_removed_in_any_state(world: &World) {
     let body = json!({"cmd": "sleep 60", "timeoutMs": 100_000});
     let running = api.post(&exec_path, &body);
     let removing = async {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         api.delete(&path).await.status(204)
     };
     let (reply, _) = tokio::join!(running, removing);
@@ -84,12 +89,37 @@ async fn a_vm_whose_process_dies_is_not_running(world: &World) {
     for pid in server.vm_processes() {
         processes::kill(pid);
     }
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while api.get(&path).await.ok().json()["state"] == "RUNNING" {
         assert!(begun.elapsed().as_secs() < 15, "nobody noticed");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     api.post(&format!("{path}/exec"), &json!({"cmd": "true"})).await.status(409);
+    api.delete(&path).await.status(204);
+    server.assert_no_trace().await;
+}
+
+async fn a_vm_that_does_not_answer_can_be_stopped_and_has_its_end(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let stopped = crate::harness::create(&api, json!({"memMb": 128})).await;
+    let short_lived = crate::harness::create(&api, json!({"memMb": 128, "ttlSeconds": 60})).await;
+    let begun = Instant::now();
+    for pid in server.vm_processes() {
+        processes::signal(pid, Signal::STOP);
+    }
+    // The server is sure of it when a ping was not answered for 30 s.
+    tokio::time::sleep(Duration::from_secs(42)).await;
+    let path = format!("/v1/vms/{stopped}");
+    assert_eq!(api.get(&path).await.ok().json()["state"], "RUNNING");
+    api.poke(&format!("{path}/stop")).await.status(204);
+    assert_eq!(api.get(&path).await.ok().json()["state"], "STOPPED");
+    while api.get(&format!("/v1/vms/{short_lived}")).await.status != 404 {
+        assert!(begun.elapsed().as_secs() < 90, "it is still there");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    api.poke(&format!("{path}/start")).await.status(204);
+    api.sh(&stopped, "true").await;
     api.delete(&path).await.status(204);
     server.assert_no_trace().await;
 }
@@ -117,6 +147,15 @@ async fn ten_vms_at_once(world: &World) {
     for vm in vms {
         api.delete(&format!("/v1/vms/{vm}")).await.status(204);
     }
+}
+
+async fn any_size_of_disk_makes_one(world: &World) {
+    let server = world.own_server(&[("OVERLAY_SIZE_BYTES", "100000001")]).await;
+    let api = server.api();
+    let vm = crate::harness::create(&api, json!({"memMb": 128})).await;
+    api.sh(&vm, "echo kept > f && sync f").await;
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    server.assert_no_trace().await;
 }
 
 async fn a_kernel_leaves_alone_what_its_processor_gets_wrong(world: &World) {

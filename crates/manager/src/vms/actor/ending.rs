@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rds_vmm::GuestError;
 use rds_vmm::guest::GuestClient;
 
 use super::{Actor, Next, Reply, answer, unfinished};
@@ -10,14 +11,22 @@ use crate::vms::row::DELETED;
 use crate::vms::state::{Event, VmState};
 
 /// How long a guest may take to write its disk's cache down when it is stopped.
-const SYNC_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
 impl Actor {
-    pub(super) async fn stop(&mut self, guest: GuestClient, reply: Reply) -> Next {
+    /// Stops the VM. A guest that does not answer must not be unstoppable; its file system has a journal.
+    pub(super) async fn stop(&mut self, guest: Option<GuestClient>, reply: Reply) -> Next {
+        if self.state() == VmState::Paused {
+            // Its machine goes on, only its agent does not answer.
+            self.advance(Event::Resume);
+        }
         self.advance(Event::Stop);
         self.withdraw();
-        if let Err(error) = guest.sync(SYNC_LIMIT).await {
-            // A guest that does not answer must not be unstoppable; its file system has a journal.
+        let synced = match &guest {
+            Some(guest) => guest.sync(SYNC_LIMIT).await,
+            None => Err(GuestError::Timeout),
+        };
+        if let Err(error) = synced {
             tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
         }
         drop(guest);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::mpsc;
 
 use super::Reply;
-use crate::egress::NetworkPolicy;
+use crate::egress::PatchNetwork;
 use crate::peers::PatchLink;
 use crate::secrets::SecretEnv;
 
@@ -18,7 +18,7 @@ pub(in crate::vms) enum Command {
     Resume(Reply),
     Delete(Reply),
     SetSecrets(SecretEnv, Reply),
-    SetNetwork(NetworkPolicy, Reply),
+    PatchNetwork(PatchNetwork, Reply),
     SyncPeers(Reply),
     PatchLink(String, PatchLink, Reply),
     Unlink(String, Reply),
@@ -33,7 +33,7 @@ impl Command {
             | Self::Resume(reply)
             | Self::Delete(reply)
             | Self::SetSecrets(_, reply)
-            | Self::SetNetwork(_, reply)
+            | Self::PatchNetwork(_, reply)
             | Self::SyncPeers(reply)
             | Self::PatchLink(_, _, reply)
             | Self::Unlink(_, reply) => reply,
@@ -49,6 +49,17 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether a stop waits.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.deferred.iter().any(|command| matches!(command, Command::Stop(_)))
+    }
+
+    /// Takes out the first stop that waits.
+    pub(super) fn take_stop(&mut self) -> Option<Reply> {
+        let first = self.deferred.iter().position(|command| matches!(command, Command::Stop(_)))?;
+        self.deferred.remove(first).map(Command::into_reply)
+    }
+
     /// The next command; `None` when the manager ends.
     pub(super) async fn next(&mut self) -> Option<Command> {
         match self.deferred.pop_front() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 
-use super::{Actor, Command, Next, Reply, Work, answer, expiry, refuse, unfinished};
+use super::{Actor, Command, Next, Reply, answer, expiry, refuse, unfinished};
 use crate::error::{Chain, Error, Result};
 use crate::vms::guest_clock;
 use crate::vms::state::{Event, VmState};
@@ -78,8 +78,8 @@ impl Actor {
                 Some(Command::Resume(reply)) => return self.resume(Some(reply)).await,
                 Some(Command::Start(reply) | Command::Pause(reply)) => refuse(reply, VmState::Paused),
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
-                Some(Command::SetNetwork(network, reply)) => {
-                    let set = self.set_network(network).await;
+                Some(Command::PatchNetwork(patch, reply)) => {
+                    let set = self.patch_network(patch).await;
                     answer(Some(reply), set);
                 }
                 // All else needs the guest: a stop, too, for what it has not written to its disk yet.
@@ -103,17 +103,12 @@ impl Actor {
             return self.broke(Error::internal("cannot resume a VM", error)).await;
         }
         self.serve_calls(History::Closed);
-        let guest = match self.reach(History::Closed).await {
-            Work::Done(Some(guest)) => guest,
-            Work::Done(None) => {
-                answer(reply, Err(Error::conflict("The VM's machine ended while it was resumed")));
-                return self.crashed("Its machine ended by itself").await;
+        let guest = match self.reach(History::Closed, "Its machine ended by itself").await {
+            Ok(guest) => guest,
+            Err(next) => {
+                answer(reply, Err(Error::conflict("The VM ended, or was deleted, while it was resumed")));
+                return next;
             }
-            Work::Deleted(deleter) => {
-                answer(reply, Err(Error::conflict("The VM was deleted while it was resumed")));
-                return Next::Remove(Some(deleter));
-            }
-            Work::Leave => return Next::Leave,
         };
         self.set_clock(&guest).await;
         let id = self.vm.id.to_string();

@@ -7,7 +7,7 @@ use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 
 use super::{Actor, Meanwhile, Next, Reply, Work, answer};
-use crate::egress::NetworkPolicy;
+use crate::egress::{NetworkPolicy, PatchNetwork};
 use crate::error::{Error, Result};
 use crate::peers::PatchLink;
 use crate::peers::link::Link;
@@ -31,8 +31,10 @@ impl Actor {
     }
 
     /// Changes what the VM may reach. It is written down first: a manager that dies in between makes it so when it starts.
-    pub(super) async fn set_network(&self, network: NetworkPolicy) -> Result<()> {
+    pub(super) async fn patch_network(&self, patch: PatchNetwork) -> Result<()> {
         let before = self.live.borrow().settings.network.clone();
+        let network = before.patched(patch).checked(self.host.max_allow_ips)?;
+        self.host.egress.check(&network)?;
         self.write_network(&network).await?;
         if let Err(error) = self.host.egress.change(self.vm.id, &network).await {
             self.write_network(&before).await?;

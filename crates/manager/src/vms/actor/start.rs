@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::Instrument as _;
 
-use super::{Actor, Meanwhile, Next, Reply, Work, answer};
+use super::ending::SYNC_LIMIT;
+use super::{Actor, Care, Command, Meanwhile, Next, Reply, Work, answer, expiry};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::peers::token::BridgeToken;
@@ -57,14 +58,12 @@ impl Actor {
             tracing::warn!(vm = %self.vm.id, %error, "cannot tell whether an adopted machine runs");
         }
         self.serve_calls(History::Used);
-        match self.reach(History::Used).await {
-            Work::Done(Some(guest)) => {
+        match self.reach(History::Used, "Its machine had ended when the manager started").await {
+            Ok(guest) => {
                 self.set_clock(&guest).await;
                 Next::Run(guest)
             }
-            Work::Done(None) => self.crashed("Its machine had ended when the manager started").await,
-            Work::Deleted(reply) => Next::Remove(Some(reply)),
-            Work::Leave => Next::Leave,
+            Err(next) => next,
         }
     }
 
@@ -106,10 +105,11 @@ impl Actor {
         Ok(())
     }
 
-    /// Connects to the agent of a machine that runs; `None` when the machine has ended.
-    pub(super) async fn reach(&mut self, mut history: History) -> Work<Option<GuestClient>> {
+    /// Connects to the agent of a machine that runs, or gives what comes next instead; `ended` says why if the machine does
+    /// not run any more. What else is asked of the VM waits meanwhile, a stop no longer than for the last sync of a guest.
+    pub(super) async fn reach(&mut self, mut history: History, ended: &str) -> std::result::Result<GuestClient, Next> {
         let (host, id) = (Arc::clone(&self.host), self.vm.id);
-        self.unless_deleted(Meanwhile::Defer, async move {
+        let connected = async move {
             let dir = host.dir(id);
             while host.hypervisor.is_running(&dir).await {
                 match GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await {
@@ -120,7 +120,31 @@ impl Actor {
                 sleep(RECONNECT_PAUSE).await;
             }
             None
-        })
-        .await
+        };
+        tokio::pin!(connected);
+        let (patience, mut care) = (Instant::now() + SYNC_LIMIT, Care::new());
+        loop {
+            let command = tokio::select! {
+                connected = &mut connected => return match connected {
+                    Some(guest) => Ok(guest),
+                    None => Err(self.crashed(ended).await),
+                },
+                command = self.inbox.commands.recv() => command,
+                () = sleep_until(patience), if self.inbox.is_to_stop() => match self.inbox.take_stop() {
+                    Some(reply) => return Err(self.stop(None, reply).await),
+                    None => continue,
+                },
+                () = care.due() => {
+                    self.take_care(&mut care).await;
+                    continue;
+                }
+                () = expiry(&self.vm) => return Err(self.expired().await),
+            };
+            match command {
+                Some(Command::Delete(reply)) => return Err(Next::Remove(Some(reply))),
+                Some(command) => self.inbox.deferred.push_back(command),
+                None => return Err(Next::Leave),
+            }
+        }
     }
 }
