@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rds_peers::strike::Striker;
 use rds_protocol::link::History;
 use rds_vmm::guest::outbound::{self, Answer, Reply};
 use rds_vmm::{Hypervisor, VmId};
@@ -91,6 +92,12 @@ impl Peers {
         };
         self.0.activity.record(kind, &call.consumer, message, None).await;
         Ok(())
+    }
+
+    /// What strikes a VM's secrets out: the present ones, and those that they replaced.
+    pub(crate) fn strikers(&self, id: VmId) -> Result<Vec<Arc<Striker>>> {
+        let strikes = self.0.providers.strikes(id)?;
+        Ok(std::iter::once(&strikes.striker).chain(&strikes.replaced).cloned().collect())
     }
 
     /// Forgets a VM that is gone.

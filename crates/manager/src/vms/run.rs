@@ -3,8 +3,10 @@
 //! A program is sent to the guest once. Whatever breaks afterwards is told to the caller, never mended by a second try.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rds_peers::strike::Striker;
 use rds_protocol::exec::{Program, Source, Start, Stdin};
 use rds_protocol::limits::OUTPUT_BYTES;
 use rds_vmm::VmId;
@@ -148,11 +150,17 @@ impl Vms {
         metrics::ran(log.kind(), reply.exit_code, Duration::from_micros(reply.duration_us));
         let written = async {
             let (sealer, now) = (self.0.host.sealer.as_deref(), self.sealed(id)?);
-            let mut log = log.without(&now.open(sealer, id)?);
+            let mut log = log.without(&now.open(sealer, id)?, self.0.host.peers.strikers(id)?);
             if began_with != now {
-                log = log.without(&began_with.open(sealer, id)?);
+                let secrets = began_with.open(sealer, id)?;
+                let striker = Striker::new(secrets.values());
+                let striker = striker.map_err(|error| Error::internal("too many secrets to be struck out", error))?;
+                log = log.without(&secrets, [Arc::new(striker)]);
             }
-            self.0.host.store.add_exec_log(&log.to_row(id, reply)).await
+            let reply = reply.clone();
+            let row = tokio::task::spawn_blocking(move || log.into_row(id, reply)).await;
+            let row = row.map_err(|error| Error::internal("the task that strikes secrets out ended", error))??;
+            self.0.host.store.add_exec_log(&row).await
         };
         if let Err(error) = written.await {
             tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");

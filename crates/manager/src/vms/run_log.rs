@@ -1,5 +1,8 @@
 //! The log of what was run in a VM. It holds names of variables, never their values.
 
+use std::sync::Arc;
+
+use rds_peers::strike::{STRUCK, Striker, Verbatim};
 use rds_vmm::VmId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -19,9 +22,6 @@ pub(super) const KEPT_BYTES: usize = 64 * 1024;
 
 /// Values shorter than this are left in: they are words like `1` or `on` that stand in every output by themselves.
 const SHORTEST: usize = 4;
-
-/// What stands in the place of a value.
-const STRUCK: &str = "[redacted]";
 
 /// What was run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -80,8 +80,10 @@ pub(super) struct Log {
     kind: Kind,
     begun: i64,
     input: Value,
-    /// Values that must not be recorded.
+    /// Values of variables of this run, and short secrets: they are not recorded as they are.
     values: Vec<Zeroizing<String>>,
+    /// Of secrets of the VM: they are recorded in no form.
+    strikers: Vec<Arc<Striker>>,
 }
 
 impl Log {
@@ -108,7 +110,7 @@ impl Log {
 
     fn new<'a>(kind: Kind, input: Value, values: impl Iterator<Item = &'a str>) -> Self {
         let values = values.map(|value| Zeroizing::new(value.to_owned())).collect();
-        Self { kind, begun: clock::now_ms(), input, values }
+        Self { kind, begun: clock::now_ms(), input, values, strikers: Vec::new() }
     }
 
     /// What was run, in the API's words.
@@ -116,54 +118,62 @@ impl Log {
         self.kind.as_str()
     }
 
-    /// The same without the values of a VM's secrets.
-    pub(super) fn without(mut self, secrets: &SecretEnv) -> Self {
+    /// The same without a VM's secrets, in any of the forms that their strikers know.
+    pub(super) fn without(mut self, secrets: &SecretEnv, strikers: impl IntoIterator<Item = Arc<Striker>>) -> Self {
         self.values.extend(secrets.values().map(|value| Zeroizing::new(value.to_owned())));
-        self.values.retain(|value| value.len() >= SHORTEST);
-        // A value that contains another one goes first, so that no part of it stays.
-        self.values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        self.strikers.extend(strikers);
         self
     }
 
-    pub(super) fn to_row(&self, vm: VmId, reply: &RunReply) -> ExecLogRow {
+    /// What is written down. Takes as long as the texts are long: not for the threads of the runtime.
+    pub(super) fn into_row(self, vm: VmId, reply: RunReply) -> Result<ExecLogRow> {
         let mut result = json!({"exitCode": reply.exit_code, "stdout": reply.stdout, "stderr": reply.stderr});
-        for (field, value) in [("result", &reply.result), ("error", &reply.error)] {
+        for (field, value) in [("result", reply.result), ("error", reply.error)] {
             if let Some(value) = value {
-                result[field] = value.clone();
+                result[field] = value;
             }
         }
-        ExecLogRow {
+        let values = self.values.iter().map(|value| value.as_str()).filter(|value| value.len() >= SHORTEST);
+        let values = Verbatim::new(values);
+        let values = values.map_err(|error| Error::internal("a run has too many variables to be struck out", error))?;
+        let fit = |value| {
+            let struck = self.strikers.iter().fold(value, |value, striker| striker.json(value).value);
+            fit(struck, &values).to_string()
+        };
+        Ok(ExecLogRow {
             id: Uuid::new_v4().to_string(),
             vm_id: vm.to_string(),
             timestamp: self.begun,
             kind: self.kind.as_str().into(),
-            input: self.fit(self.input.clone()).to_string(),
-            result: self.fit(result).to_string(),
+            input: fit(self.input.clone()),
+            result: fit(result),
             duration_ms: i64::try_from(reply.duration_us / 1000).unwrap_or(i64::MAX),
-        }
+        })
     }
+}
 
-    /// The same without values of variables, with long texts cut and absent fields left out.
-    fn fit(&self, value: Value) -> Value {
-        match value {
-            Value::String(text) => Value::String(self.fit_text(text)),
-            Value::Array(items) => Value::Array(items.into_iter().map(|item| self.fit(item)).collect()),
-            Value::Object(fields) => {
-                let kept = fields.into_iter().filter(|(_, value)| !value.is_null());
-                Value::Object(kept.map(|(name, value)| (self.fit_text(name), self.fit(value))).collect::<Map<_, _>>())
-            }
-            other => other,
+/// A value without some others, with long texts cut and absent fields left out.
+fn fit(value: Value, without: &Verbatim) -> Value {
+    match value {
+        Value::String(text) => Value::String(fit_text(&text, without)),
+        Value::Number(number) if without.is_in(&number.to_string()) => STRUCK.into(),
+        Value::Array(items) => items.into_iter().map(|item| fit(item, without)).collect(),
+        Value::Object(fields) => {
+            let kept = fields.into_iter().filter(|(_, value)| !value.is_null());
+            let fitted = kept.map(|(name, value)| (fit_text(&name, without), fit(value, without)));
+            Value::Object(fitted.collect::<Map<_, _>>())
         }
+        other => other,
     }
+}
 
-    fn fit_text(&self, text: String) -> String {
-        let mut text = self.values.iter().fold(text, |text, value| text.replace(value.as_str(), STRUCK));
-        if text.len() > KEPT_BYTES {
-            text.truncate(text.floor_char_boundary(KEPT_BYTES));
-            text.push('…');
-        }
-        text
+fn fit_text(text: &str, without: &Verbatim) -> String {
+    let mut text = without.text(text);
+    if text.len() > KEPT_BYTES {
+        text.truncate(text.floor_char_boundary(KEPT_BYTES));
+        text.push('…');
     }
+    text
 }
 
 impl Vms {
@@ -197,32 +207,33 @@ mod tests {
     fn values_of_variables_are_not_recorded_wherever_they_turn_up() {
         let request = RunRequest {
             code: Some("fetch('hunter2hunter2')".into()),
-            env: Some(vec!["TOKEN=hunter2".into(), "LONG=hunter2hunter2".into(), "ON=1".into()]),
+            env: Some(vec!["TOKEN=hunter2".into(), "LONG=hunter2hunter2".into(), "ON=1".into(), "PIN=90210".into()]),
             ..RunRequest::default()
         };
         let reply = RunReply {
             exit_code: 1,
             stdout: "got hunter2hunter2!".into(),
-            stderr: "s3cr3t".into(),
+            stderr: r#"s3cr3t czNjcjN0 {"KEY":"s3cr3t\\nline"}"#.into(),
             truncated: false,
-            result: Some(json!({"hunter2": ["x hunter2 y"], "n": 1})),
+            result: Some(json!({"hunter2": ["x hunter2 y"], "n": 1, "pin": 90210})),
             error: None,
             duration_us: 1500,
         };
-        let secrets = SecretEnv::parse(vec!["KEY=s3cr3t".into()]).unwrap();
-        let row = Log::of_run(Language::Node, &request).without(&secrets).to_row(VmId::new(), &reply);
-        assert!(!format!("{row:?}").contains("s3cr3t"), "{row:?}");
-        assert!(!format!("{row:?}").contains("hunter2"), "{row:?}");
-        assert!(row.input.contains(r#""env":["TOKEN","LONG","ON"]"#), "{}", row.input);
+        let secrets = SecretEnv::parse(vec!["KEY=s3cr3t".into(), "PEM=s3cr3t\nline".into()]).unwrap();
+        let striker = Arc::new(Striker::new(secrets.values()).unwrap());
+        let log = Log::of_run(Language::Node, &request).without(&secrets, [striker]);
+        let row = log.into_row(VmId::new(), reply).unwrap();
+        for gone in ["s3cr3t", "czNjcjN0", "line", "hunter2", "90210"] {
+            assert!(!format!("{row:?}").contains(gone), "{gone}: {row:?}");
+        }
+        assert!(row.input.contains(r#""env":["TOKEN","LONG","ON","PIN"]"#), "{}", row.input);
         assert_eq!((row.kind.as_str(), row.duration_ms), ("run-js", 1));
         assert!(row.result.contains(r#""n":1"#));
     }
 
     #[test]
     fn long_texts_are_cut_at_a_character() {
-        let request = ExecRequest { cmd: "€".repeat(KEPT_BYTES), cwd: None, env: None, timeout_ms: None };
-        let log = Log::of_exec(&request);
-        let text = log.fit_text(request.cmd);
+        let text = fit_text(&"€".repeat(KEPT_BYTES), &Verbatim::new([]).unwrap());
         assert!(text.len() <= KEPT_BYTES + 3 && text.ends_with('…'));
     }
 }

@@ -78,6 +78,16 @@ fn values_of_every_kind() {
 }
 
 #[test]
+fn bytes_as_json_writes_a_uint8array() {
+    let numbered = |bytes: &[u8]| -> Value {
+        bytes.iter().enumerate().map(|(n, byte)| (n.to_string(), json!(byte))).collect::<Map<_, _>>().into()
+    };
+    let striker = striker("s3cret-value");
+    let struck = striker.json(json!([numbered(b"xy s3cret-value"), numbered(b"else"), {}]));
+    assert_eq!(struck, Struck { value: json!([STRUCK, numbered(b"else"), {}]), strikes: 1 });
+}
+
+#[test]
 fn a_long_text_takes_little_time() {
     let striker = striker("aaaaaaaa");
     for text in ["a".repeat(300_000), "%61".repeat(100_000), "\\u0061".repeat(50_000), "%25".repeat(100_000)] {
