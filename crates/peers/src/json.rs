@@ -14,6 +14,12 @@ use thiserror::Error;
 /// Far above what an SDK's values need, and low enough for every recursive reader: `serde_json` stops at 128.
 pub const MAX_DEPTH: usize = 64;
 
+/// Arrays and objects in one text.
+///
+/// `{"":0}` are 6 bytes of text and 650 of memory, so this is at most 65 MB. A megabyte of records has 50,000; numbers and
+/// strings need no bound, as they take at most 20 times the bytes of their text.
+pub const MAX_CONTAINERS: usize = 100_000;
+
 /// How much of a JSON text is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -40,6 +46,9 @@ pub enum JsonError {
         /// The limit in levels.
         limit: usize,
     },
+    /// Too many arrays and objects.
+    #[error("the JSON has more than {MAX_CONTAINERS} arrays and objects")]
+    Containers,
     /// JavaScript would read another number than the one that is written.
     #[error("the number {literal} does not fit a JavaScript number exactly; send it as a string")]
     Number {
@@ -71,9 +80,10 @@ pub fn depth(value: &Value) -> usize {
     }
 }
 
-/// One pass over the tokens for what `serde_json` does not tell: depth before recursing, and numbers as written.
+/// One pass over the tokens for what `serde_json` does not tell: depth before recursing, containers before they take
+/// memory, and numbers as written.
 fn scan(text: &[u8], limit: usize) -> Result<(), JsonError> {
-    let (mut depth, mut at) = (0_usize, 0);
+    let (mut depth, mut containers, mut at) = (0_usize, 0_usize, 0);
     while let Some(&byte) = text.get(at) {
         match byte {
             b'"' => at = string_end(text, at + 1),
@@ -81,6 +91,10 @@ fn scan(text: &[u8], limit: usize) -> Result<(), JsonError> {
                 depth += 1;
                 if depth > limit {
                     return Err(JsonError::Depth { limit });
+                }
+                containers += 1;
+                if containers > MAX_CONTAINERS {
+                    return Err(JsonError::Containers);
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -242,6 +256,21 @@ mod tests {
         let error = read(r#"{"a":1,"b":{"x":1,"x":2}}"#).unwrap_err();
         assert_eq!(error.to_string(), r#"not valid JSON: the key "x" is there twice at line 1 column 24"#);
         read(r#"{"__proto__":1,"constructor":2}"#).unwrap();
+    }
+
+    #[test]
+    fn containers_are_bounded() {
+        let read = |item: &str, count: usize| {
+            let text = format!("[{}]", vec![item; count].join(","));
+            parse(text.as_bytes(), Limits { bytes: 2_000_000, depth: MAX_DEPTH })
+        };
+        assert_eq!(read(r#"{"":0}"#, 131_000), Err(JsonError::Containers));
+        assert_eq!(read("[0]", MAX_CONTAINERS), Err(JsonError::Containers));
+        read("[0]", MAX_CONTAINERS - 1).unwrap();
+        read(r#""[{""#, MAX_CONTAINERS).unwrap();
+        // A million bytes.
+        read(r#"{"id":12,"n":"ab"}"#, 52_600).unwrap();
+        read("255", 250_000).unwrap();
     }
 
     #[test]

@@ -137,7 +137,6 @@ struct PeerCall {
         (status = 429, description = "A limit is reached", body = CallError),
         (status = 500, description = "The server failed", body = CallError),
         (status = 502, description = "The provider's function threw, or its result cannot be used", body = CallError),
-        (status = 503, description = "The server cannot do it now", body = CallError),
         (status = 504, description = "The provider did not answer in time", body = CallError),
     )
 )]

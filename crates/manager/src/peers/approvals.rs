@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// Calls that wait at once. Further ones are refused.
 const WAITING: usize = 64;
 
+/// Of one VM: its calls do not keep those of others from being seen.
+const WAITING_OF_ONE: usize = 16;
+
 /// A call that waits for a person.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -104,7 +107,7 @@ impl Approvals {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks a person; `None` if too many calls wait already.
+    /// Asks a person; `None` if too many calls wait already, of all VMs or of this one.
     pub(super) fn ask(&self, question: &Question<'_>) -> Option<Asked> {
         let (answer, answered) = oneshot::channel();
         let id = Uuid::new_v4();
@@ -119,7 +122,8 @@ impl Approvals {
             args: question.args.to_vec(),
         };
         let mut waiting = self.lock();
-        if waiting.len() >= WAITING {
+        let of_one = waiting.values().filter(|waiting| waiting.call.consumer == call.consumer).count();
+        if waiting.len() >= WAITING || of_one >= WAITING_OF_ONE {
             return None;
         }
         waiting.insert(id, Waiting { call, answer });
@@ -140,5 +144,27 @@ impl Approvals {
         let Waiting { call, answer } = self.lock().remove(&id).ok_or_else(none)?;
         answer.send(approved).map_err(|_| none())?;
         Ok(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_vm_leaves_room_for_the_questions_of_others() {
+        let approvals = Approvals::default();
+        let ask = |consumer| {
+            let provider = VmId::new();
+            approvals.ask(&Question { consumer, alias: "p", provider, module: "m.ts", export: "f", args: &[] })
+        };
+        let (one, other) = (VmId::new(), VmId::new());
+        let asked: Vec<_> = (0..WAITING_OF_ONE).map(|_| ask(one).expect("there is room")).collect();
+        assert!(ask(one).is_none());
+        let others = ask(other).expect("there is room");
+        drop(asked);
+        assert_eq!(approvals.list().len(), 1);
+        assert!(ask(one).is_some());
+        drop(others);
     }
 }

@@ -8,6 +8,7 @@
 //! fewer arguments, and its own default applies. `undefined` before a given argument travels as `null`.
 
 mod expansion;
+mod work;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
@@ -16,6 +17,9 @@ use thiserror::Error;
 
 use crate::json::{self, MAX_DEPTH};
 use crate::manifest::Export;
+
+use expansion::Expanded;
+use work::Size;
 
 pub(crate) use expansion::resolve;
 
@@ -35,7 +39,7 @@ pub struct SchemaFault {
     pub message: String,
 }
 
-/// What is wrong with one value. It holds no part of the value itself.
+/// What is wrong with one value. Of the value it holds keys alone: in the pointer and, of an argument, in the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueFault {
     /// JSON pointer into the value; empty for the whole.
@@ -48,44 +52,95 @@ pub struct ValueFault {
 
 /// One schema, ready to check values. Cheap to share, expensive to make.
 #[derive(Debug)]
-pub struct Checker(Validator);
+pub struct Checker {
+    validator: Validator,
+    expanded: Expanded,
+}
+
+/// Whether a message may quote names of properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// They are the caller's own.
+    Shown,
+    /// Secrets are struck out of messages after these are cut, and half of a secret is not found.
+    Hidden,
+}
 
 impl Checker {
     /// Compiles a schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaFault> {
-        expansion::check(schema)?;
+        let expanded = expansion::check(schema)?;
         jsonschema::options()
             .with_draft(Draft::Draft202012)
             .should_validate_formats(true)
             .offline()
             .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES))
             .build(schema)
-            .map(Self)
+            .map(|validator| Self { validator, expanded })
             .map_err(|error| SchemaFault {
                 pointer: error.instance_path().to_string(),
                 message: format!("is no valid JSON Schema: {}", shorten(&error.masked_with("this").to_string())),
             })
     }
 
-    /// Checks a value.
+    /// Checks a value. Messages quote nothing of it.
     pub fn check(&self, value: &Value) -> Result<(), Vec<ValueFault>> {
+        self.check_naming(value, Names::Hidden)
+    }
+
+    fn check_naming(&self, value: &Value, names: Names) -> Result<(), Vec<ValueFault>> {
+        let whole = |rule: &str, message| vec![ValueFault { pointer: String::new(), rule: rule.to_owned(), message }];
         if json::depth(value) > MAX_DEPTH {
-            let message = format!("is nested more than {MAX_DEPTH} levels deep");
-            return Err(vec![ValueFault { pointer: String::new(), rule: "depth".to_owned(), message }]);
+            return Err(whole("depth", format!("is nested more than {MAX_DEPTH} levels deep")));
         }
-        if self.0.is_valid(value) {
+        let (size, parts) = (Size::of(value), self.expanded.parts);
+        if size.work(parts) > work::MOST {
+            return Err(whole("work", too_much(size.work(parts))));
+        }
+        if self.validator.is_valid(value) {
             return Ok(());
         }
-        Err(self.0.iter_errors(value).take(SHOWN).map(|error| value_fault(&error)).collect())
+        // The validator collects all errors before it gives the first one, and so it does for branches.
+        if size.errors_fit(parts) {
+            let errors = self.validator.iter_errors(value);
+            return Err(errors.take(SHOWN).map(|error| value_fault(&error, names)).collect());
+        }
+        if !self.expanded.branches {
+            return self.validator.validate(value).map_err(|error| vec![value_fault(&error, names)]);
+        }
+        Err(whole("schema", "does not fit its schema, and is too large to tell where".to_owned()))
+    }
+
+    fn work(&self, value: &Value) -> usize {
+        Size::of(value).work(self.expanded.parts)
+    }
+
+    fn takes_long(&self, value: &Value) -> bool {
+        Size::of(value).is_long(self.expanded.parts)
     }
 }
 
-fn value_fault(error: &ValidationError<'_>) -> ValueFault {
+fn too_much(work: usize) -> String {
+    format!("is too large for its schema: values times the schema's parts are {work}, and may be {}", work::MOST)
+}
+
+fn value_fault(error: &ValidationError<'_>, names: Names) -> ValueFault {
     let rule = match error.kind() {
         ValidationErrorKind::FalseSchema => "false".to_owned(),
         _ => error.kind().keyword().to_owned(),
     };
-    let message = shorten(&error.masked_with("it").to_string());
+    let message = match error.kind() {
+        ValidationErrorKind::AdditionalProperties { .. } | ValidationErrorKind::UnevaluatedProperties { .. }
+            if names == Names::Hidden =>
+        {
+            "it has properties that are not allowed".to_owned()
+        }
+        // The mask of the outer error does not reach the inner one.
+        ValidationErrorKind::PropertyNames { error } => {
+            shorten(&error.masked_with("the name of a property").to_string())
+        }
+        _ => shorten(&error.masked_with("it").to_string()),
+    };
     ValueFault { pointer: error.instance_path().to_string(), rule, message }
 }
 
@@ -146,6 +201,12 @@ impl ExportChecker {
             let (param, pointer, rule) = (String::new(), String::new(), "arguments".to_owned());
             faults.push(ArgumentFault { param, pointer, rule, message });
         }
+        let work: usize = self.with_args(args).map(|(checker, value)| checker.work(value)).sum();
+        if work > work::MOST {
+            let (param, pointer, rule) = (String::new(), String::new(), "work".to_owned());
+            let message = format!("the call {}", too_much(work));
+            return Err(vec![ArgumentFault { param, pointer, rule, message }]);
+        }
         for (index, param) in self.params.iter().enumerate() {
             match args.get(index) {
                 Some(value) => faults.extend(param.check(value)),
@@ -154,6 +215,20 @@ impl ExportChecker {
             }
         }
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// Whether [`Self::check_args`] may take longer than a thread that serves others should be kept: up to seconds.
+    pub fn args_take_long(&self, args: &[Value]) -> bool {
+        self.with_args(args).any(|(checker, value)| checker.takes_long(value))
+    }
+
+    /// As [`Self::args_take_long`], for [`Self::check_result`].
+    pub fn result_takes_long(&self, value: &Value) -> bool {
+        self.returns.takes_long(value)
+    }
+
+    fn with_args<'a>(&'a self, args: &'a [Value]) -> impl Iterator<Item = (&'a Checker, &'a Value)> {
+        self.params.iter().map(|param| &param.checker).zip(args)
     }
 
     /// Checks what the provider returned.
@@ -169,7 +244,7 @@ impl ExportChecker {
 
 impl ParamChecker {
     fn check(&self, value: &Value) -> Vec<ArgumentFault> {
-        let faults = self.checker.check(value).err().unwrap_or_default();
+        let faults = self.checker.check_naming(value, Names::Shown).err().unwrap_or_default();
         let named = |ValueFault { pointer, rule, message }| {
             let place = if pointer.is_empty() { String::new() } else { format!(" at {pointer}") };
             let message = format!("argument {}{place}: {message}", self.name);
@@ -185,7 +260,7 @@ impl ParamChecker {
 }
 
 fn is_optional(schema: &Value, checker: &Checker) -> bool {
-    schema.get("default").is_some() || checker.0.is_valid(&Value::Null)
+    schema.get("default").is_some() || checker.validator.is_valid(&Value::Null)
 }
 
 #[cfg(test)]
@@ -306,6 +381,103 @@ mod tests {
         }
         defs.insert("d20".to_owned(), json!({}));
         assert!(Checker::compile(&json!({"$ref": "#/$defs/d0", "$defs": defs})).is_err());
+    }
+
+    /// Each level checks the one below it again to learn what it evaluated: 18 levels took six seconds.
+    #[test]
+    fn unevaluated_within_unevaluated_is_refused() {
+        let nested = |levels| {
+            (0..levels).fold(
+                json!({"properties": {"a": true}}),
+                |inner, _| json!({"anyOf": [inner], "unevaluatedProperties": false}),
+            )
+        };
+        assert!(Checker::compile(&nested(3)).unwrap().check(&json!({"a": 1})).is_ok());
+        assert!(Checker::compile(&nested(18)).unwrap_err().message.contains("parts"));
+    }
+
+    #[test]
+    fn the_work_of_a_check_is_bounded() {
+        let branches = |n: usize| json!({"anyOf": (0..n).map(|n| json!({"minLength": n})).collect::<Vec<_>>()});
+        let checker = Checker::compile(&json!({"items": branches(1000)})).unwrap();
+        assert!(checker.check(&json!(vec![0; 1000])).is_ok());
+        let fault = &checker.check(&json!(vec![0; 100_000])).unwrap_err()[0];
+        assert_eq!((fault.pointer.as_str(), fault.rule.as_str()), ("", "work"));
+        assert!(fault.message.contains("40000000"), "{}", fault.message);
+
+        let options = json!({"items": {"enum": (0..20_000).collect::<Vec<_>>()}});
+        assert_eq!(Checker::compile(&options).unwrap().check(&json!(vec![-1; 20_000])).unwrap_err()[0].rule, "work");
+
+        let checker = export(&vec![json!({"items": branches(500)}); 30]);
+        let args = vec![json!(vec![0; 20_000]); 30];
+        let faults = checker.check_args(&args).unwrap_err();
+        assert_eq!((faults.len(), faults[0].rule.as_str()), (1, "work"), "all arguments together");
+    }
+
+    #[test]
+    fn ordinary_large_values_pass() {
+        let field = json!({"type": ["string", "null"], "description": "words", "pattern": "^[a-z]*$"});
+        let fields = |n: usize| (0..n).map(|n| (format!("field{n}"), field.clone())).collect::<serde_json::Map<_, _>>();
+        let record = |n: usize| json!({"type": "object", "properties": fields(n), "additionalProperties": false});
+        let values =
+            |n: usize| (0..n).map(|n| (format!("field{n}"), json!("abcdefg"))).collect::<serde_json::Map<_, _>>();
+        for (count, n) in [(10_000, 10), (3_000, 50)] {
+            let checker = Checker::compile(&json!({"type": "array", "items": record(n)})).unwrap();
+            assert!(checker.check(&json!(vec![values(n); count])).is_ok(), "{count} records of {n} fields");
+        }
+        let long = json!({"field0": "a".repeat(4 * 1024 * 1024)});
+        assert!(Checker::compile(&record(30)).unwrap().check(&long).is_ok());
+        let many = json!(vec![0; 2_000_000]);
+        assert!(
+            Checker::compile(&json!({"type": "array", "items": {"type": "integer"}})).unwrap().check(&many).is_ok()
+        );
+    }
+
+    #[test]
+    fn errors_are_not_collected_from_large_values() {
+        let faults = |schema: Value, value: &Value| Checker::compile(&schema).unwrap().check(value).unwrap_err();
+        let (few, many) = (json!([0, 0, 0]), json!(vec![0; 500_000]));
+        let objects = json!({"items": {"type": "object"}});
+        assert_eq!(faults(objects.clone(), &few).len(), 3);
+        let first = faults(objects, &many);
+        assert_eq!((first.len(), first[0].pointer.as_str(), first[0].rule.as_str()), (1, "/0", "type"));
+
+        let branches = json!({"type": "array", "items": {"anyOf": vec![json!({"type": "object"}); 5]}});
+        assert_eq!(faults(branches.clone(), &few).len(), 3);
+        assert_eq!(faults(branches.clone(), &many)[0].rule, "schema");
+        // Each of a thousand errors would have a pointer of 100 kB.
+        let keyed = json!({"k".repeat(100_000): vec![0; 1000]});
+        assert_eq!(faults(json!({"additionalProperties": branches}), &keyed)[0].rule, "schema");
+    }
+
+    #[test]
+    fn large_checks_are_known_beforehand() {
+        let checker = export(&[json!({"type": "array", "items": {"type": "integer"}})]);
+        assert!(!checker.args_take_long(&[json!(vec![0; 100])]));
+        assert!(checker.args_take_long(&[json!(vec![0; 100_000])]));
+        assert!(!checker.result_takes_long(&json!("x")));
+        assert!(checker.result_takes_long(&json!("x".repeat(100_000))));
+    }
+
+    #[test]
+    fn names_of_properties_are_told_to_the_caller_alone() {
+        let secret = "s3cret-value";
+        let named = json!({(secret): 1});
+        for schema in [
+            json!({"properties": {"a": {}}, "additionalProperties": false}),
+            json!({"properties": {"a": {}}, "unevaluatedProperties": false}),
+            json!({"propertyNames": {"maxLength": 3}}),
+            json!({"propertyNames": {"pattern": "^a"}}),
+        ] {
+            let faults = Checker::compile(&schema).unwrap().check(&named).unwrap_err();
+            assert_eq!(faults[0].pointer, "");
+            assert!(!format!("{faults:?}").contains(secret), "{faults:?}");
+        }
+        let told = messages(
+            &export(&[json!({"properties": {"limit": {}}, "additionalProperties": false})]),
+            &[json!({"limti": 1})],
+        );
+        assert!(told[0].contains("limti"), "{told:?}");
     }
 
     proptest! {

@@ -42,9 +42,11 @@ impl<'a> Cleaner<'a> {
     }
 }
 
-/// A pointer into a result holds keys that the provider chose.
+/// A pointer into a result holds keys that the provider chose. They are unescaped, or a secret with a `/` is not found.
 pub(super) fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner<'_>) -> CallFailure {
-    let words: Vec<String> = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.message)).collect();
+    let unescaped = |pointer: &str| pointer.replace("~1", "/").replace("~0", "~");
+    let words = |fault: &ValueFault| format!("{}: {}", unescaped(&fault.pointer), fault.message);
+    let words: Vec<String> = faults.iter().map(words).collect();
     let words = bounded(&cleaner.text(&words.join("; ")));
     CallFailure::failed(
         502,
@@ -84,5 +86,37 @@ pub(super) fn lost(error: GuestError, cleaner: &mut Cleaner<'_>) -> CallFailure 
             "peer_failed",
             "The peer's agent answered nonsense, or more than a result may have",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rds_peers::schema::Checker;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_a_wrong_result_hold_no_secret() {
+        for secret in ["s3cret/with/slashes", "s3cret~1~0"] {
+            let striker = Striker::new([secret]).unwrap();
+            let checker =
+                Checker::compile(&json!({"additionalProperties": {"type": "object", "maxProperties": 0}})).unwrap();
+            let around = "k".repeat(290);
+            for result in [json!({(secret): 1}), json!({(secret): {"a": 1}}), json!({(format!("{around}{secret}")): 1})]
+            {
+                let mut cleaner = Cleaner { generations: vec![&striker], strikes: 0 };
+                let failure = bad_result(&checker.check(&result).unwrap_err(), &mut cleaner);
+                assert!(!failure.body.message.contains("s3cret"), "{}", failure.body.message);
+                assert_eq!(cleaner.strikes, 1);
+            }
+            let closed = Checker::compile(&json!({"properties": {"a": {}}, "additionalProperties": false})).unwrap();
+            for before in 200..300 {
+                let result = json!({(format!("{}{secret}", "k".repeat(before))): 1});
+                let mut cleaner = Cleaner { generations: vec![&striker], strikes: 0 };
+                let failure = bad_result(&closed.check(&result).unwrap_err(), &mut cleaner);
+                assert!(!failure.body.message.contains("s3"), "{}", failure.body.message);
+            }
+        }
     }
 }

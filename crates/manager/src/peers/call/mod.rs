@@ -6,26 +6,30 @@
 mod answer;
 mod request;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rds_peers::audit::{Call as AuditCall, Outcome};
 use rds_peers::manifest::ModulePath;
 use rds_peers::policy::{self, Decision, Policy, Refusal};
-use rds_peers::schema::{ArgumentFault, ExportChecker};
+use rds_peers::schema::{ArgumentFault, ExportChecker, ValueFault};
 use rds_protocol::peer::{Call, Outcome as Made};
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestError;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::Peers;
 use super::approvals::{Question, Verdict};
 use super::failure::CallFailure;
 use super::link::Link;
+use super::provider::Contract;
 use crate::audit::Slot;
 use crate::clock;
 use crate::metrics;
+use crate::vms::record::Settings;
 use answer::{Cleaner, bad_result, lost, threw};
 use request::{MAX_TIMEOUT_MS, Request};
 
@@ -111,7 +115,7 @@ impl Peers {
     }
 
     async fn attempt(&self, consumer: VmId, body: &[u8], record: &mut Record) -> Result<CallResult, CallFailure> {
-        let request = Request::parse(body)?;
+        let mut request = Request::parse(body)?;
         record.entry.alias = short(&request.alias);
         record.entry.module = short(&request.module_path);
         record.entry.export = short(&request.export);
@@ -119,7 +123,7 @@ impl Peers {
         record.entry.provider = Some(link.provider.to_string());
 
         // Before anything else is looked at: a provider that does not run has no say.
-        let guest = self.0.providers.guest(&link.alias, link.provider).await?;
+        let mut guest = self.0.providers.guest(&link.alias, link.provider).await?;
         let contract = self.0.providers.contract(&link.alias, link.provider).await?;
         let path = ModulePath::from_absolute(&request.module_path).ok();
         let declared = path.as_ref().and_then(|path| contract.export(path.as_str(), &request.export));
@@ -129,7 +133,9 @@ impl Peers {
             return Err(CallFailure::refused(403, "not_declared", message));
         };
         record.entry.module = module.path.to_string();
-        checker.check_args(&request.args).map_err(|faults| bad_arguments(&faults))?;
+        let checks =
+            Checks { contract: &contract, module: module.path.as_str(), export: export.name.as_str(), checker };
+        request.args = checks.args(request.args).await?;
 
         let bytes = json_bytes(&request.args);
         record.entry.args_bytes = bytes;
@@ -150,6 +156,11 @@ impl Peers {
                 record.entry.rule = Some("approval".into());
                 let (module, export) = (module.path.as_str(), export.name.as_str());
                 self.approval(consumer, &link, module, export, &request.args, limit).await?;
+                // Meanwhile the link may have been changed or taken away, and the provider stopped.
+                if self.link(consumer, &request.alias)? != link {
+                    return Err(CallFailure::refused(403, "not_linked", "The link was changed while the call waited"));
+                }
+                guest = self.0.providers.guest(&link.alias, link.provider).await?;
             }
             Decision::Allow | Decision::Refuse(_) => {}
         }
@@ -166,7 +177,7 @@ impl Peers {
         let made = guest.call(&call, limit + GRACE).await;
         let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
         let mut cleaner = Cleaner::new(&before, &after);
-        let result = receive(made, checker, &link.policy, &mut cleaner, record);
+        let result = receive(made, &checks, &link.policy, &mut cleaner, record).await;
         record.entry.strikes = cleaner.strikes;
         if cleaner.strikes > 0 {
             let strikes = cleaner.strikes;
@@ -175,9 +186,10 @@ impl Peers {
         result
     }
 
+    /// A link of the present start of a consumer.
     fn link(&self, consumer: VmId, alias: &str) -> Result<Link, CallFailure> {
-        let links = self.0.directory.handle(consumer)?.live.borrow().settings.links.clone();
-        let link = links.iter().find(|link| link.alias.as_str() == alias).cloned();
+        let Settings { links, bridge, .. } = self.0.directory.handle(consumer)?.live.borrow().settings.clone();
+        let link = links.iter().find(|link| link.alias.as_str() == alias && bridge.is_some()).cloned();
         link.ok_or_else(|| CallFailure::refused(403, "not_linked", "The VM is not linked to a peer of this alias"))
     }
 
@@ -210,10 +222,53 @@ impl Peers {
     }
 }
 
+/// How the values of one export are checked: large ones away from the threads that serve calls, as it may take seconds.
+struct Checks<'a> {
+    contract: &'a Arc<Contract>,
+    module: &'a str,
+    export: &'a str,
+    checker: &'a ExportChecker,
+}
+
+impl Checks<'_> {
+    /// Gives back arguments that fit.
+    async fn args(&self, args: Vec<Value>) -> Result<Vec<Value>, CallFailure> {
+        let long = self.checker.args_take_long(&args);
+        let (args, checked) = self.run(long, args, |checker, args| checker.check_args(args)).await?;
+        checked.map(|()| args).map_err(|faults| bad_arguments(&faults))
+    }
+
+    /// The result, and what is wrong with it.
+    async fn result(&self, value: Value) -> Result<(Value, Result<(), Vec<ValueFault>>), CallFailure> {
+        let long = self.checker.result_takes_long(&value);
+        self.run(long, value, ExportChecker::check_result).await
+    }
+
+    async fn run<T: Send + 'static, F: Send + 'static>(
+        &self,
+        long: bool,
+        value: T,
+        check: impl FnOnce(&ExportChecker, &T) -> Result<(), F> + Send + 'static,
+    ) -> Result<(T, Result<(), F>), CallFailure> {
+        if !long {
+            let checked = check(self.checker, &value);
+            return Ok((value, checked));
+        }
+        let (contract, module, export) = (Arc::clone(self.contract), self.module.to_owned(), self.export.to_owned());
+        let task = spawn_blocking(move || {
+            let (_, _, checker) = contract.export(&module, &export)?;
+            let checked = check(checker, &value);
+            Some((value, checked))
+        });
+        let done = task.await.ok().flatten();
+        done.ok_or_else(|| CallFailure::failed(500, "internal", "The values of the call could not be checked"))
+    }
+}
+
 /// What the caller is given of what came back.
-fn receive(
+async fn receive(
     made: Result<Made, GuestError>,
-    checker: &ExportChecker,
+    checks: &Checks<'_>,
     policy: &Policy,
     cleaner: &mut Cleaner<'_>,
     record: &mut Record,
@@ -223,7 +278,8 @@ fn receive(
         Ok(Made::Threw { name, message }) => return Err(threw(&name, &message, cleaner)),
         Err(error) => return Err(lost(error, cleaner)),
     };
-    checker.check_result(&value).map_err(|faults| bad_result(&faults, cleaner))?;
+    let (value, checked) = checks.result(value).await?;
+    checked.map_err(|faults| bad_result(&faults, cleaner))?;
     let result = cleaner.value(value);
     record.entry.result_bytes = json_bytes(&result);
     match policy.decide_result(record.entry.result_bytes) {

@@ -211,6 +211,17 @@ async fn a_person_approves_or_denies(world: &World) {
         });
         assert_eq!(reply, outcome);
     }
+    // What is approved is what was asked for, by a link that is as it was.
+    let (reply, ()) = tokio::join!(linked.call("getMail", json!(["q"])), async {
+        let call = pending(&linked).await;
+        linked.police(json!({"require": "approval", "deny": ["*#getMail"]})).await;
+        linked
+            .api
+            .poke(&format!("/v1/peers/approvals/{}/approve", call["id"].as_str().expect("an id")))
+            .await
+            .status(204);
+    });
+    assert_eq!(reply, json!([403, null]));
     linked.police(json!({"require": "approval", "maxSeconds": 1})).await;
     assert_eq!(linked.call("getMail", json!(["q"])).await, json!([504, "approval"]), "nobody answers");
     // A caller that goes takes its question with it.
