@@ -6,6 +6,7 @@
 pub mod activity;
 pub mod api;
 pub mod app;
+mod archive_bounds;
 pub mod audit;
 pub mod auth;
 pub mod clock;

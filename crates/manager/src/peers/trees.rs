@@ -1,7 +1,9 @@
 //! The files that tell a consumer's code about its peers, as the archive that its agent unpacks.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::path::{Component, Path};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
@@ -12,11 +14,16 @@ use rds_protocol::limits::UNPACKED_BYTES;
 use tar::{Archive, Builder, EntryType, Header};
 use tokio::sync::mpsc;
 
+use crate::archive_bounds::{Bounded, LONGEST_NAME};
+
 /// What a copy of a provider's files leaves out: what is not code, and what is about that VM alone.
 const LEFT_OUT: [&str; 5] = [".rds", ".deno", ".tmp", ".nvm", "peers"];
 
 /// Files of all copies together; the consumer's agent takes a few more.
 const ENTRIES: usize = 45_000;
+
+/// Bytes of all sources together, unpacked, with what is left out: a Node in `.nvm` has 200 MB.
+const SOURCES_BYTES: u64 = 2 << 30;
 
 /// Bytes of a piece of the archive on its way.
 const PIECE: usize = 64 * 1024;
@@ -45,7 +52,7 @@ pub(super) fn write<R: Read>(
         let path = file.path.strip_prefix('.').unwrap_or(&file.path);
         append(&mut builder, Path::new(path), file.contents.len() as u64, file.contents.as_bytes())?;
     }
-    let mut budget = Budget { entries: ENTRIES, bytes: UNPACKED_BYTES };
+    let mut budget = Budget { entries: ENTRIES, bytes: UNPACKED_BYTES, unpacked: SOURCES_BYTES };
     for source in sources {
         copy(&mut builder, source?, &mut budget)?;
     }
@@ -53,23 +60,47 @@ pub(super) fn write<R: Read>(
 }
 
 struct Budget {
+    /// Copied.
     entries: usize,
+    /// Copied.
     bytes: u64,
+    /// Read, with what is left out.
+    unpacked: u64,
 }
 
 fn copy<R: Read>(builder: &mut Builder<impl Write>, source: Source<R>, budget: &mut Budget) -> io::Result<()> {
     let root = Path::new("peers").join(source.alias.as_str()).join("source");
-    let mut archive = Archive::new(MultiGzDecoder::new(source.archive));
-    for entry in archive.entries()? {
+    let refusal = format!("the files of peer {} are too many or too large", source.alias);
+    let too_large = || io::Error::other(refusal.clone());
+    let unpacked = Bounded::new(MultiGzDecoder::new(source.archive), budget.unpacked, refusal.clone());
+    let mut archive = Archive::new(unpacked);
+    let mut long = None;
+    // Raw, because the reader would take names and attributes of any length into memory.
+    for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let kind = entry.header().entry_type();
-        if !matches!(kind, EntryType::Regular | EntryType::Directory) {
-            continue;
-        }
-        let path = entry.path()?.into_owned();
+        let path = match kind {
+            EntryType::Regular | EntryType::Directory => match long.take() {
+                Some(path) => path,
+                None => entry.path()?.into_owned(),
+            },
+            EntryType::GNULongName if long.is_none() => {
+                long = Some(long_name(&mut entry)?);
+                continue;
+            }
+            EntryType::GNULongLink => continue,
+            EntryType::Symlink | EntryType::Link => {
+                long = None;
+                continue;
+            }
+            _ => {
+                return Err(io::Error::other(
+                    "a provider's agent packed what is neither a file, a directory nor a link",
+                ));
+            }
+        };
         let Some(path) = kept(&path)? else { continue };
         let bytes = entry.size();
-        let too_large = || io::Error::other(format!("the files of peer {} are too many or too large", source.alias));
         budget.entries = budget.entries.checked_sub(1).ok_or_else(too_large)?;
         budget.bytes = budget.bytes.checked_sub(bytes).ok_or_else(too_large)?;
         if kind == EntryType::Directory {
@@ -82,12 +113,27 @@ fn copy<R: Read>(builder: &mut Builder<impl Write>, source: Source<R>, budget: &
             append(builder, &root.join(path), bytes, &mut entry)?;
         }
     }
+    if long.is_some() {
+        return Err(io::Error::other("a provider's agent packed a name without an entry"));
+    }
+    budget.unpacked = archive.into_inner().left();
     Ok(())
 }
 
+/// The name of the entry that follows, which is too long for a header.
+fn long_name(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<PathBuf> {
+    if entry.size() > LONGEST_NAME {
+        return Err(io::Error::other(format!("a provider's agent packed a name of more than {LONGEST_NAME} bytes")));
+    }
+    let mut name = Vec::new();
+    entry.read_to_end(&mut name)?;
+    name.pop_if(|last| *last == 0);
+    Ok(OsString::from_vec(name).into())
+}
+
 /// A path of the copy; `None` for the root itself and for what is left out.
-fn kept(path: &Path) -> io::Result<Option<std::path::PathBuf>> {
-    let mut plain = std::path::PathBuf::new();
+fn kept(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
             Component::Normal(name) => plain.push(name),
@@ -103,7 +149,10 @@ fn append(builder: &mut Builder<impl Write>, path: &Path, bytes: u64, data: impl
     let mut header = Header::new_gnu();
     header.set_size(bytes);
     header.set_mode(0o644);
-    builder.append_data(&mut header, path, data)
+    let mut data = data.take(bytes);
+    builder.append_data(&mut header, path, &mut data)?;
+    // What follows would be taken for the rest of it.
+    if data.limit() > 0 { Err(io::Error::other("an entry ends early")) } else { Ok(()) }
 }
 
 /// What is written becomes a stream's pieces.
@@ -199,6 +248,82 @@ mod tests {
         assert!(names.contains(&"rds/peer-bridge.json".to_owned()), "{names:?}");
         let copied: Vec<_> = names.iter().filter_map(|name| name.strip_prefix("peers/mail/source/")).collect();
         assert_eq!(copied, ["sdk", "sdk/a.ts", "sdk/peers/b.ts", ".rds-peer/manifest.json"]);
+    }
+
+    fn mail(archive: &[u8]) -> io::Result<Source<&[u8]>> {
+        Ok(Source { alias: Alias::new("mail").unwrap(), archive })
+    }
+
+    /// An archive of one entry with the size `announced`.
+    fn one(path: &str, kind: EntryType, announced: u64, data: &[u8]) -> Vec<u8> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(path).unwrap();
+        header.set_size(announced);
+        header.set_cksum();
+        gzip(&[header.as_bytes(), data].concat())
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn long_names_are_copied_and_long_targets_are_left_out_with_their_links() {
+        let long = "d/".repeat(200);
+        let mut builder = Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, format!("{long}link"), format!("/{long}")).unwrap();
+        append(&mut builder, Path::new("short"), 2, &b"hi"[..]).unwrap();
+        append(&mut builder, Path::new(&format!("{long}file")), 2, &b"hi"[..]).unwrap();
+        let source = gzip(&builder.into_inner().unwrap());
+        let mut archive = Vec::new();
+        write(&[], [mail(&source)], &mut archive).unwrap();
+        let root = "peers/mail/source";
+        assert_eq!(names(&archive), [format!("{root}/short"), format!("{root}/{long}file")]);
+    }
+
+    #[test]
+    fn what_an_agent_does_not_pack_is_refused() {
+        let refusal = |kind, data: &[u8]| {
+            let source = one("x", kind, data.len() as u64, data);
+            write(&[], [mail(&source)], io::sink()).unwrap_err().to_string()
+        };
+        let error = refusal(EntryType::GNULongName, &vec![b'a'; 1 << 20]);
+        assert!(error.contains("65536 bytes"), "{error}");
+        let error = refusal(EntryType::GNULongName, &[b'a'; 512]);
+        assert!(error.contains("without an entry"), "{error}");
+        for kind in [EntryType::XHeader, EntryType::XGlobalHeader, EntryType::GNUSparse, EntryType::Fifo] {
+            let error = refusal(kind, &[b'a'; 512]);
+            assert!(error.contains("neither"), "{kind:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_counts_as_read() {
+        let source = one(".nvm/node", EntryType::Regular, 1 << 20, &vec![0; 1 << 20]);
+        let copied = |unpacked| {
+            let mut budget = Budget { entries: 1, bytes: 1, unpacked };
+            copy(&mut Builder::new(io::sink()), mail(&source).unwrap(), &mut budget).map(|()| budget.unpacked)
+        };
+        assert_eq!(copied((1 << 20) + 1024).unwrap(), 512);
+        let error = copied(1 << 20).unwrap_err();
+        assert!(error.to_string().contains("peer mail are too many or too large"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_ends_early_does_not_take_the_next_source_for_its_content() {
+        let short = one("f", EntryType::Regular, 512, b"");
+        let next = packed(&[("g", EntryType::Regular)]);
+        let mut archive = Vec::new();
+        let error = write(&[], [mail(&short), mail(&next)], &mut archive).unwrap_err();
+        assert!(error.to_string().contains("ends early"), "{error}");
+        assert!(archive.starts_with(b"peers/mail/source/f\0"));
+        assert!(archive[512..].iter().all(|byte| *byte == 0), "only the end of the archive follows");
     }
 
     #[test]

@@ -9,38 +9,68 @@ use flate2::read::MultiGzDecoder;
 use rds_protocol::limits::{ARCHIVE_ENTRIES, UNPACKED_BYTES};
 use tar::EntryType;
 
+use crate::archive_bounds::{Bounded, LONGEST_NAME};
 use crate::error::{Error, Result};
-
-/// Bytes of a long name or of extended attributes: far more than Linux's longest path (4096) needs.
-const LONGEST_NAME: u64 = 64 * 1024;
 
 /// Reads a whole tar.gz and refuses it unless every entry is a plain file or directory at a plain relative path.
 ///
 /// Memory is bounded by [`LONGEST_NAME`]; time by [`UNPACKED_BYTES`], whatever the compressed size announces.
 pub fn check(mut compressed: impl Read + Seek) -> Result<()> {
-    check_names_are_short(&mut compressed)?;
+    check_raw_entries(&mut compressed)?;
     compressed.rewind().map_err(refused)?;
     check_entries(compressed)
 }
 
-/// A long name travels as an entry of its own, which the reader of entries takes into memory whole. So the raw entries
-/// are looked at first.
-fn check_names_are_short(compressed: impl Read) -> Result<()> {
+/// A long name or an extended header travels as an entry of its own, which the reader of entries takes into memory
+/// whole. So the raw entries are looked at first.
+///
+/// Both passes must find the same entries, or one that is too long hides in another's content. Two things would part
+/// them, and are refused: a size in an extended header, which counts instead of the entry's own, and a sparse file, whose
+/// map may follow its header.
+fn check_raw_entries(compressed: impl Read) -> Result<()> {
+    let mut sizes = Vec::new();
     for entry in unpack(compressed).entries().map_err(refused)?.raw(true) {
-        let entry = entry.map_err(refused)?;
-        let is_plain = matches!(
-            entry.header().entry_type(),
-            EntryType::Regular | EntryType::Continuous | EntryType::Directory | EntryType::Symlink | EntryType::Link
-        );
-        if !is_plain && entry.size() > LONGEST_NAME {
-            return invalid(format!("the archive has a name or attribute of more than {LONGEST_NAME} bytes"));
+        let mut entry = entry.map_err(refused)?;
+        match entry.header().entry_type() {
+            EntryType::Regular
+            | EntryType::Continuous
+            | EntryType::Directory
+            | EntryType::Symlink
+            | EntryType::Link => {
+                // Some packers repeat the entry's own size.
+                if sizes.drain(..).any(|size| size != Some(entry.size())) {
+                    return invalid("the archive gives an entry two sizes".into());
+                }
+            }
+            kind
+            @ (EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader) => {
+                if entry.size() > LONGEST_NAME {
+                    return invalid(format!("the archive has a name or attribute of more than {LONGEST_NAME} bytes"));
+                }
+                if kind == EntryType::XHeader {
+                    // Of two for one entry, the second is where the other pass ends with an error.
+                    sizes = announced_sizes(&mut entry)?;
+                }
+            }
+            _ => return neither(&entry.path().map_err(refused)?),
         }
     }
     Ok(())
 }
 
+/// The sizes that an extended header gives to the entry after it; `None` for one that is no number.
+fn announced_sizes<R: Read>(header: &mut tar::Entry<'_, R>) -> Result<Vec<Option<u64>>> {
+    let records = header.pax_extensions().map_err(refused)?.into_iter().flatten().flatten();
+    let sizes = records.filter(|record| record.key_bytes() == b"size");
+    Ok(sizes.map(|record| record.value().ok()?.parse().ok()).collect())
+}
+
 fn unpack<R: Read>(compressed: R) -> tar::Archive<Bounded<MultiGzDecoder<R>>> {
-    tar::Archive::new(Bounded { inner: MultiGzDecoder::new(compressed), left: budget() })
+    tar::Archive::new(bounded(MultiGzDecoder::new(compressed)))
+}
+
+fn bounded<R: Read>(unpacked: R) -> Bounded<R> {
+    Bounded::new(unpacked, budget(), format!("it unpacks to more than {} MiB", UNPACKED_BYTES >> 20))
 }
 
 fn check_entries(compressed: impl Read) -> Result<()> {
@@ -72,7 +102,7 @@ fn check_entry<R: Read>(entry: &tar::Entry<'_, R>) -> Result<()> {
         EntryType::Symlink | EntryType::Link => {
             return invalid(format!("the archive has a link at {path:?}; links are not allowed"));
         }
-        _ => return invalid(format!("{path:?} is neither a file nor a directory")),
+        _ => return neither(&path),
     }
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         return invalid("the archive has a path with a NUL byte".into());
@@ -86,6 +116,10 @@ fn check_entry<R: Read>(entry: &tar::Entry<'_, R>) -> Result<()> {
 /// Whether a path is relative and never goes up.
 fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
+fn neither<T>(path: &Path) -> Result<T> {
+    invalid(format!("{path:?} is neither a file nor a directory"))
 }
 
 fn invalid<T>(message: String) -> Result<T> {
@@ -104,23 +138,6 @@ fn refused(source: io::Error) -> Error {
 /// Contents plus a header block and padding for each entry, its long names included, and the end of the archive.
 const fn budget() -> u64 {
     UNPACKED_BYTES + ARCHIVE_ENTRIES * 8 * 1024
-}
-
-/// Ends a decompression bomb.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::other(format!("it unpacks to more than {} MiB", UNPACKED_BYTES >> 20)))?;
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
@@ -191,6 +208,55 @@ mod tests {
         check_bytes(&gzip(&builder.into_inner().unwrap())).unwrap();
     }
 
+    /// An entry whose extended header gives it the size `announced`.
+    fn sized(announced: &str, data: &[u8]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("mtime", &b"1.5"[..]), ("size", announced.as_bytes())]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        builder.append_data(&mut header, "f", data).unwrap();
+        gzip(&builder.into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_name_hidden_by_a_second_size_is_refused() {
+        let mut hidden = tar::Header::new_gnu();
+        hidden.set_path("././@LongLink").unwrap();
+        hidden.set_entry_type(EntryType::GNULongName);
+        hidden.set_size(1 << 20);
+        hidden.set_cksum();
+        let content = [hidden.as_bytes(), &[b'a'; 1 << 20][..]].concat();
+        for announced in ["0", "512", "x"] {
+            let error = check_bytes(&sized(announced, &content)).unwrap_err();
+            assert!(error.to_string().contains("two sizes"), "{announced}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_extended_header_may_repeat_the_size() {
+        check_bytes(&sized("3", b"abc")).unwrap();
+        check_bytes(&sized("0", b"")).unwrap();
+    }
+
+    #[test]
+    fn two_extended_headers_for_one_entry_are_refused() {
+        let mut builder = tar::Builder::new(Vec::new());
+        for size in ["0", "1"] {
+            builder.append_pax_extensions([("size", size.as_bytes())]).unwrap();
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_size(1);
+        builder.append_data(&mut header, "f", &b"x"[..]).unwrap();
+        let error = check_bytes(&gzip(&builder.into_inner().unwrap())).unwrap_err();
+        assert!(error.to_string().contains("two pax extensions"), "{error}");
+    }
+
+    #[test]
+    fn a_sparse_file_is_refused_before_its_map_is_read() {
+        let error = check_raw_entries(&archive(b"f", EntryType::GNUSparse, b"")[..]).unwrap_err();
+        assert!(error.to_string().contains("neither a file nor a directory"), "{error}");
+    }
+
     #[test]
     fn too_many_entries_are_refused() {
         let mut builder = tar::Builder::new(Vec::new());
@@ -205,15 +271,7 @@ mod tests {
 
     #[test]
     fn a_bomb_ends_early() {
-        struct Zeros;
-        impl Read for Zeros {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                buffer.fill(0);
-                Ok(buffer.len())
-            }
-        }
-        let mut bounded = Bounded { inner: Zeros, left: budget() };
-        let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
+        let error = io::copy(&mut bounded(io::repeat(0)), &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("250 MiB"), "{error}");
     }
 
