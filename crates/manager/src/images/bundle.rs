@@ -130,6 +130,15 @@ mod tests {
         assert!(matches!(extracted(&archive), Err(Error::TooLarge { .. })));
     }
 
+    #[test]
+    fn a_method_that_is_not_known_is_an_error_of_the_caller() {
+        let mut archive = bundle(b"not a kernel");
+        let directory = archive.windows(4).rposition(|four| four == b"PK\x01\x02").unwrap();
+        archive[directory + 10] = 1;
+        let refused = extracted(&archive).unwrap_err();
+        assert!(matches!(refused, Error::Invalid(_)), "{refused:?}");
+    }
+
     proptest! {
         #[test]
         fn damage_is_an_error_of_the_caller(at in 0_usize..200, byte: u8, cut in 0_usize..400) {

@@ -84,9 +84,10 @@ pub(super) fn write(mut from: impl Read, tmp: &Path) -> Result<Received> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Error::Unavailable("The server's disk is full".into())
         }
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-            Error::invalid(format!("The upload is damaged: {error}"))
-        }
+        io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::Unsupported => Error::invalid(format!("The upload is damaged: {error}")),
         _ => Error::internal("cannot store an upload", error),
     })
 }
