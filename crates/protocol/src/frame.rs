@@ -6,6 +6,8 @@ use thiserror::Error;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::exec::max_payload;
+use crate::json::containers;
+use crate::limits::CONTAINERS;
 
 const HEADER: usize = 5;
 
@@ -35,6 +37,9 @@ pub enum FrameError {
     /// The stream ended within a frame.
     #[error("the stream ended within a frame")]
     Truncated,
+    /// More arrays and objects than a JSON text may have.
+    #[error("frame with more than {CONTAINERS} arrays and objects")]
+    Containers,
     /// Not the JSON that belongs in it.
     #[error("frame with unexpected JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -54,6 +59,9 @@ impl Frame {
     }
 
     pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        if containers(&self.payload) > CONTAINERS {
+            return Err(FrameError::Containers);
+        }
         Ok(serde_json::from_slice(&self.payload)?)
     }
 

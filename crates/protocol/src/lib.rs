@@ -11,6 +11,7 @@ pub mod exec;
 pub mod files;
 pub mod frame;
 pub mod guest;
+pub mod json;
 pub mod limits;
 pub mod link;
 pub mod peer;

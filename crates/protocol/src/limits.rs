@@ -6,6 +6,9 @@ pub const OUTPUT_BYTES: u64 = 1_000_000;
 /// Bytes of the JSON that a program leaves through the global `result`, for `result` and `error` together.
 pub const RESULT_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Arrays and objects in one JSON text of an agent, a program's result among them.
+pub const CONTAINERS: usize = 100_000;
+
 /// Largest payload of one [`crate::frame::Frame`].
 pub const FRAME_BYTES: usize = 64 * 1024;
 

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::rc::Rc;
 
-use rds_protocol::limits::{RESULT_BYTES, USER_ID};
+use rds_protocol::json::containers;
+use rds_protocol::limits::{CONTAINERS, RESULT_BYTES, USER_ID};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use serde_json::{Value, json};
 
@@ -66,6 +67,9 @@ fn parse(text: &[u8]) -> Outcome {
     if text.len() as u64 > RESULT_BYTES {
         return unreadable(&format!("more than {RESULT_BYTES} bytes"));
     }
+    if containers(text) > CONTAINERS {
+        return unreadable(&format!("more than {CONTAINERS} arrays and objects"));
+    }
     match serde_json::from_slice(text) {
         Ok(Value::Object(mut members)) => Outcome { result: members.remove("result"), error: members.remove("error") },
         Ok(_) => unreadable(&"not an object"),
@@ -91,7 +95,10 @@ mod tests {
 
     #[test]
     fn what_can_not_be_read_is_an_error() {
-        for text in [&b"{"[..], b"[]", b"{\"result\":\"\\ud800\"}", &vec![b' '; 5_000_000], &b"[".repeat(1000)] {
+        let many = format!(r#"{{"result":[{}0]}}"#, "[],".repeat(CONTAINERS));
+        for text in
+            [&b"{"[..], b"[]", b"{\"result\":\"\\ud800\"}", &vec![b' '; 5_000_000], &b"[".repeat(1000), many.as_bytes()]
+        {
             let outcome = parse(text);
             assert!(outcome.result.is_none() && outcome.error.is_some());
         }

@@ -24,7 +24,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rds_protocol::guest::{AdjustClock, AgentError, Clock, Configure, Configured, Health, Thawed};
-use rds_protocol::limits::REPLY_BYTES;
+use rds_protocol::json::containers;
+use rds_protocol::limits::{CONTAINERS, REPLY_BYTES};
 use rds_protocol::link::{self, History};
 use rds_protocol::{GENERATION, routes};
 use serde::Serialize;
@@ -228,6 +229,9 @@ impl GuestClient {
     ) -> Result<T, GuestError> {
         let call = async { read_whole(self.send(method, target, body).await?, bytes).await };
         let reply = timeout(limit, call).await.map_err(|_| GuestError::Timeout)??;
+        if containers(&reply) > CONTAINERS {
+            return Err(GuestError::Protocol(format!("more than {CONTAINERS} arrays and objects")));
+        }
         serde_json::from_slice(&reply).map_err(|error| GuestError::Protocol(error.to_string()))
     }
 
