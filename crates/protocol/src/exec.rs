@@ -269,6 +269,13 @@ mod tests {
     }
 
     #[test]
+    fn a_double_is_the_same_to_the_last_digit() {
+        let text = r#"{"exitCode":0,"timedOut":false,"truncated":false,"durationUs":1,"result":0.9041346886354059}"#;
+        let exit: Exit = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&exit).unwrap(), text);
+    }
+
+    #[test]
     fn a_frame_of_the_other_direction_is_refused() {
         let frame = AgentFrame::Stdout(bytes::Bytes::from_static(b"x")).encode();
         assert!(matches!(ClientFrame::decode(frame), Err(FrameError::Kind(STDOUT))));

@@ -7,6 +7,7 @@ use crate::harness::{Api, World, cases};
 cases![
     both_kinds_of_modules_run_inline,
     results_and_errors_are_told,
+    numbers_are_the_same_to_the_last_digit,
     what_was_set_before_an_exit_is_kept,
     a_file_runs_where_it_lies,
     arguments_variables_and_flags_arrive,
@@ -67,6 +68,22 @@ async fn results_and_errors_are_told(world: &World) {
     assert_eq!(reply["error"], json!({"code": 7}));
     let reply = code(&api, vm, "console.log(1)").await;
     assert!(reply.get("result").is_none() && reply.get("error").is_none(), "{reply}");
+}
+
+/// A reader of decimals that is not exact changes one in ten of these in the last place.
+async fn numbers_are_the_same_to_the_last_digit(world: &World) {
+    let (api, vm) = world.vm().await;
+    let program = "let n = 1;
+        const list = [0.9041346886354059, ...Array.from({ length: 300 }, () => { n = n * 48271 % 2147483647; return 0.1 + n / 2147483647 * 0.9; })];
+        const text = JSON.stringify(list);
+        result.set({ list, text });
+        result.error({ list });";
+    let reply = api.post(&format!("/v1/vms/{vm}/run-js"), &json!({ "code": program })).await.ok();
+    let read = reply.json();
+    let text = read["result"]["text"].as_str().expect("text");
+    assert!(text.starts_with("[0.9041346886354059,"), "{text}");
+    let told = String::from_utf8_lossy(&reply.body);
+    assert_eq!(told.matches(&format!("\"list\":{text}")).count(), 2, "{told} has not twice {text}");
 }
 
 async fn what_was_set_before_an_exit_is_kept(world: &World) {
