@@ -5,7 +5,13 @@
   const writeSync = stdout.writeSync.bind(stdout);
   stdout.write = stderr.write.bind(stderr);
   stdout.writeSync = stderr.writeSync.bind(stderr);
-  for (const name of ["log", "info", "debug", "dir", "table", "group"]) console[name] = console.error;
+  // Not the stream of `stderr`: whoever is done with this one closes it.
+  const writable = new WritableStream({ write: (bytes) => void stderr.writeSync(bytes) });
+  Object.defineProperty(stdout, "writable", { value: writable });
+  // All that Deno's console writes to stdout. Its methods call each other's originals, so each is replaced.
+  const printing = ["log", "info", "debug", "dir", "dirxml", "table", "group", "groupCollapsed", "count", "timeLog", "timeEnd"];
+  for (const name of printing) console[name] = console.error;
+  console.clear = () => {};
   globalThis.addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     console.error(event.reason);

@@ -10,7 +10,7 @@ import { pathToFileURL } from "node:url";
   const { writeSync } = fs;
   const { exit } = process;
   const clock = new Int32Array(new SharedArrayBuffer(4));
-  process.stdout.write = process.stderr.write.bind(process.stderr);
+  Object.defineProperty(process, "stdout", { value: process.stderr, configurable: true, enumerable: true });
   globalThis.console = new Console(process.stderr, process.stderr);
   process.on("unhandledRejection", (error) => console.error(error));
 
@@ -19,7 +19,7 @@ import { pathToFileURL } from "node:url";
       try {
         start += writeSync(1, bytes, start);
       } catch (error) {
-        // Whoever looks at process.stdout makes the pipe one that does not wait.
+        // A module that makes a socket or stream of the pipe makes it one that does not wait.
         if (error.code === "EAGAIN") Atomics.wait(clock, 0, 0, 1);
         else exit(1); // without answers, calls would wait for nothing
       }
