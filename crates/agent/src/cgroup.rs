@@ -78,7 +78,7 @@ impl Cgroups {
         }
     }
 
-    /// Gives a group back whose main program has ended. It is removed once it is empty. Also makes the next one ahead.
+    /// Gives a group back whose main program has ended or was never started. It is removed once it is empty. Also makes the next one ahead.
     pub(crate) fn give_back(&self, group: Cgroup) {
         self.lingering.borrow_mut().push(group.path);
         self.lingering.borrow_mut().retain(|path| fs::remove_dir(path).is_err());
@@ -96,12 +96,18 @@ impl Cgroups {
         let number = self.next.replace(self.next.get() + 1);
         let path = self.parent.join(format!("exec-{number}"));
         fs::create_dir(&path).while_("make a program's cgroup")?;
-        set(&path, "pids.max", self.pids_each)?;
-        // Half of a program that ran out of memory is worse than none of it.
-        set(&path, "memory.oom.group", 1)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&path, flags, Mode::empty()).while_("open a program's cgroup")?;
+        let directory = self.set_up(&path).inspect_err(|_| {
+            let _ = fs::remove_dir(&path);
+        })?;
         Ok(Cgroup { path, directory })
+    }
+
+    fn set_up(&self, path: &Path) -> Result<OwnedFd, SystemError> {
+        set(path, "pids.max", self.pids_each)?;
+        // Half of a program that ran out of memory is worse than none of it.
+        set(path, "memory.oom.group", 1)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).while_("open a program's cgroup")
     }
 }
 

@@ -17,6 +17,9 @@ use rustix::net::Shutdown;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+/// A look that does not wait. A signal can interrupt it all the same.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
 /// One stream. Reading and writing must happen in one task: both are woken by the same edge.
 #[derive(Clone)]
 pub(crate) struct Stream(Rc<Shared>);
@@ -49,14 +52,16 @@ impl Shared {
     /// Whether the host's side is closed.
     fn hung_up(&self) -> io::Result<bool> {
         let mut ports = [PollFd::new(&self.file, PollFlags::IN)];
-        poll(&mut ports, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        rustix::io::retry_on_intr(|| poll(&mut ports, Some(&NOW)))?;
         Ok(ports[0].revents().contains(PollFlags::HUP))
     }
 
     /// Takes the edge that the epoll holds, so that the next one is seen.
     fn drain(&self) -> io::Result<()> {
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
-        epoll::wait(self.edges.get_ref(), &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        rustix::io::retry_on_intr(|| {
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); 1];
+            epoll::wait(self.edges.get_ref(), &mut events, Some(&NOW)).map(drop)
+        })?;
         Ok(())
     }
 

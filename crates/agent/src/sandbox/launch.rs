@@ -146,9 +146,19 @@ impl Sandbox {
     pub(crate) async fn launch(&self, keepers: &Rc<Keepers>, launch: Launch) -> Result<Child, LaunchError> {
         let failed = |error: io::Error| LaunchError { step: Step::Enter, error };
         let cgroup = keepers.cgroups.take().map_err(|error| failed(io::Error::other(error)))?;
-        let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|e| failed(e.into()))?;
-        let started = Instant::now();
-        let pid = fork(Some(cgroup.directory().as_fd()), || self.become_program(&launch, &reporter)).map_err(failed)?;
+        let forked = (|| {
+            let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            let started = Instant::now();
+            let pid = fork(Some(cgroup.directory().as_fd()), || self.become_program(&launch, &reporter))?;
+            Ok((report, reporter, started, pid))
+        })();
+        let (report, reporter, started, pid) = match forked {
+            Ok(forked) => forked,
+            Err(error) => {
+                keepers.cgroups.give_back(cgroup);
+                return Err(failed(error));
+            }
+        };
         let ended = keepers.reaper.watch(pid);
         let mut child = Child { pid, started, ended, cgroup: Some(cgroup), keepers: Rc::clone(keepers) };
         drop((launch, reporter));
