@@ -26,14 +26,16 @@ pub const SYNC: &str = "/v1/sync";
 pub const CLOCK: &str = "/v1/clock";
 
 /// `POST` → 204 when everything written so far is on the disk and nothing more gets there until [`THAW`], or until the
-/// agent has waited for that for [`crate::limits::FROZEN_SECONDS`]. 409 if it is frozen already.
+/// agent has waited for that for [`crate::limits::FROZEN_SECONDS`]. One that is frozen already, by a manager that
+/// did not live to thaw it, is let go first and frozen anew.
 pub const FREEZE: &str = "/v1/freeze";
 
 /// `POST` → [`crate::guest::Thawed`]. 409 if the disk is not frozen, or not any more: what was copied may be torn.
 pub const THAW: &str = "/v1/thaw";
 
 /// `PUT ?dest=PATH` with a tar.gz body → 204. The directory is made. The archive was checked by the manager.
-/// `GET ?path=PATH` → a tar.gz of the directory's contents, or of the one file.
+/// `GET ?path=PATH` → a tar.gz of the directory's contents, or of the one file. That of `/workspace` is without what
+/// [`TREES`] puts there.
 pub const ARCHIVE: &str = "/v1/files/archive";
 
 /// `GET ?path=PATH` → the file's bytes; `PUT ?path=PATH&executable=BOOL` with raw bytes → 204. Parents are made.

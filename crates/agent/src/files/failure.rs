@@ -27,6 +27,7 @@ impl Failure {
             Some(libc::ENOTDIR) => (400, "it is not a directory".into()),
             Some(libc::EISDIR) => (400, "it is a directory".into()),
             Some(libc::EACCES | libc::EPERM) => (400, "permission denied".into()),
+            Some(libc::EROFS) => (400, "it is read-only".into()),
             Some(libc::ENAMETOOLONG) => (400, "the name is too long".into()),
             Some(libc::EEXIST | libc::ENOTEMPTY) => (409, "something else is in its place".into()),
             Some(libc::ENOSPC | libc::EDQUOT) => (507, "the VM's disk is full".into()),
@@ -67,6 +68,12 @@ mod tests {
     fn what_is_told_is_what_is_heard() {
         let failure = Failure::at("/workspace/a", &io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(Failure::parse(&failure.to_string()), failure);
+    }
+
+    #[test]
+    fn what_can_not_be_written_to_is_the_requests_fault() {
+        let failure = Failure::at("/workspace/peers/a", &io::Error::from_raw_os_error(libc::EROFS));
+        assert_eq!(failure, Failure::bad("/workspace/peers/a: it is read-only"));
     }
 
     #[test]

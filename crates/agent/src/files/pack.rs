@@ -20,7 +20,12 @@ use super::look::names;
 /// Directories within each other. Each costs an open file.
 const DEPTH: usize = 512;
 
-/// Packs what is at a path. Symbolic links are packed as what they are; devices, fifos and sockets are left out.
+/// What the agent puts into `/workspace` itself, read-only and with this start's token: an archive of `/workspace` without
+/// it can be unpacked there again.
+const GENERATED: [&CStr; 2] = [c"peers", c".rds"];
+
+/// Packs what is at a path. Symbolic links are packed as what they are; devices, fifos and sockets are left out, and so is
+/// what is generated when all of `/workspace` is packed.
 pub(super) fn pack(path: &Path, output: impl Write) -> Result<(), Failure> {
     let found = path.open(OFlags::PATH)?;
     let stat = fstat(&found).map_err(|error| path.failed(error))?;
@@ -31,7 +36,10 @@ pub(super) fn pack(path: &Path, output: impl Write) -> Result<(), Failure> {
     };
     let mut builder = Builder::new(GzEncoder::new(output, Compression::fast()));
     let packed = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => pack_directory(&mut builder, &file, StdPath::new(""), 0),
+        FileType::Directory => {
+            let generated: &[_] = if path.name().is_empty() { &GENERATED } else { &[] };
+            pack_directory(&mut builder, &file, StdPath::new(""), 0, generated)
+        }
         _ => append_file(&mut builder, file.into(), StdPath::new(path.name())),
     };
     let finished = packed.and_then(|()| builder.into_inner()?.finish()?.flush());
@@ -54,11 +62,12 @@ fn pack_directory<W: Write>(
     directory: &OwnedFd,
     at: &StdPath,
     depth: usize,
+    left_out: &[&CStr],
 ) -> io::Result<()> {
     if depth > DEPTH {
         return Err(io::Error::other(format!("more than {DEPTH} directories within each other")));
     }
-    for name in names(directory)? {
+    for name in names(directory)?.into_iter().filter(|name| !left_out.contains(&&**name)) {
         // One that has gone meanwhile is not there.
         if let Ok(stat) = statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
             pack_entry(builder, directory, &name, &at.join(OsStr::from_bytes(name.to_bytes())), &stat, depth)?;
@@ -81,7 +90,7 @@ fn pack_entry<W: Write>(
             let mut header = header(EntryType::Directory, stat, 0);
             builder.append_data(&mut header, path, io::empty())?;
             match open(OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(below) => pack_directory(builder, &below, path, depth + 1),
+                Ok(below) => pack_directory(builder, &below, path, depth + 1, &[]),
                 Err(error) => missing(error),
             }
         }
@@ -137,14 +146,16 @@ mod tests {
     fn files_directories_and_links_are_packed_as_they_are() {
         let dir = std::env::temp_dir().join(format!("rds-pack-{}", std::process::id()));
         let long = "n".repeat(200);
-        std::fs::create_dir_all(dir.join("sub/empty")).unwrap();
+        for made in ["sub/empty", "sub/peers", ".rds/left", "peers/left"] {
+            std::fs::create_dir_all(dir.join(made)).unwrap();
+        }
         std::fs::write(dir.join("sub").join(&long), "text").unwrap();
         std::fs::write(dir.join("program"), "#!/bin/sh\n").unwrap();
         std::fs::set_permissions(dir.join("program"), std::fs::Permissions::from_mode(0o755)).unwrap();
         symlink("/etc/passwd", dir.join("link")).unwrap();
         let socket = std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
         let mut builder = Builder::new(Vec::new());
-        pack_directory(&mut builder, &File::open(&dir).unwrap().into(), StdPath::new(""), 0).unwrap();
+        pack_directory(&mut builder, &File::open(&dir).unwrap().into(), StdPath::new(""), 0, &GENERATED).unwrap();
         drop(socket);
         std::fs::remove_dir_all(&dir).unwrap();
 
@@ -163,6 +174,7 @@ mod tests {
             ("sub".into(), EntryType::Directory, true),
             ("sub/empty".into(), EntryType::Directory, true),
             (format!("sub/{long}"), EntryType::Regular, false),
+            ("sub/peers".into(), EntryType::Directory, true),
         ];
         assert_eq!(seen, expected);
     }

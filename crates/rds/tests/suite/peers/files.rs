@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 
 use super::sdk::{export, javascript};
 use super::stage::{MODULES, deno, link, node, stage, token};
-use crate::harness::{Api, World, cases, create};
+use crate::harness::{Api, World, archives, cases, create};
 
 cases![
     a_consumer_is_told_about_its_peers,
     nothing_of_it_can_be_changed_by_the_user,
     without_links_there_is_an_empty_index,
+    a_download_of_all_files_can_be_uploaded_again,
     mounted_sources_are_a_copy_without_what_is_the_providers_own,
     a_sync_follows_the_manifest,
     a_link_can_be_changed,
@@ -83,6 +84,27 @@ async fn nothing_of_it_can_be_changed_by_the_user(world: &World) {
         api.sh(vm, "cat /home/user/peers/index.json").await,
         api.sh(vm, "cat /workspace/peers/index.json").await
     );
+}
+
+async fn a_download_of_all_files_can_be_uploaded_again(world: &World) {
+    let api = world.api().await;
+    let vm = create(&api, json!({"memMb": 256})).await;
+    api.sh(&vm, "mkdir -p own/peers && echo 1 > own/peers/a && echo 2 > b").await;
+    let path = format!("/v1/vms/{vm}/files");
+    let all = api.get(&format!("{path}/download?path=/workspace")).await.ok();
+    let files = archives::files(&all.body);
+    for own in ["b", "own/peers/a"] {
+        assert!(files.iter().any(|(name, _)| name == own), "{own} is missing");
+    }
+    assert!(!files.iter().any(|(name, _)| name.starts_with("peers") || name.starts_with(".rds/")), "what is generated");
+    api.upload(&vm, "/workspace", all.body.to_vec()).await.status(204);
+    let generated = api.get(&format!("{path}/download?path=/workspace/peers")).await.ok();
+    assert!(archives::files(&generated.body).iter().any(|(name, _)| name == "index.json"));
+    for dest in ["/workspace/peers", "/workspace/.rds/below"] {
+        let refused = api.upload(&vm, dest, archives::targz(&[archives::file("index.json", b"x")])).await.status(400);
+        assert!(refused.json()["message"].as_str().is_some_and(|text| text.contains("it is read-only")), "{dest}");
+    }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
 async fn without_links_there_is_an_empty_index(world: &World) {
