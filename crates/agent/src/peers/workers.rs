@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -35,9 +36,13 @@ pub(crate) struct Workers {
 /// Where a runtime's worker is. Whoever starts one holds the lock, so that it is started once.
 #[derive(Default)]
 struct Slot {
-    starting: Mutex<()>,
+    starting: Arc<Mutex<()>>,
     loaded: RefCell<Option<Loaded>>,
 }
+
+/// The worker of a runtime, with the offered modules loaded, and the exports that can't be called. There is no worker if
+/// none is needed, or if loading the modules ends it.
+type Ready = (Option<Rc<Worker>>, Rc<[Uncallable]>);
 
 /// A worker, and what it could not load of what is offered.
 #[derive(Clone)]
@@ -91,15 +96,26 @@ impl Workers {
         }
     }
 
-    /// The worker of a runtime, with the offered modules loaded, and the exports that can't be called. There is no
-    /// worker if none is needed, or if loading the modules ends it.
-    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<(Option<Rc<Worker>>, Rc<[Uncallable]>), Refusal> {
+    /// The worker that is loaded, or else a new one. It goes on being loaded when its caller's time is over: modules that
+    /// load for longer than a call may take would else never be loaded.
+    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<Ready, Refusal> {
         let slot = &self.slots[runtime as usize];
-        let _turn = slot.starting.lock().await;
+        let turn = Arc::clone(&slot.starting).lock_owned().await;
         self.drop_stale();
         if let Some(Loaded { worker, uncallable }) = slot.loaded.borrow().clone() {
             return Ok((Some(worker), uncallable));
         }
+        let vm = Rc::clone(vm);
+        let load = async move {
+            let ready = vm.workers.load(&vm, runtime).await;
+            drop(turn);
+            ready
+        };
+        tokio::task::spawn_local(load).await.map_err(Refusal::internal)?
+    }
+
+    /// Starts a worker and has it load the offered modules. The caller has the slot's turn.
+    async fn load(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<Ready, Refusal> {
         let (generation, offered) = (self.generation.get(), Rc::clone(&self.offered.borrow()));
         let modules: Vec<_> = offered.iter().filter(|module| Runtime::of(&module.path) == runtime).collect();
         if modules.is_empty() {
@@ -115,7 +131,8 @@ impl Workers {
         };
         // The offer or the secrets may have been replaced meanwhile: this one would be stale from the start.
         if generation == self.generation.get() {
-            slot.loaded.replace(Some(Loaded { worker: Rc::clone(&worker), uncallable: Rc::clone(&uncallable) }));
+            let loaded = Loaded { worker: Rc::clone(&worker), uncallable: Rc::clone(&uncallable) };
+            self.slots[runtime as usize].loaded.replace(Some(loaded));
             tokio::task::spawn_local(retire(Rc::clone(vm), runtime));
         }
         Ok((Some(worker), uncallable))
@@ -154,7 +171,9 @@ async fn retire(vm: Rc<Vm>, runtime: Runtime) {
         let Some(last) = started.upgrade().map(|worker| worker.used.get()) else { return };
         if last + IDLE <= Instant::now() {
             slot.loaded.borrow_mut().take_if(|loaded| Rc::downgrade(&loaded.worker).ptr_eq(&started));
-            if vm.workers.slots.iter().all(|slot| slot.loaded.borrow().is_none()) {
+            // One that is being started is loading code that may change meanwhile.
+            let is_unused = |slot: &Slot| slot.loaded.borrow().is_none() && slot.starting.try_lock().is_ok();
+            if vm.workers.slots.iter().all(is_unused) {
                 // Nobody reads what it queues.
                 vm.workers.changes.take();
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::sdk::{export, javascript, typescript};
-use super::stage::{MODULES, TOKEN, consumer, deno, link, node, stage};
+use super::stage::{MODULES, TOKEN, consumer, deno, invoke, link, node, stage, token};
 use crate::harness::{World, cases};
 
 cases![
@@ -21,6 +21,7 @@ cases![
     a_program_uses_two_sdks_without_a_network_or_a_credential,
     many_calls_at_once_none_is_lost,
     a_call_ends_at_its_time_limit,
+    modules_that_load_for_longer_than_a_call_are_loaded_once,
     a_caller_may_give_up,
     a_crash_fails_the_calls_in_flight_alone,
 ];
@@ -133,7 +134,7 @@ async fn values_travel_as_json(world: &World) {
     let program = |path: &str| {
         format!(
             "import {{ echo }} from '{}';
-             const sent = [null, true, 0, -1.5, 1e300, 9007199254740991, '', 'é 🦀 \\u0000 \\u2028', [], [[1]], {{}}, {{ a: {{ b: [] }} }},
+             const sent = [null, true, 0, -1.5, 0.9041346886354059, 1e300, 9007199254740991, '', 'é 🦀 \\u0000 \\u2028', [], [[1]], {{}}, {{ a: {{ b: [] }} }},
                            {{ __proto__: null, constructor: 1, toString: 2 }}];
              const back = [];
              for (const value of sent) back.push(await echo(value));
@@ -299,6 +300,40 @@ fn with_call(path: &str, code: &str) -> String {
          const told = (promise) => promise.then((value) => value, (error) => [error.status ?? error.name, error.code]);
          {code}"
     )
+}
+
+async fn modules_that_load_for_longer_than_a_call_are_loaded_once(world: &World) {
+    let api = world.api().await;
+    let anonymous = world.server().await.anonymous();
+    let code = "import fs from 'node:fs';
+        fs.appendFileSync('/workspace/loads.txt', 'x');
+        await new Promise((wake) => setTimeout(wake, 6000));
+        export const fine = () => 1;";
+    let exports = [export("fine", &[], json!({}))];
+    for (sdk, path) in [(javascript(code, &exports), "sdk/small.mjs"), (typescript(code, &exports), "sdk/small.ts")] {
+        let provider = sdk.provide(&api, json!({"memMb": 512})).await;
+        let vm = consumer(&api, &[link("slow", &provider)]).await;
+        let token = token(&api, &vm).await;
+        let module = format!("/workspace/{path}");
+        let body = json!({"alias": "slow", "modulePath": module, "exportName": "fine", "args": [], "timeoutMs": 1500});
+        api.sh(&provider, &format!("rm loads.txt && touch {path}")).await;
+        let begun = Instant::now();
+        let mut late = 0;
+        loop {
+            let reply = invoke(&anonymous, &token, &body).await;
+            if reply.status == 200 {
+                break;
+            }
+            assert_eq!(reply.status, 504, "{path}: {reply:?}");
+            assert!(begun.elapsed().as_secs() < 60, "{path} is never loaded");
+            late += 1;
+        }
+        assert!(late > 0, "{path} was loaded again");
+        assert_eq!(api.sh(&provider, "cat loads.txt").await, "x", "{path}");
+        for vm in [vm, provider] {
+            api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+        }
+    }
 }
 
 async fn a_call_ends_at_its_time_limit(world: &World) {

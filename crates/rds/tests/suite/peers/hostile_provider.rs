@@ -121,18 +121,43 @@ async fn garbage_among_the_messages_fails_the_calls_in_flight_alone(world: &Worl
 }
 
 async fn what_modules_print_is_for_nobody(world: &World) {
-    let code = "console.log('at load');
+    // The label is a message that would answer the first call.
+    let code = r#"import process from 'node:process';
+        console.log('at load');
+        const text = new TextEncoder().encode('text');
+        const label = '\0\0\0\x25{"type":"result","id":0,"value":"no"}';
+        const ways = {
+          methods: () => {
+            for (const name of ['log', 'info', 'debug', 'warn', 'error', 'trace', 'dir', 'dirxml', 'table', 'count', 'time',
+              'timeLog', 'timeEnd', 'group', 'groupCollapsed', 'groupEnd', 'countReset', 'timeStamp']) console[name]?.(label);
+            console.assert(false, label);
+            console.clear();
+          },
+          stream: () => { process.stdout.write('text'); process.stdout.end('text'); },
+          deno: async () => {
+            if (!globalThis.Deno) return;
+            await Deno.stdout.write(text);
+            Deno.stdout.writeSync(text);
+            await new Response(text).body.pipeTo(Deno.stdout.writable);
+          },
+        };
+        export const print = async (way) => { await ways[way](); await new Promise((wake) => setTimeout(wake, 100)); return 'done'; };
         export const noisy = () => {
           for (let n = 0; n < 200; n++) { console.log('l'.repeat(100000)); console.error('e'.repeat(100000)); }
           return 'done';
-        };";
-    let exports = [export("noisy", &[], json!({}))];
+        };"#;
+    let exports = [export("noisy", &[], json!({})), export("print", &[("way", json!({}))], json!({}))];
     for (sdk, module) in [
         (javascript(code, &exports), "/workspace/sdk/small.mjs"),
         (typescript(code, &exports), "/workspace/sdk/small.ts"),
     ] {
         let pair = Pair::new(world, sdk, module, json!({"memMb": 512})).await;
-        assert_eq!(pair.call("noisy", json!([])).await, (200, json!({"result": "done"})), "{module}");
+        let done = (200, json!({"result": "done"}));
+        assert_eq!(pair.call("print", json!(["methods"])).await, done, "{module}");
+        assert_eq!(pair.call("noisy", json!([])).await, done, "{module}");
+        for way in ["deno", "stream"] {
+            assert_eq!(pair.call("print", json!([way])).await, done, "{module}: {way}");
+        }
         for log in ["serial.log", "vmm.log"] {
             let lines = pair.api.get(&format!("/v1/vms/{}/logs?type={log}&tail=1000", pair.provider)).await.ok();
             assert!(!String::from_utf8_lossy(&lines.body).contains("llllllll"), "{log}");
