@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../crates/manager/src/vms/archive.rs"]
 mod archive;
 #[path = "../../crates/manager/src/archive_bounds.rs"]
+#[expect(dead_code, reason = "sources of providers use the rest of it")]
 mod archive_bounds;
 
 mod error {
