@@ -78,7 +78,8 @@ impl Cgroups {
         }
     }
 
-    /// Gives a group back whose main program has ended or was never started. It is removed once it is empty. Also makes the next one ahead.
+    /// Gives a group back whose main program has ended or was never started. It is removed once it is empty. Also makes the
+    /// next one ahead.
     pub(crate) fn give_back(&self, group: Cgroup) {
         self.lingering.borrow_mut().push(group.path);
         self.lingering.borrow_mut().retain(|path| fs::remove_dir(path).is_err());
