@@ -33,7 +33,7 @@ impl Default for Limits {
 /// Parses and checks a manifest.
 pub fn parse(bytes: &[u8], limits: Limits) -> Result<Manifest, ProviderFault> {
     let document = json::parse(bytes, json::Limits { bytes: limits.bytes, depth: MAX_DEPTH })?;
-    let mut reader = Reader { limits, exports: 0, faults: Faults::default() };
+    let mut reader = Reader { limits, exports: 0, patterns: schema::Patterns::default(), faults: Faults::default() };
     let manifest = reader.manifest(&document);
     match manifest {
         Some(manifest) if reader.faults.is_empty() => Ok(manifest),
@@ -46,6 +46,7 @@ pub fn parse(bytes: &[u8], limits: Limits) -> Result<Manifest, ProviderFault> {
 struct Reader {
     limits: Limits,
     exports: usize,
+    patterns: schema::Patterns,
     faults: Faults,
 }
 
@@ -125,7 +126,7 @@ impl Reader {
         let value = self.member(fields, at, "schema")?;
         let at = format!("{at}/schema");
         self.object(value, &at)?;
-        match schema::Checker::compile(value) {
+        match schema::Checker::compile_with(value, &mut self.patterns) {
             Ok(_) => Some(value.clone()),
             Err(fault) => {
                 self.faults.add(format!("{at}{}", fault.pointer), fault.message);
@@ -298,6 +299,24 @@ mod tests {
         document["modules"] =
             json!([{"path": "a.ts", "exports": exports[..1500]}, {"path": "b.ts", "exports": exports[1500..]}]);
         assert!(faults(&document).contains("at most 2048 exports in all"));
+    }
+
+    #[test]
+    fn all_schemas_share_an_allowance_for_patterns() {
+        let mut document = manifest();
+        let patterns = |n: usize| -> Vec<Value> {
+            let schema = json!({"pattern": format!("^{}", "x".repeat(16_000))});
+            (0..n).map(|n| json!({"name": format!("p{n}"), "description": "p", "schema": schema})).collect()
+        };
+        document["modules"] = json!([{"path": "a.ts", "exports": [export("f"), export("g")]}]);
+        document["modules"][0]["exports"][0]["params"] = json!(patterns(5));
+        assert!(read(&document).is_ok());
+        document["modules"][0]["exports"][1]["params"] = json!(patterns(5));
+        let faults = faults(&document);
+        assert!(
+            faults.starts_with("/modules/0/exports/1/params/3/schema/pattern: is one pattern too many"),
+            "{faults}"
+        );
     }
 
     proptest! {

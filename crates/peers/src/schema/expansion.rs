@@ -5,10 +5,15 @@
 //! itself: `{"allOf": [{"$ref": "#"}, {"$ref": "#"}]}` below a property takes time that doubles with each level of a value
 //! (measured: no answer in a minute at 40 levels).
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::SchemaFault;
+use super::patterns::Patterns;
+use super::reads::{Price, Reads};
 use super::work::Size;
 
 /// Subschemas after following references.
@@ -30,20 +35,33 @@ const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 const OPTIONS: usize = 4;
 
 /// What a schema that passed asks of a validator.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Expanded {
     /// Subschemas and keywords once references are followed.
     pub parts: usize,
     /// It has `anyOf` or `oneOf`, for which the validator collects the errors of every branch.
     pub branches: bool,
+    /// What its patterns and formats read.
+    pub reads: Reads,
 }
 
-/// Refuses references that leave the schema or the bounds.
-pub(super) fn check(schema: &Value) -> Result<Expanded, SchemaFault> {
-    let mut walk = Walk { root: schema, inside: Vec::new(), visited: 0, unchecked: 0, options: 0, branches: false };
-    walk.subschema(schema, "")?;
+/// Refuses references that leave the schema or the bounds, and patterns that leave theirs.
+pub(super) fn check(schema: &Value, patterns: &mut Patterns) -> Result<Expanded, SchemaFault> {
+    let mut walk = Walk {
+        root: schema,
+        inside: Vec::new(),
+        followed: HashMap::new(),
+        patterns,
+        units: HashMap::new(),
+        visited: 0,
+        unchecked: 0,
+        options: 0,
+        branches: false,
+    };
+    let reads = walk.subschema(schema, "")?;
     // Without the definitions below: nothing is checked against those that no reference leads to.
-    let expanded = Expanded { parts: walk.visited - walk.unchecked + walk.options / OPTIONS, branches: walk.branches };
+    let parts = walk.visited - walk.unchecked + walk.options / OPTIONS;
+    let expanded = Expanded { parts, branches: walk.branches, reads };
     let definitions = ["$defs", "definitions"].into_iter().filter_map(|key| Some((key, schema.get(key)?.as_object()?)));
     for (key, members) in definitions {
         for (name, definition) in members {
@@ -62,6 +80,11 @@ pub(crate) fn resolve<'a>(root: &'a Value, reference: &str) -> Option<&'a Value>
 struct Walk<'a> {
     root: &'a Value,
     inside: Vec<&'a str>,
+    /// What references lead to, by the reference.
+    followed: HashMap<&'a str, Arc<Reads>>,
+    patterns: &'a mut Patterns,
+    /// Of each pattern of this schema. The validator compiles it once.
+    units: HashMap<&'a str, usize>,
     visited: usize,
     /// Those of `visited` that cost no check of their own.
     unchecked: usize,
@@ -71,7 +94,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn subschema(&mut self, value: &'a Value, at: &str) -> Result<(), SchemaFault> {
+    fn subschema(&mut self, value: &'a Value, at: &str) -> Result<Reads, SchemaFault> {
         self.visited += 1;
         if self.visited > SUBSCHEMAS {
             return Err(fault(
@@ -79,21 +102,28 @@ impl<'a> Walk<'a> {
                 format!("the schema has more than {SUBSCHEMAS} parts once its references are followed"),
             ));
         }
+        let mut reads = Reads::default();
         match value {
             Value::Array(items) => {
-                items.iter().enumerate().try_for_each(|(index, item)| self.subschema(item, &format!("{at}/{index}")))
+                for (index, item) in items.iter().enumerate() {
+                    reads.add_same(Arc::new(self.subschema(item, &format!("{at}/{index}"))?));
+                }
             }
             Value::Object(members) => {
-                members.iter().try_for_each(|(key, member)| self.member(key, member, at))?;
+                members.iter().try_for_each(|(key, member)| self.member(key, member, at, &mut reads))?;
                 let again = AGAIN * UNEVALUATED.iter().filter(|key| members.contains_key(**key)).count();
+                reads.names = reads.names.times(1 + again);
                 let in_place = || IN_PLACE.iter().filter_map(|key| members.get_key_value(*key));
-                (0..again).try_for_each(|_| in_place().try_for_each(|(key, member)| self.member(key, member, at)))
+                for _ in 0..again {
+                    in_place().try_for_each(|(key, member)| self.member(key, member, at, &mut reads))?;
+                }
             }
-            _ => Ok(()),
+            _ => {}
         }
+        Ok(reads)
     }
 
-    fn member(&mut self, key: &str, value: &'a Value, at: &str) -> Result<(), SchemaFault> {
+    fn member(&mut self, key: &str, value: &'a Value, at: &str, reads: &mut Reads) -> Result<(), SchemaFault> {
         let at_member = || format!("{at}/{}", escape(key));
         self.unchecked += match (key, value) {
             ("title" | "description" | "$comment", Value::String(_)) => 1,
@@ -102,27 +132,54 @@ impl<'a> Walk<'a> {
         };
         self.branches |= matches!(key, "anyOf" | "oneOf");
         match (key, value) {
-            ("$ref", Value::String(reference)) => self.reference(reference, &at_member()),
+            ("$ref", Value::String(reference)) => reads.add_same(self.reference(reference, &at_member())?),
             ("$dynamicRef" | "$recursiveRef", Value::String(_)) => {
-                Err(fault(&at_member(), "is not supported; use a $ref like \"#/$defs/Name\""))
+                return Err(fault(&at_member(), "is not supported; use a $ref like \"#/$defs/Name\""));
             }
             ("$id", Value::String(_)) if !at.is_empty() => {
-                Err(fault(&at_member(), "is allowed at the top of a schema only"))
+                return Err(fault(&at_member(), "is allowed at the top of a schema only"));
             }
-            ("const" | "enum", _) => {
-                self.options += Size::of(value).values;
-                Ok(())
-            }
-            ("default" | "examples" | "$defs" | "definitions", _) => Ok(()),
+            ("const" | "enum", _) => self.options += Size::of(value).values,
+            ("default" | "examples" | "$defs" | "definitions", _) => {}
             // Names chosen by the author, not keywords: a property may well be called `default`.
-            ("properties" | "patternProperties" | "dependentSchemas" | "dependencies", Value::Object(named)) => named
-                .iter()
-                .try_for_each(|(name, schema)| self.subschema(schema, &format!("{}/{}", at_member(), escape(name)))),
-            _ => self.subschema(value, &at_member()),
+            ("properties" | "patternProperties" | "dependentSchemas" | "dependencies", Value::Object(named)) => {
+                for (name, schema) in named {
+                    let at = format!("{}/{}", at_member(), escape(name));
+                    if key == "patternProperties" {
+                        reads.names += self.pattern(name, &at)?;
+                    }
+                    let inner = Arc::new(self.subschema(schema, &at)?);
+                    match key {
+                        "properties" => reads.add_property(name, inner),
+                        "patternProperties" => reads.add_each(inner),
+                        _ => reads.add_same(inner),
+                    }
+                }
+            }
+            _ => {
+                let inner = Arc::new(self.subschema(value, &at_member())?);
+                match (key, value) {
+                    ("pattern", Value::String(pattern)) => reads.text += self.pattern(pattern, &at_member())?,
+                    ("format", Value::String(format)) => reads.text += Price::of_format(format),
+                    ("propertyNames", _) => reads.names += inner.text,
+                    ("allOf" | "anyOf" | "oneOf" | "not" | "if" | "then" | "else", _) => reads.add_same(inner),
+                    _ => reads.add_each(inner),
+                }
+            }
         }
+        Ok(())
     }
 
-    fn reference(&mut self, reference: &'a str, at: &str) -> Result<(), SchemaFault> {
+    fn pattern(&mut self, pattern: &'a str, at: &str) -> Result<Price, SchemaFault> {
+        let units = match self.units.get(pattern) {
+            Some(units) => *units,
+            None => self.patterns.add(pattern).map_err(|message| fault(at, message))?,
+        };
+        self.units.insert(pattern, units);
+        Ok(Price::of_pattern(units))
+    }
+
+    fn reference(&mut self, reference: &'a str, at: &str) -> Result<Arc<Reads>, SchemaFault> {
         if self.inside.contains(&reference) {
             return Err(fault(at, "the schema contains itself; recursive types are not supported"));
         }
@@ -135,9 +192,9 @@ impl<'a> Walk<'a> {
             return Err(fault(at, "must refer to a part of the same schema, like \"#/$defs/Name\""));
         };
         self.inside.push(reference);
-        let answer = self.subschema(target, at);
+        let reads = self.subschema(target, at)?;
         self.inside.pop();
-        answer
+        Ok(Arc::clone(self.followed.entry(reference).or_insert_with(|| Arc::new(reads))))
     }
 }
 

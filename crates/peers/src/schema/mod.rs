@@ -8,10 +8,12 @@
 //! fewer arguments, and its own default applies. `undefined` before a given argument travels as `null`.
 
 mod expansion;
+mod patterns;
+mod reads;
 mod work;
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
+use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -22,9 +24,7 @@ use expansion::Expanded;
 use work::Size;
 
 pub(crate) use expansion::resolve;
-
-/// Memory in bytes for one compiled pattern.
-const PATTERN_BYTES: usize = 256 * 1024;
+pub(crate) use patterns::Patterns;
 
 /// Faults told for one value; a message stays readable, and the work bounded.
 const SHOWN: usize = 5;
@@ -69,18 +69,16 @@ enum Names {
 impl Checker {
     /// Compiles a schema.
     pub fn compile(schema: &Value) -> Result<Self, SchemaFault> {
-        let expanded = expansion::check(schema)?;
-        jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .should_validate_formats(true)
-            .offline()
-            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES))
-            .build(schema)
-            .map(|validator| Self { validator, expanded })
-            .map_err(|error| SchemaFault {
-                pointer: error.instance_path().to_string(),
-                message: format!("is no valid JSON Schema: {}", shorten(&error.masked_with("this").to_string())),
-            })
+        Self::compile_with(schema, &mut Patterns::default())
+    }
+
+    /// Compiles one of several schemas whose patterns share an allowance.
+    pub(crate) fn compile_with(schema: &Value, patterns: &mut Patterns) -> Result<Self, SchemaFault> {
+        let expanded = expansion::check(schema, patterns)?;
+        match patterns::validator(schema) {
+            Ok(validator) => Ok(Self { validator, expanded }),
+            Err(error) => Err(schema_fault(&error)),
+        }
     }
 
     /// Checks a value. Messages quote nothing of it.
@@ -94,8 +92,9 @@ impl Checker {
             return Err(whole("depth", format!("is nested more than {MAX_DEPTH} levels deep")));
         }
         let (size, parts) = (Size::of(value), self.expanded.parts);
-        if size.work(parts) > work::MOST {
-            return Err(whole("work", too_much(size.work(parts))));
+        let work = work([(self, value)].into_iter());
+        if work > work::MOST {
+            return Err(whole("work", too_much(work)));
         }
         if self.validator.is_valid(value) {
             return Ok(());
@@ -111,17 +110,39 @@ impl Checker {
         Err(whole("schema", "does not fit its schema, and is too large to tell where".to_owned()))
     }
 
-    fn work(&self, value: &Value) -> usize {
-        Size::of(value).work(self.expanded.parts)
-    }
-
     fn takes_long(&self, value: &Value) -> bool {
-        Size::of(value).is_long(self.expanded.parts)
+        Size::of(value).is_long(self.expanded.parts) || work::is_long(self.expanded.reads.work(value))
     }
 }
 
+/// Work of checks that are done together, or of a part of them that is too much already.
+fn work<'a>(checks: impl Iterator<Item = (&'a Checker, &'a Value)> + Clone) -> usize {
+    let parts = checks.clone().map(|(checker, value)| Size::of(value).work(checker.expanded.parts));
+    let parts = parts.fold(0, usize::saturating_add);
+    if parts > work::MOST {
+        return parts; // To count what is read takes a step for each value and part.
+    }
+    checks.map(|(checker, value)| checker.expanded.reads.work(value)).fold(parts, usize::saturating_add)
+}
+
 fn too_much(work: usize) -> String {
-    format!("is too large for its schema: values times the schema's parts are {work}, and may be {}", work::MOST)
+    format!(
+        "is too large for its schema: values times the schema's parts, and texts times their patterns' sizes, are {work}, \
+         and may be {}",
+        work::MOST
+    )
+}
+
+fn schema_fault(error: &ValidationError<'_>) -> SchemaFault {
+    let message = match error.kind() {
+        ValidationErrorKind::Format { format } if format == "regex" => {
+            "is no regular expression that is supported: it is malformed, has look-around or a back reference, or is too \
+             large once its repetitions are written out"
+                .to_owned()
+        }
+        _ => format!("is no valid JSON Schema: {}", shorten(&error.masked_with("this").to_string())),
+    };
+    SchemaFault { pointer: error.instance_path().to_string(), message }
 }
 
 fn value_fault(error: &ValidationError<'_>, names: Names) -> ValueFault {
@@ -201,7 +222,7 @@ impl ExportChecker {
             let (param, pointer, rule) = (String::new(), String::new(), "arguments".to_owned());
             faults.push(ArgumentFault { param, pointer, rule, message });
         }
-        let work: usize = self.with_args(args).map(|(checker, value)| checker.work(value)).sum();
+        let work = work(self.with_args(args));
         if work > work::MOST {
             let (param, pointer, rule) = (String::new(), String::new(), "work".to_owned());
             let message = format!("the call {}", too_much(work));
@@ -227,7 +248,7 @@ impl ExportChecker {
         self.returns.takes_long(value)
     }
 
-    fn with_args<'a>(&'a self, args: &'a [Value]) -> impl Iterator<Item = (&'a Checker, &'a Value)> {
+    fn with_args<'a>(&'a self, args: &'a [Value]) -> impl Iterator<Item = (&'a Checker, &'a Value)> + Clone {
         self.params.iter().map(|param| &param.checker).zip(args)
     }
 

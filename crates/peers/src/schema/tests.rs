@@ -145,6 +145,97 @@ fn the_work_of_a_check_is_bounded() {
     assert_eq!((faults.len(), faults[0].rule.as_str()), (1, "work"), "all arguments together");
 }
 
+/// With no budget of their own these took 12 s and 7 s for a megabyte.
+#[test]
+fn what_patterns_and_formats_read_is_bounded() {
+    let hostile = "[ab]*a[ab]{3000}[^ab]";
+    let text = "ab".repeat(512 * 1024);
+    let names: String = (0..80_000).map(|n| format!("(?<a{n}>x)")).collect();
+    let reads = |schema: Value, value: Value| Checker::compile(&schema).unwrap().check(&value).unwrap_err()[0].clone();
+    let property = json!({text.clone(): 1});
+    for (schema, value) in [
+        (json!({"pattern": hostile}), json!(text)),
+        (json!({"not": {"not": {"pattern": hostile}}}), json!(text)),
+        (json!({"items": {"pattern": hostile}}), json!(vec!["ab".repeat(500); 1000])),
+        (json!({"prefixItems": [{"$ref": "#/$defs/p"}], "$defs": {"p": {"pattern": hostile}}}), json!([text])),
+        (json!({"properties": {"a": {"contains": {"pattern": hostile}}}}), json!({"a": [text]})),
+        (json!({"patternProperties": {hostile: {}}}), property.clone()),
+        (json!({"patternProperties": {hostile: {}}, "additionalProperties": false}), property.clone()),
+        (json!({"allOf": [{"propertyNames": {"pattern": hostile}}]}), property),
+        (json!({"dependentSchemas": {"a": {"properties": {"a": {"pattern": hostile}}}}}), json!({"a": text})),
+        (json!({"if": {"pattern": hostile}}), json!(text)),
+        (json!({"allOf": vec![json!({"format": "email"}); 50]}), json!(text)),
+        (json!({"format": "regex"}), json!(names)),
+    ] {
+        let shown = schema.to_string();
+        let fault = reads(schema, value);
+        assert_eq!((fault.pointer.as_str(), fault.rule.as_str()), ("", "work"), "{shown}");
+        assert!(fault.message.contains("patterns' sizes") && fault.message.len() < 300, "{}", fault.message);
+    }
+    // An alternative is compared with each text, however short.
+    let words: Vec<String> = (0..3000).map(|n| format!("{n:04}")).collect();
+    let listed = json!({"items": {"pattern": format!("^({})$", words.join("|"))}});
+    assert_eq!(reads(listed, json!(vec!["none"; 300_000])).rule, "work");
+
+    let checker = export(&[json!({"pattern": hostile}), json!({"pattern": hostile})]);
+    let half = [json!("ab".repeat(15_000))];
+    assert!(work(checker.with_args(&half)) < work::MOST);
+    assert!(checker.args_take_long(&half));
+    let faults = checker.check_args(&[half.as_slice(), &half].concat()).unwrap_err();
+    assert_eq!((faults.len(), faults[0].rule.as_str()), (1, "work"), "all arguments together");
+}
+
+#[test]
+fn ordinary_patterns_read_ordinary_texts() {
+    for (pattern, fits) in [
+        (r"^[A-Za-z0-9_-]{1,256}$", "a_B-9"),
+        (r"^[^@\s]+@[^@\s]+\.[^@\s]+$", "someone.else@mail.example.com"),
+        (r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$", "0b0e4a3c-7d1f-4b52-9a77-1f2e3d4c5b6a"),
+        (r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2}))?$", "2025-02-03T04:05:06.789+01:00"),
+        (r"^\p{Lu}\p{Ll}+$", "Élodie"),
+        (r"^(?i:https?)://[^\s/$.?#].[^\s]*$", "HTTPS://example.com/a?b=c"),
+        (r"^sk_[A-Za-z0-9]{24,255}$", "sk_abcdefghijklmnopqrstuvwxyz"),
+        (r"^(get|put|post)$", "put"),
+        (r"^\S+$", "word"),
+        (r"^.{1,500}$", "any text"),
+    ] {
+        let list =
+            Checker::compile(&json!({"type": "array", "items": {"type": "string", "pattern": pattern}})).unwrap();
+        let texts = |text: &str| json!(vec![text; 128 * 1024 / text.len()]);
+        assert_eq!(list.check(&texts(fits)), Ok(()), "{pattern}");
+        assert_eq!(list.check(&json!([fits, " @ "])).is_err(), pattern != r"^.{1,500}$", "{pattern}");
+        // A pattern costs nothing where it does not read: this is 4 MiB beside it.
+        let beside = json!({"properties": {"id": {"pattern": pattern}, "content": {"type": "string"}}});
+        let value = json!({"id": fits, "content": "é".repeat(2 * 1024 * 1024)});
+        assert_eq!(Checker::compile(&beside).unwrap().check(&value), Ok(()), "{pattern}");
+    }
+}
+
+#[test]
+fn patterns_that_cost_too_much_to_compile_are_refused() {
+    let long = Checker::compile(&json!({"properties": {"a/b": {"pattern": "a".repeat(20_000)}}})).unwrap_err();
+    assert_eq!(long.pointer, "/properties/a~1b/pattern");
+    assert!(long.message.contains("16384 bytes"), "{long}");
+
+    // 5 ms for each class: they are nothing once compiled, but have to be folded.
+    let folded = Checker::compile(&json!({"pattern": format!("(?i){}", r"\p{any}{0}".repeat(100))})).unwrap_err();
+    assert!(folded.message.contains("131072 bytes"), "{folded}");
+    let controls = Checker::compile(&json!({"pattern": r"\cA".repeat(5000)})).unwrap_err();
+    assert!(controls.message.contains("131072 bytes"), "{controls}");
+
+    let pattern = "x[ab]{2500}[^a]";
+    let mut patterns = Patterns::default();
+    let mut add = || Checker::compile_with(&json!({"patternProperties": {pattern: {}}}), &mut patterns);
+    (0..128).for_each(|_| drop(add().unwrap()));
+    let large = add().unwrap_err();
+    assert_eq!(large.pointer, format!("/patternProperties/{pattern}"));
+    assert!(large.message.contains("33554432 bytes once compiled"), "{large}");
+
+    let fields =
+        (0..500).map(|n| (format!("^field{n}_[a-z]{{1,20}}[0-9]$"), json!({}))).collect::<serde_json::Map<_, _>>();
+    assert!(Checker::compile(&json!({"patternProperties": fields})).is_ok());
+}
+
 #[test]
 fn ordinary_large_values_pass() {
     let field = json!({"type": ["string", "null"], "description": "words", "pattern": "^[a-z]*$"});

@@ -30,6 +30,11 @@ pub(super) struct Size {
     pub bytes: usize,
 }
 
+/// Whether so much work is not for a thread that serves others.
+pub(super) fn is_long(work: usize) -> bool {
+    work > LONG
+}
+
 impl Size {
     /// Recurses as deep as the value.
     pub(super) fn of(value: &Value) -> Self {
@@ -51,14 +56,14 @@ impl Size {
         }
     }
 
-    /// To be held to [`MOST`].
+    /// To be held to [`MOST`], together with what patterns and formats read.
     pub(super) fn work(self, parts: usize) -> usize {
         (self.values + self.bytes / BYTES).saturating_mul(parts)
     }
 
     /// Whether checking may take longer than a thread that serves others should be kept.
     pub(super) fn is_long(self, parts: usize) -> bool {
-        (self.values + self.bytes).saturating_mul(parts) > LONG
+        is_long((self.values + self.bytes).saturating_mul(parts))
     }
 
     /// Whether the validator may collect all errors. Each may have a pointer as long as all keys.
