@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks, from the distribution's packages: `prerequisites.sh run` or `prerequisites.sh test`.
+# Installs what this machine lacks, packages of the distribution and Rust: `prerequisites.sh run` or `prerequisites.sh test`.
 #
 # A person at a terminal is asked first; with CI set nobody is. Without a terminal and without CI nothing is installed:
-# the script says what to do and fails.
+# the script says what to do and fails. No package is removed, and who has a default toolchain of Rust keeps it.
 
 source "$(dirname "$0")/common.sh"
 purpose=${1:?run or test}
@@ -26,26 +26,27 @@ need npm have npm
 need nftables test -x /usr/sbin/nft
 need gcc have cc
 need libc6-dev any '/usr/lib/*/libc.a'
-need ca-certificates test -d /etc/ssl/certs
+need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+need curl have curl
 if ((EUID != 0)); then need uidmap have newuidmap; fi
 if [[ $purpose == test ]]; then
     need cpio have cpio
-    need curl have curl
     need g++ have c++
+    need iproute2 have ip
     need lz4 have lz4
+    need openssl have openssl
     need postgresql any '/usr/lib/postgresql/*/bin/postgres'
     need python3-venv python3 -c 'import ensurepip'
     need shellcheck have shellcheck
 fi 2>/dev/null
 
-rust_version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-rust_is_new_enough() {
-    have cargo && have rustc || return 1
-    local installed
-    installed=$(rustc --version 2>/dev/null | cut -d' ' -f2) || return 1
-    [[ $(printf '%s\n' "$rust_version" "$installed" | sort -V | head -n1) == "$rust_version" ]]
-}
+packages=(apt-get install --no-install-recommends --no-remove)
+toolchain=(rustup toolchain install stable --profile minimal --component "clippy,rustfmt")
+todo=()
 if ! rust_is_new_enough; then need rustup have rustup; fi
+if ((${#missing[@]} > 0)); then todo+=("${packages[*]} ${missing[*]}"); fi
+if ! rust_is_new_enough; then todo+=("${toolchain[*]}"); fi
+((${#todo[@]} > 0)) || exit 0
 
 as_root() {
     if ((EUID == 0)); then "$@"
@@ -55,9 +56,10 @@ as_root() {
 }
 
 ask() {
-    say "These packages are missing: ${missing[*]}"
-    [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or install them: apt-get install --no-install-recommends ${missing[*]}"
-    read -r -p "Install them now? [Y/n] " answer
+    say "Something is missing here. This installs it:"
+    printf '    %s\n' "${todo[@]}" >&2
+    [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or run these commands yourself."
+    read -r -p "Install it now? [Y/n] " answer
     [[ ${answer,,} =~ ^(y|yes|)$ ]] || die "Nothing was installed."
 }
 
@@ -68,8 +70,9 @@ install_missing() {
         [[ $(apt-cache policy "$package") == *"Candidate: "[^\(]* ]] || no_package "$package"
     done
     # postgresql must not start a server of its own: the tests start theirs.
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-        apt-get install "${quiet[@]}" --yes --no-install-recommends "${missing[@]}" >&2
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${packages[@]}" "${quiet[@]}" --yes "${missing[@]}" >&2 ||
+        die "The packages were not installed. None is removed for them: where \`cargo\` and \`rustc\` are in the way of \`rustup\`,
+remove those yourself, or install Rust as its website says. Then try again."
 }
 
 no_package() {
@@ -78,13 +81,10 @@ Install Rust as its website says, then try again."
     die "This distribution has no package \`$1\`."
 }
 
-if ((${#missing[@]} > 0)); then
-    if [[ -z ${CI:-} ]]; then ask; fi
-    step "Install ${missing[*]}" install_missing
-fi
-
+if [[ -z ${CI:-} ]]; then ask; fi
+if ((${#missing[@]} > 0)); then step "Install ${missing[*]}" install_missing; fi
 if ! rust_is_new_enough; then
-    step "Install Rust" rustup toolchain install stable --profile minimal --component clippy,rustfmt
-    rustup default stable
+    step "Install Rust" "${toolchain[@]}"
+    [[ $(rustup default 2>/dev/null) == *"(default)"* ]] || rustup default stable
     rust_is_new_enough || die "This needs Rust $rust_version or newer; there is $(rustc --version)."
 fi

@@ -19,11 +19,13 @@ unit_file() {
 }
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
-# The suite shares its servers between tests, so it runs as one process of its own.
+# All but the suite, which needs the agent and an image.
 unit() {
-    if have cargo-nextest; then cargo nextest run --cargo-quiet --status-level fail --locked --workspace --no-fail-fast -E 'not binary(suite)'
-    else cargo test --quiet --locked --workspace --no-fail-fast --exclude rds && cargo test --quiet --locked --package rds --bins
-    fi
+    local files=(crates/rds/tests/*.rs)
+    local names=("${files[@]##*/}")
+    names=("${names[@]%.rs}")
+    cargo test --quiet --locked --workspace --no-fail-fast --exclude rds &&
+        cargo test --quiet --locked --package rds --no-fail-fast --bins "${names[@]/#/--test=}"
 }
 heavy() { cargo test --quiet --locked --package rds-image --test debian -- --ignored --test-threads 1; }
 # What needs a program is ignored by itself, so that nothing counts as passed that did not run.
