@@ -41,4 +41,10 @@ fn the_container_gives_what_is_needed() {
     let (_, added) = compose.split_once("    cap_add:\n").unwrap();
     let names = added.lines().map_while(|line| line.strip_prefix("      - "));
     assert_eq!(names.map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>(), needed());
+    // Docker's profiles forbid a part of what these are for, even where they are given.
+    let (_, options) = added.split_once("    security_opt:\n").unwrap();
+    let options =
+        options.lines().take_while(|line| line.starts_with("      ")).filter_map(|line| line.split_once("- "));
+    let wanted = ["no-new-privileges:true", "apparmor:unconfined", "seccomp=unconfined", "systempaths=unconfined"];
+    assert_eq!(options.map(|(_, option)| option).collect::<Vec<_>>(), wanted);
 }
