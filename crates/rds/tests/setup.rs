@@ -75,7 +75,7 @@ fn serve(head: &'static str, body: Vec<u8>, endless: bool) -> String {
 }
 
 #[test]
-fn a_release_is_installed_once_and_kept_when_another_is_none() {
+fn a_release_is_installed_and_kept_when_another_is_none() {
     let home = TempDir::new().unwrap();
     let dir = home.path().join("bin");
     let installed = from_file(&dir, &release());
@@ -84,8 +84,15 @@ fn a_release_is_installed_once_and_kept_when_another_is_none() {
     for name in names(&dir) {
         assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o7777, 0o755);
     }
-    let again = from_file(&dir, &release());
+    // Nothing is read then: the file is none.
+    let again = setup(&dir, &["--file", "/dev/null/none"]);
     assert!(again.status.success() && said(&again).contains("is there already"), "{}", said(&again));
+
+    // Another program that says the same is none with this digest.
+    fs::write(dir.join("firecracker"), "#!/bin/sh\necho Firecracker v1.16.1 # another\n").unwrap();
+    let replaced = from_file(&dir, &release());
+    assert!(replaced.status.success() && said(&replaced).contains("is installed"), "{}", said(&replaced));
+    assert!(!fs::read_to_string(dir.join("firecracker")).unwrap().contains("another"));
 
     // An older one that is there is replaced, but only by a whole release.
     for (archive, why) in [

@@ -46,7 +46,8 @@ pub(crate) struct Setup {
     /// Which release; another one needs --sha256
     #[arg(long, default_value = RELEASE)]
     release: String,
-    /// SHA-256 of the release's archive, in hexadecimal [default: that of the default release]
+    /// SHA-256 of the release's archive, in hexadecimal, which is then always installed [default: that of the default
+    /// release]
     #[arg(long)]
     sha256: Option<String>,
     /// Directory to install into
@@ -62,7 +63,8 @@ impl Setup {
         if let Some(target) = targets.iter().find(|target| target.is_dir()) {
             return Err(CliError::Usage(format!("{} is a directory", target.display())));
         }
-        if self.is_there(&targets).await {
+        // Programs that say what they are have no digest: whoever names one gets what has it.
+        if self.sha256.is_none() && self.is_there(&targets).await {
             report(shared, &self.release, &targets, "is there already");
             return Ok(0);
         }
