@@ -74,7 +74,7 @@ pub(crate) fn carry_out(
     let sandbox = waiting.enclose(tree)?;
     if leftovers == Leftovers::Trash {
         // Old temporary files may be many; nobody waits for them to be gone.
-        let _ = fork(None, tree::empty_trash);
+        let _ = fork(None, &[], tree::empty_trash);
     }
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let times = Configured {

@@ -43,14 +43,8 @@ impl Vm {
         }
         let ((order, ours), (theirs, news)) = pipes().map_err(Refusal::internal)?;
         let disk = &self.sandbox.tree.disk;
-        let child = || {
-            for other in [ours.as_raw_fd(), theirs.as_raw_fd()] {
-                // SAFETY: they are the agent's ends; this copy of it ends without using or dropping them.
-                unsafe { libc::close(other) };
-            }
-            hold(disk, &order, &news)
-        };
-        fork(None, child).map_err(Refusal::internal)?;
+        let keep = [disk, &order, &news].map(AsRawFd::as_raw_fd);
+        fork(None, &keep, || hold(disk, &order, &news)).map_err(Refusal::internal)?;
         drop((order, news));
         let news = Receiver::from_owned_fd(theirs).map_err(Refusal::internal)?;
         let mut frozen = Frozen { order: ours.into(), news };

@@ -13,7 +13,7 @@ mod unpack;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -68,8 +68,8 @@ pub(crate) async fn sync(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, R
     body.collect().await.map_err(Refusal::bad)?;
     // A disk can take seconds, and the agent has one thread: a copy of it waits instead.
     let disk = &vm.sandbox.tree.disk;
-    let copy =
-        crate::sandbox::fork(None, || i32::from(rustix::fs::syncfs(disk).is_err())).map_err(Refusal::internal)?;
+    let work = || i32::from(rustix::fs::syncfs(disk).is_err());
+    let copy = crate::sandbox::fork(None, &[disk.as_raw_fd()], work).map_err(Refusal::internal)?;
     let ended = vm.keepers.reaper.watch(copy).await;
     match ended.map_or(-1, |ended| ended.code) {
         0 => Ok(empty()),

@@ -35,16 +35,9 @@ pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Re
     let _turn = vm.trees.lock().await;
     let pipes = || Ok::<_, io::Error>([pipe()?, pipe()?, pipe()?]);
     let [(archive, archive_in), (go, go_in), (words_out, words)] = pipes().map_err(Refusal::internal)?;
-    let ours = [archive_in.as_raw_fd(), go_in.as_raw_fd()];
-    let work = || {
-        for ours in ours {
-            // SAFETY: the copy's duplicate of an agent's end; while it is open, what it feeds has no end.
-            unsafe { libc::close(ours) };
-        }
-        report(place(&vm, &archive, &go), &words)
-    };
+    let keep = [archive.as_raw_fd(), go.as_raw_fd(), words.as_raw_fd(), vm.sandbox.entrance()];
     // It blocks on the body and the disk, which the agent must not.
-    let copy = fork(None, work).map_err(Refusal::internal)?;
+    let copy = fork(None, &keep, || report(place(&vm, &archive, &go), &words)).map_err(Refusal::internal)?;
     let ended = vm.keepers.reaper.watch(copy);
     drop((archive, go, words));
     let mut archive_in = Sender::from_owned_fd(archive_in).map_err(Refusal::internal)?;

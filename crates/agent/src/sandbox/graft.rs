@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2};
 use rustix::io::Errno;
@@ -31,6 +31,11 @@ struct MountAttributes {
 }
 
 impl Sandbox {
+    /// What a copy of the agent has to keep open for [`Sandbox::graft`].
+    pub(crate) fn entrance(&self) -> RawFd {
+        self.init.as_raw_fd()
+    }
+
     /// Puts each directory, by its path in the agent's namespace, in the place of a name in the user's files. A reader
     /// sees the old one or the new one.
     ///

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags, mount, mount_move, move_mount, unmount};
@@ -14,7 +14,7 @@ use super::tree;
 
 /// Waits for the sandbox's tree, encloses the sandbox in it, answers with an error number or 0, then reaps for ever.
 pub(super) fn run(order: OwnedFd) -> i32 {
-    if let Err(error) = forget_the_agent(&order).and_then(|()| leave_the_agent()) {
+    if let Err(error) = forget_the_agent().and_then(|()| leave_the_agent()) {
         return error.raw_os_error().unwrap_or(1);
     }
     let Ok(tree) = receive(&order) else { return 1 };
@@ -29,7 +29,7 @@ pub(super) fn run(order: OwnedFd) -> i32 {
     }
 }
 
-fn forget_the_agent(order: &OwnedFd) -> io::Result<()> {
+fn forget_the_agent() -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
@@ -37,13 +37,6 @@ fn forget_the_agent(order: &OwnedFd) -> io::Result<()> {
     drop(null);
     rustix::thread::set_name(c"sandbox-init")?;
     rustix::process::setpriority_process(None, 0)?;
-    let keep = order.as_raw_fd().unsigned_abs();
-    for (first, last) in [(3, keep - 1), (keep + 1, u32::MAX)] {
-        // SAFETY: closes numbers that nothing in this copy of the agent uses again.
-        if first <= last && unsafe { libc::close_range(first, last, 0) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
@@ -141,19 +141,25 @@ pub(crate) struct LaunchError {
     pub(crate) error: io::Error,
 }
 
+/// A copy of the agent that is becoming a program.
+struct Begun {
+    pid: Pid,
+    /// Just before it was started.
+    started: Instant,
+    /// Where it says which step failed.
+    report: OwnedFd,
+}
+
 impl Sandbox {
     /// Starts a program. It has taken over its process when this returns.
     pub(crate) async fn launch(&self, keepers: &Rc<Keepers>, launch: Launch) -> Result<Child, LaunchError> {
         let failed = |error: io::Error| LaunchError { step: Step::Enter, error };
         let cgroup = keepers.cgroups.take().map_err(|error| failed(io::Error::other(error)))?;
-        let forked = (|| {
-            let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            let started = Instant::now();
-            let pid = fork(Some(cgroup.directory().as_fd()), || self.become_program(&launch, &reporter))?;
-            Ok((report, reporter, started, pid))
-        })();
-        let (report, reporter, started, pid) = match forked {
-            Ok(forked) => forked,
+        let begun = self.begin(&cgroup, &launch);
+        // The program has its ends of its streams; while the agent has them too, they do not end with the program.
+        drop(launch);
+        let Begun { pid, started, report } = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 keepers.cgroups.give_back(cgroup);
                 return Err(failed(error));
@@ -161,7 +167,6 @@ impl Sandbox {
         };
         let ended = keepers.reaper.watch(pid);
         let mut child = Child { pid, started, ended, cgroup: Some(cgroup), keepers: Rc::clone(keepers) };
-        drop((launch, reporter));
         match read_report(report).await {
             Ok(None) => Ok(child),
             Ok(Some(error)) => {
@@ -172,8 +177,24 @@ impl Sandbox {
         }
     }
 
+    fn begin(&self, cgroup: &Cgroup, launch: &Launch) -> io::Result<Begun> {
+        let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let started = Instant::now();
+        let pid = self.fork(Some(cgroup.directory().as_fd()), launch, &reporter)?;
+        Ok(Begun { pid, started, report })
+    }
+
+    /// Starts a copy of the agent that becomes the program, or else says to `reporter` which step failed.
+    pub(super) fn fork(&self, cgroup: Option<BorrowedFd<'_>>, launch: &Launch, reporter: &OwnedFd) -> io::Result<Pid> {
+        let mut keep = [&self.init, &self.agent, reporter].map(AsRawFd::as_raw_fd).to_vec();
+        if let Streams::Three(streams) = &launch.streams {
+            keep.extend(streams.iter().map(AsRawFd::as_raw_fd));
+        }
+        fork(cgroup, &keep, || self.become_program(launch, reporter))
+    }
+
     /// The child's side. Returns only when a step failed, after reporting it.
-    pub(super) fn become_program(&self, launch: &Launch, reporter: &OwnedFd) -> i32 {
+    fn become_program(&self, launch: &Launch, reporter: &OwnedFd) -> i32 {
         let LaunchError { step, error } = self.try_become_program(launch);
         let code = error.raw_os_error().unwrap_or(libc::EIO);
         let mut report = [step as u8, 0, 0, 0, 0];
@@ -183,18 +204,20 @@ impl Sandbox {
     }
 
     fn try_become_program(&self, launch: &Launch) -> LaunchError {
-        let prepared = (|| {
-            at(Step::Enter, || jail::enter(&self.init))?;
-            at(Step::Terminal, || connect(&launch.streams))?;
-            at(Step::Enter, jail::become_user)?;
-            at(Step::Directory, || Ok(rustix::process::chdir(&launch.directory)?))?;
-            at(Step::Script, || launch.script.as_ref().map_or(Ok(()), write_script))?;
-            at(Step::Enter, jail::close_the_rest)
-        })();
-        match prepared {
+        match self.prepare(launch) {
             Ok(()) => LaunchError { step: Step::Execute, error: self.execute(launch) },
             Err(error) => error,
         }
+    }
+
+    /// All steps but the last.
+    fn prepare(&self, launch: &Launch) -> Result<(), LaunchError> {
+        at(Step::Enter, || jail::enter(&self.init))?;
+        at(Step::Terminal, || connect(&launch.streams))?;
+        at(Step::Enter, jail::become_user)?;
+        at(Step::Directory, || Ok(rustix::process::chdir(&launch.directory)?))?;
+        at(Step::Script, || launch.script.as_ref().map_or(Ok(()), write_script))?;
+        at(Step::Enter, jail::close_the_rest)
     }
 
     /// Runs the file. Returns only when that failed.

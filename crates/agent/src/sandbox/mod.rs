@@ -15,7 +15,7 @@ pub(crate) mod tree;
 
 use std::io::{IoSlice, Read};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::fs::CWD;
@@ -55,7 +55,7 @@ impl Waiting {
             return Err(std::io::Error::last_os_error()).while_("make a process id namespace");
         }
         let (order, other) = UnixStream::pair().while_("make a socket pair")?;
-        let init = fork(None, || init::run(other.into())).while_("start the sandbox's init")?;
+        let init = fork(None, &[other.as_raw_fd()], || init::run(other.into())).while_("start the sandbox's init")?;
         Ok(Self { init, order })
     }
 

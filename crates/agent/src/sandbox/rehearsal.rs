@@ -31,7 +31,7 @@ pub(crate) fn is_asked_for() -> Result<bool, SystemError> {
 
 /// Rehearses. The disk is nobody's again when this returns, and its content is not as it was.
 pub(crate) async fn rehearse(prepared: &Prepared, keepers: &Keepers) -> Result<(), SystemError> {
-    let copy = fork(None, || match perform(prepared) {
+    let copy = fork(None, &prepared.descriptors(), || match perform(prepared) {
         Ok(()) => 0,
         Err(error) => {
             crate::log::failure(format_args!("rehearsal: {error}"));
@@ -77,7 +77,7 @@ fn perform(prepared: &Prepared) -> Result<(), SystemError> {
         script: None,
     };
     let reporter = null()?;
-    let program = fork(None, || sandbox.become_program(&launch, &reporter)).while_("start a program")?;
+    let program = sandbox.fork(None, &launch, &reporter).while_("start a program")?;
     waitpid(Some(program), WaitOptions::empty()).while_("wait for a program")?;
     pidfd_send_signal(&sandbox.init, Signal::KILL).while_("end the sandbox")?;
     // With its init everything in the namespace has ended.

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
@@ -140,6 +140,13 @@ impl Prepared {
         memory.directory("none/rds")?;
         memory.replace("none/peers/index.json", NO_PEERS, 0o644)?;
         Ok(Self { identity: Rc::new(identity), terminals, results, has_bash })
+    }
+
+    /// What it has open.
+    pub(super) fn descriptors(&self) -> [RawFd; 6] {
+        let Identity { hostname, machine_id, hosts, resolver } = &*self.identity;
+        let files: [&dyn AsRawFd; 6] = [hostname, machine_id, hosts, resolver, &self.terminals, &self.results];
+        files.map(|file| file.as_raw_fd())
     }
 
     /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has. Says when the disk and the
