@@ -25,8 +25,8 @@ pub(super) enum Order<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 pub(super) enum Report {
-    /// The modules are loaded.
-    Offered { uncallable: Vec<Uncallable> },
+    /// A module was loaded or could not be, and these of its exports can't be called.
+    Loaded { path: String, uncallable: Vec<Uncallable> },
     /// A call returned.
     Result { id: u64, value: Value },
     /// A call threw.

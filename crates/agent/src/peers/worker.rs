@@ -11,10 +11,11 @@ use rds_protocol::peer::{Call, OfferedModule, Outcome, Uncallable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::command::Runtime;
 use super::message::{self, Order, Report};
+use super::standing::{Loss, Standing, Trust};
 use crate::agent::Vm;
 use crate::files::pipe;
 use crate::sandbox::launch::{Child, Executable, Launch, Streams};
@@ -26,43 +27,31 @@ const QUEUE: usize = 32;
 /// they may be what keeps it busy.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long loading the modules may take. A worker that takes longer goes on with those that it has loaded, until one that
+/// it has not is asked for.
+const LOADING: Duration = Duration::from_secs(60);
+
 /// A worker. It is killed when nobody has it any more, so one that was replaced finishes the calls it has.
 pub(super) struct Worker {
     orders: mpsc::Sender<Bytes>,
     waiting: Rc<Waiting>,
     next: Cell<u64>,
+    started: Instant,
     /// When it was last given a call.
     pub(super) used: Cell<Instant>,
     _child: Child,
 }
 
 /// Who waits for what a worker says.
-#[derive(Default)]
 struct Waiting {
-    offer: Cell<Option<oneshot::Sender<Vec<Uncallable>>>>,
     calls: RefCell<HashMap<u64, oneshot::Sender<Outcome>>>,
     heard: Cell<u64>,
-    trust: watch::Sender<Trust>,
+    standing: watch::Sender<Standing>,
 }
-
-/// Whether a worker is given further calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Trust {
-    #[default]
-    Full,
-    /// It was told to cancel a call, and has said nothing since. Further calls wait.
-    Doubted,
-    /// It has ended, says nonsense or is stuck.
-    Lost,
-}
-
-/// The worker has ended, or has to be taken for ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WorkerEnded;
 
 impl Worker {
-    /// Starts one. Modules are loaded by [`Worker::offer`].
-    pub(super) async fn start(vm: &Vm, runtime: Runtime) -> Result<Self, String> {
+    /// Starts one, which begins to load modules.
+    pub(super) async fn start(vm: &Vm, runtime: Runtime, modules: &[&OfferedModule]) -> Result<Self, String> {
         let pipes = || Ok::<_, io::Error>([pipe()?, pipe()?, pipe()?]);
         let [(stdin, orders_in), (reports, stdout), (noise, stderr)] = pipes().map_err(|error| error.to_string())?;
         let (arguments, environment) = {
@@ -79,54 +68,77 @@ impl Worker {
         };
         let launched = vm.sandbox.launch(&vm.keepers, launch).await;
         let child = launched.map_err(|failed| format!("cannot start {}: {}", runtime.program(), failed.error))?;
-        let waiting = Rc::new(Waiting::default());
+        let standing = watch::Sender::new(Standing::new(modules));
+        let waiting = Rc::new(Waiting { calls: RefCell::default(), heard: Cell::default(), standing });
         let (orders, queue) = mpsc::channel(QUEUE);
+        orders.try_send(Order::Offer { modules }.to_bytes()).map_err(|error| error.to_string())?;
         let ends = || Ok::<_, io::Error>((Sender::from_owned_fd(orders_in)?, Receiver::from_owned_fd(reports)?));
         let (orders_in, reports) = ends().map_err(|error| error.to_string())?;
         tokio::task::spawn_local(carry_orders(queue, orders_in));
         tokio::task::spawn_local(Rc::clone(&waiting).listen(reports));
         tokio::task::spawn_local(drain(Receiver::from_owned_fd(noise).map_err(|error| error.to_string())?));
-        Ok(Self { orders, waiting, next: Cell::new(0), used: Cell::new(Instant::now()), _child: child })
+        let started = Instant::now();
+        Ok(Self { orders, waiting, next: Cell::new(0), started, used: Cell::new(started), _child: child })
     }
 
-    /// Has modules loaded. Returns the exports that can't be called.
-    pub(super) async fn offer(&self, modules: &[&OfferedModule]) -> Result<Vec<Uncallable>, WorkerEnded> {
-        let (sender, answer) = oneshot::channel();
-        self.waiting.offer.set(Some(sender));
-        self.order(&Order::Offer { modules }).await?;
-        answer.await.map_err(|_| WorkerEnded)
+    /// Waits until every module was loaded or could not be. Returns the exports that can't be called.
+    pub(super) async fn loaded(&self) -> Result<Vec<Uncallable>, Loss> {
+        self.loads(Standing::is_loaded).await.inspect_err(|loss| self.waiting.lose(*loss))?;
+        Ok(self.waiting.standing.borrow().uncallable())
+    }
+
+    /// Waits until it loads no more, for whatever reason.
+    pub(super) async fn loading_is_over(&self) {
+        let _ = self.loads(Standing::is_loaded).await;
+    }
+
+    /// Waits until a module was loaded or could not be, and there is no doubt. Says whether its exports may be called, and
+    /// if not, whether another worker may be better: one that was lost while it loaded is an error.
+    pub(super) async fn takes_calls_of(&self, module: &str) -> Result<bool, Loss> {
+        self.loads(|standing| !standing.is_loading(module)).await.inspect_err(|loss| self.waiting.lose(*loss))?;
+        let mut standing = self.waiting.standing.subscribe();
+        let settled = standing.wait_for(|standing| standing.trust != Trust::Doubted).await;
+        match settled.map_or(Trust::Lost(Loss::Ended), |standing| standing.trust) {
+            Trust::Lost(loss) if !self.waiting.standing.borrow().is_loaded() => Err(loss),
+            trust => Ok(trust == Trust::Full),
+        }
     }
 
     /// Calls an export. Dropping the future cancels the call.
-    pub(super) async fn call(&self, call: &Call) -> Result<Outcome, WorkerEnded> {
+    pub(super) async fn call(&self, call: &Call) -> Result<Outcome, Loss> {
         self.used.set(Instant::now());
         let id = self.next.replace(self.next.get() + 1);
         let (sender, outcome) = oneshot::channel();
         self.waiting.calls.borrow_mut().insert(id, sender);
         let mut cancellation = Cancellation { worker: self, id, needed: true };
         self.order(&Order::Call { id, module: &call.module, export: &call.export, args: &call.args }).await?;
-        let outcome = outcome.await.map_err(|_| WorkerEnded);
+        let outcome = outcome.await.map_err(|_| Loss::Ended);
         cancellation.needed = false;
         outcome
     }
 
     /// Whether it may be given further calls.
     pub(super) fn is_usable(&self) -> bool {
-        *self.waiting.trust.borrow() != Trust::Lost
+        !matches!(self.waiting.standing.borrow().trust, Trust::Lost(_))
     }
 
-    /// The same, once there is no doubt.
-    pub(super) async fn proves_usable(&self) -> bool {
-        let mut trust = self.waiting.trust.subscribe();
-        let settled = trust.wait_for(|trust| *trust != Trust::Doubted).await;
-        settled.is_ok_and(|trust| *trust == Trust::Full)
-    }
-
-    async fn order(&self, order: &Order<'_>) -> Result<(), WorkerEnded> {
-        if !self.is_usable() {
-            return Err(WorkerEnded);
+    /// Waits until as much is loaded as `enough` says. An error if it was lost before, or if it takes too long.
+    async fn loads(&self, enough: impl Fn(&Standing) -> bool) -> Result<(), Loss> {
+        let mut standing = self.waiting.standing.subscribe();
+        let settled = standing.wait_for(|standing| enough(standing) || matches!(standing.trust, Trust::Lost(_)));
+        let settled = timeout_at(self.started + LOADING, settled).await.map_err(|_| Loss::Late)?;
+        let settled = settled.map_err(|_| Loss::Ended)?;
+        match settled.trust {
+            Trust::Lost(loss) if !enough(&settled) => Err(loss),
+            _ => Ok(()),
         }
-        self.orders.send(order.to_bytes()).await.map_err(|_| WorkerEnded)
+    }
+
+    async fn order(&self, order: &Order<'_>) -> Result<(), Loss> {
+        if !self.is_usable() {
+            return Err(Loss::Ended);
+        }
+        self.orders.send(order.to_bytes()).await.map_err(|_| Loss::Ended)
     }
 }
 
@@ -142,11 +154,12 @@ impl Drop for Cancellation<'_> {
         let waiting = &self.worker.waiting;
         waiting.calls.borrow_mut().remove(&self.id);
         if self.needed {
-            // Before it can answer.
-            let suspicion = Rc::clone(waiting).suspect();
+            // Before it can answer. One that still loads modules has its time for that, and may be busy with it.
+            if waiting.standing.borrow().is_loaded() {
+                tokio::task::spawn_local(Rc::clone(waiting).suspect());
+            }
             // A full queue is one that the worker does not read.
             let _ = self.worker.orders.try_send(Order::Cancel { id: self.id }.to_bytes());
-            tokio::task::spawn_local(suspicion);
         }
     }
 }
@@ -157,12 +170,10 @@ impl Waiting {
         let mut reports = BufReader::with_capacity(16 * 1024, reports);
         while let Some(report) = message::read(&mut reports).await {
             self.heard.set(self.heard.get() + 1);
-            self.change_trust(Trust::Doubted, Trust::Full);
+            self.standing.send_if_modified(|standing| standing.change(Trust::Doubted, Trust::Full));
             let (id, outcome) = match report {
-                Report::Offered { uncallable } => {
-                    if let Some(offer) = self.offer.take() {
-                        let _ = offer.send(uncallable);
-                    }
+                Report::Loaded { path, uncallable } => {
+                    self.standing.send_if_modified(|standing| standing.take(&path, uncallable));
                     continue;
                 }
                 Report::Result { id, value } => (id, Outcome::Returned(value)),
@@ -173,29 +184,22 @@ impl Waiting {
                 let _ = call.send(outcome);
             }
         }
-        self.trust.send_replace(Trust::Lost);
-        self.offer.take();
+        self.lose(Loss::Ended);
         self.calls.borrow_mut().clear();
     }
 
-    fn change_trust(&self, from: Trust, to: Trust) {
-        self.trust.send_if_modified(|trust| {
-            let changes = *trust == from;
-            if changes {
-                *trust = to;
-            }
-            changes
-        });
+    fn lose(&self, loss: Loss) {
+        self.standing.send_modify(|standing| standing.trust = Trust::Lost(loss));
     }
 
     /// Gives the worker up if it is not heard from.
     fn suspect(self: Rc<Self>) -> impl Future<Output = ()> {
         let heard = self.heard.get();
-        self.change_trust(Trust::Full, Trust::Doubted);
+        self.standing.send_if_modified(|standing| standing.change(Trust::Full, Trust::Doubted));
         async move {
             tokio::time::sleep(PATIENCE).await;
             if self.heard.get() == heard {
-                self.trust.send_replace(Trust::Lost);
+                self.lose(Loss::Ended);
             }
         }
     }

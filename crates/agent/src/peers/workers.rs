@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use http::StatusCode;
 use rds_protocol::peer::{Call, Offer, Offered, OfferedModule, Outcome, Uncallable};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
 use super::changes::Changes;
 use super::command::Runtime;
-use super::worker::{Worker, WorkerEnded};
+use super::standing::Loss;
+use super::worker::Worker;
 use crate::agent::Vm;
 use crate::reply::Refusal;
 
-/// How long loading the offered modules may take.
-const LOADING: Duration = Duration::from_secs(60);
+/// How long a worker that loads its modules keeps another from being started. One that hangs and is replaced must not keep
+/// the next one waiting for all the time that it has.
+const TURN: Duration = Duration::from_secs(15);
 
 /// How long a worker without calls is kept.
 const IDLE: Duration = Duration::from_secs(300);
@@ -33,22 +35,12 @@ pub(crate) struct Workers {
     changes: RefCell<Option<Changes>>,
 }
 
-/// Where a runtime's worker is. Whoever starts one holds the lock, so that it is started once.
+/// Where a runtime's worker is.
 #[derive(Default)]
 struct Slot {
+    /// Held while a worker is started and loads its modules: one does at a time, however often they change, for up to [`TURN`].
     starting: Arc<Mutex<()>>,
-    loaded: RefCell<Option<Loaded>>,
-}
-
-/// The worker of a runtime, with the offered modules loaded, and the exports that can't be called. There is no worker if
-/// none is needed, or if loading the modules ends it.
-type Ready = (Option<Rc<Worker>>, Rc<[Uncallable]>);
-
-/// A worker, and what it could not load of what is offered.
-#[derive(Clone)]
-struct Loaded {
-    worker: Rc<Worker>,
-    uncallable: Rc<[Uncallable]>,
+    current: RefCell<Option<Rc<Worker>>>,
 }
 
 impl Workers {
@@ -58,10 +50,15 @@ impl Workers {
             self.offered.replace(offer.modules.into());
             self.replace_all();
         }
+        let offered = Rc::clone(&self.offered.borrow());
         let mut uncallable = Vec::new();
         for runtime in Runtime::ALL {
-            let (_, refused) = self.ready(vm, runtime).await?;
-            uncallable.extend_from_slice(&refused);
+            let Some(worker) = self.worker(vm, runtime).await? else { continue };
+            match worker.loaded().await {
+                Ok(refused) => uncallable.extend(refused),
+                Err(Loss::Ended) => uncallable.extend(all_uncallable(&modules_of(runtime, &offered))),
+                Err(loss @ Loss::Late) => return Err(refusal(loss)),
+            }
         }
         Ok(Offered { uncallable })
     }
@@ -73,14 +70,13 @@ impl Workers {
         if !module.is_some_and(|module| module.exports.contains(&call.export)) {
             return Err(Refusal::new(StatusCode::CONFLICT, "the module or the export was not offered"));
         }
-        let ended = |WorkerEnded| Refusal::new(StatusCode::BAD_GATEWAY, "the provider's worker ended");
         let made = async {
             loop {
-                let (worker, _) = self.ready(vm, Runtime::of(&call.module)).await?;
-                let worker = worker.ok_or(WorkerEnded).map_err(ended)?;
+                let worker = self.worker(vm, Runtime::of(&call.module)).await?;
+                let worker = worker.ok_or_else(|| refusal(Loss::Ended))?;
                 // One that is stuck is replaced, not waited for.
-                if worker.proves_usable().await {
-                    return worker.call(call).await.map_err(ended);
+                if worker.takes_calls_of(&call.module).await.map_err(refusal)? {
+                    return worker.call(call).await.map_err(refusal);
                 }
             }
         };
@@ -92,50 +88,57 @@ impl Workers {
     pub(crate) fn replace_all(&self) {
         self.generation.set(self.generation.get() + 1);
         for slot in &self.slots {
-            slot.loaded.take();
+            slot.current.take();
         }
     }
 
-    /// The worker that is loaded, or else a new one. It goes on being loaded when its caller's time is over: modules that
-    /// load for longer than a call may take would else never be loaded.
-    async fn ready(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<Ready, Refusal> {
-        let slot = &self.slots[runtime as usize];
-        let turn = Arc::clone(&slot.starting).lock_owned().await;
-        self.drop_stale();
-        if let Some(Loaded { worker, uncallable }) = slot.loaded.borrow().clone() {
-            return Ok((Some(worker), uncallable));
+    /// The worker that takes calls, or else a new one; none if no module needs one. It may still load its modules.
+    async fn worker(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<Option<Rc<Worker>>, Refusal> {
+        if let Some(worker) = self.current(runtime) {
+            return Ok(Some(worker));
+        }
+        let turn = Arc::clone(&self.slots[runtime as usize].starting).lock_owned().await;
+        if let Some(worker) = self.current(runtime) {
+            return Ok(Some(worker));
         }
         let vm = Rc::clone(vm);
-        let load = async move {
-            let ready = vm.workers.load(&vm, runtime).await;
-            drop(turn);
-            ready
-        };
-        tokio::task::spawn_local(load).await.map_err(Refusal::internal)?
+        // It goes on when its caller's time is over: calls that may take little time would else never have one.
+        let start = async move { vm.workers.start(&vm, runtime, turn).await };
+        tokio::task::spawn_local(start).await.map_err(Refusal::internal)?
     }
 
-    /// Starts a worker and has it load the offered modules. The caller has the slot's turn.
-    async fn load(&self, vm: &Rc<Vm>, runtime: Runtime) -> Result<Ready, Refusal> {
+    /// The worker that takes calls, if there is one that need not be replaced.
+    fn current(&self, runtime: Runtime) -> Option<Rc<Worker>> {
+        self.drop_stale();
+        self.slots[runtime as usize].current.borrow().clone()
+    }
+
+    /// Starts a worker, which loads the offered modules.
+    async fn start(
+        &self,
+        vm: &Rc<Vm>,
+        runtime: Runtime,
+        turn: OwnedMutexGuard<()>,
+    ) -> Result<Option<Rc<Worker>>, Refusal> {
         let (generation, offered) = (self.generation.get(), Rc::clone(&self.offered.borrow()));
-        let modules: Vec<_> = offered.iter().filter(|module| Runtime::of(&module.path) == runtime).collect();
+        let modules = modules_of(runtime, &offered);
         if modules.is_empty() {
-            return Ok((None, Rc::default()));
+            return Ok(None);
         }
         // Before the modules are read, so that no change is missed.
         self.watch()?;
-        let worker = Rc::new(Worker::start(vm, runtime).await.map_err(Refusal::internal)?);
-        let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "loading the modules took too long");
-        let uncallable: Rc<[Uncallable]> = match timeout(LOADING, worker.offer(&modules)).await.map_err(late)? {
-            Ok(uncallable) => uncallable.into(),
-            Err(WorkerEnded) => return Ok((None, all_uncallable(&modules))),
-        };
+        let worker = Rc::new(Worker::start(vm, runtime, &modules).await.map_err(Refusal::internal)?);
         // The offer or the secrets may have been replaced meanwhile: this one would be stale from the start.
         if generation == self.generation.get() {
-            let loaded = Loaded { worker: Rc::clone(&worker), uncallable: Rc::clone(&uncallable) };
-            self.slots[runtime as usize].loaded.replace(Some(loaded));
+            self.slots[runtime as usize].current.replace(Some(Rc::clone(&worker)));
             tokio::task::spawn_local(retire(Rc::clone(vm), runtime));
         }
-        Ok((Some(worker), uncallable))
+        let loading = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            let _ = timeout(TURN, loading.loading_is_over()).await;
+            drop(turn);
+        });
+        Ok(Some(worker))
     }
 
     fn watch(&self) -> Result<(), Refusal> {
@@ -151,13 +154,25 @@ impl Workers {
             self.replace_all();
         }
         for slot in &self.slots {
-            slot.loaded.borrow_mut().take_if(|loaded| !loaded.worker.is_usable());
+            slot.current.borrow_mut().take_if(|worker| !worker.is_usable());
         }
     }
 }
 
+/// The modules that a runtime runs.
+fn modules_of(runtime: Runtime, offered: &[OfferedModule]) -> Vec<&OfferedModule> {
+    offered.iter().filter(|module| Runtime::of(&module.path) == runtime).collect()
+}
+
+fn refusal(loss: Loss) -> Refusal {
+    match loss {
+        Loss::Ended => Refusal::new(StatusCode::BAD_GATEWAY, "the provider's worker ended"),
+        Loss::Late => Refusal::new(StatusCode::GATEWAY_TIMEOUT, "loading the modules took too long"),
+    }
+}
+
 /// What is said of modules whose loading has ended the worker.
-fn all_uncallable(modules: &[&OfferedModule]) -> Rc<[Uncallable]> {
+fn all_uncallable(modules: &[&OfferedModule]) -> Vec<Uncallable> {
     let exports = modules.iter().flat_map(|module| module.exports.iter().map(|export| (&module.path, export)));
     let reason = || "the program ended while its modules were loaded".to_owned();
     exports.map(|(path, export)| Uncallable { path: path.clone(), export: export.clone(), reason: reason() }).collect()
@@ -166,13 +181,13 @@ fn all_uncallable(modules: &[&OfferedModule]) -> Rc<[Uncallable]> {
 /// Ends a worker that has had no call for a while.
 async fn retire(vm: Rc<Vm>, runtime: Runtime) {
     let slot = &vm.workers.slots[runtime as usize];
-    let Some(started) = slot.loaded.borrow().as_ref().map(|loaded| Rc::downgrade(&loaded.worker)) else { return };
+    let Some(started) = slot.current.borrow().as_ref().map(Rc::downgrade) else { return };
     loop {
         let Some(last) = started.upgrade().map(|worker| worker.used.get()) else { return };
         if last + IDLE <= Instant::now() {
-            slot.loaded.borrow_mut().take_if(|loaded| Rc::downgrade(&loaded.worker).ptr_eq(&started));
+            slot.current.borrow_mut().take_if(|worker| Rc::downgrade(worker).ptr_eq(&started));
             // One that is being started is loading code that may change meanwhile.
-            let is_unused = |slot: &Slot| slot.loaded.borrow().is_none() && slot.starting.try_lock().is_ok();
+            let is_unused = |slot: &Slot| slot.current.borrow().is_none() && slot.starting.try_lock().is_ok();
             if vm.workers.slots.iter().all(is_unused) {
                 // Nobody reads what it queues.
                 vm.workers.changes.take();

@@ -5,6 +5,9 @@ const MESSAGE_BYTES = 4 * 1024 * 1024;
 /** Arrays and objects within each other of a result; the server takes no deeper ones. */
 const DEEPEST = 64;
 
+/** Milliseconds that a module may take to load before the next one is loaded beside it. */
+const PATIENCE = 10_000;
+
 /** Characters of an error that are passed on. */
 const ERROR_LENGTH = 16 * 1024;
 
@@ -18,6 +21,7 @@ function serve(load, write) {
   const loaded = new Map();
   const cancelled = new Set();
   const running = new Set();
+  const { setTimeout } = globalThis;
 
   const encoder = new TextEncoder();
   const decoder = new TextDecoder();
@@ -41,22 +45,31 @@ function serve(load, write) {
   };
 
   const offer = async ({ modules }) => {
-    const uncallable = [];
-    for (const { path, exports } of modules) {
-      offered.set(path, new Set(exports));
-      let module, failure;
-      try {
-        module = await load(path);
-        loaded.set(path, module);
-      } catch (error) {
-        failure = `it can't be loaded: ${describe(error).message}`;
-      }
-      for (const name of exports) {
-        const reason = failure ?? problem(module, name);
-        if (reason !== undefined) uncallable.push({ path, export: name, reason });
-      }
+    for (const { path, exports } of modules) offered.set(path, new Set(exports));
+    // One after the other: modules that share others may fail to load at the same time. But one that hangs does not keep
+    // those behind it from being called.
+    for (const { path, exports } of modules) await settledOrLate(loadOffered(path, exports));
+  };
+
+  const loadOffered = async (path, exports) => {
+    let module, failure;
+    try {
+      module = await load(path);
+      loaded.set(path, module);
+    } catch (error) {
+      failure = `it can't be loaded: ${describe(error).message}`;
     }
-    send({ type: "offered", uncallable });
+    const uncallable = [];
+    for (const name of exports) {
+      const reason = failure ?? problem(module, name);
+      if (reason !== undefined) uncallable.push({ path, export: name, reason });
+    }
+    send({ type: "loaded", path, uncallable });
+  };
+
+  const settledOrLate = (loading) => {
+    const late = new Promise((next) => setTimeout(next, PATIENCE));
+    return Promise.race([loading, late]);
   };
 
   const problem = (module, name) => {
