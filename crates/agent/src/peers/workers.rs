@@ -56,8 +56,7 @@ impl Workers {
             let Some(worker) = self.worker(vm, runtime).await? else { continue };
             match worker.loaded().await {
                 Ok(refused) => uncallable.extend(refused),
-                Err(Loss::Ended) => uncallable.extend(all_uncallable(&modules_of(runtime, &offered))),
-                Err(loss @ Loss::Late) => return Err(refusal(loss)),
+                Err(loss) => uncallable.extend(all_uncallable(&modules_of(runtime, &offered), loss)),
             }
         }
         Ok(Offered { uncallable })
@@ -171,11 +170,19 @@ fn refusal(loss: Loss) -> Refusal {
     }
 }
 
-/// What is said of modules whose loading has ended the worker.
-fn all_uncallable(modules: &[&OfferedModule]) -> Vec<Uncallable> {
+/// What is said of modules whose loading has ended the worker or has no end.
+fn all_uncallable(modules: &[&OfferedModule], loss: Loss) -> Vec<Uncallable> {
     let exports = modules.iter().flat_map(|module| module.exports.iter().map(|export| (&module.path, export)));
-    let reason = || "the program ended while its modules were loaded".to_owned();
-    exports.map(|(path, export)| Uncallable { path: path.clone(), export: export.clone(), reason: reason() }).collect()
+    let reason = match loss {
+        Loss::Ended => "the program ended while its modules were loaded",
+        Loss::Late => "loading the modules took too long",
+    };
+    let uncallable = |(path, export): (&String, &String)| Uncallable {
+        path: path.clone(),
+        export: export.clone(),
+        reason: reason.to_owned(),
+    };
+    exports.map(uncallable).collect()
 }
 
 /// Ends a worker that has had no call for a while.

@@ -22,6 +22,7 @@ cases![
     many_calls_at_once_none_is_lost,
     a_call_ends_at_its_time_limit,
     modules_that_load_for_longer_than_a_call_are_loaded_once,
+    a_module_whose_load_has_no_end_leaves_the_others_be,
     a_caller_may_give_up,
     a_crash_fails_the_calls_in_flight_alone,
 ];
@@ -359,6 +360,19 @@ async fn a_call_ends_at_its_time_limit(world: &World) {
         assert!(begun.elapsed().as_secs() < 60, "{path} took {:?}", begun.elapsed());
         api.remove(&[&vm, &provider]).await;
     }
+}
+
+async fn a_module_whose_load_has_no_end_leaves_the_others_be(world: &World) {
+    let api = world.api().await;
+    let say = [export("say", &[], json!({"type": "string"}))];
+    let code = "export const say = () => 'well';";
+    let sdk = super::sdk::Sdk::new("Two").module("sdk/a.mjs", code, &say).module("sdk/b.mjs", code, &say);
+    let provider = sdk.provide(&api, json!({})).await;
+    let vm = consumer(&api, &[link("two", &provider)]).await;
+    api.sh(&provider, "echo 'await new Promise(() => {}); export const say = () => 1;' > sdk/a.mjs").await;
+    let program = "import { say } from 'file:///workspace/peers/two/proxy/sdk/b.mjs'; result.set(await say())";
+    assert_eq!(node(&api, &vm, program).await, "well");
+    api.remove(&[&vm, &provider]).await;
 }
 
 async fn a_caller_may_give_up(world: &World) {
