@@ -18,10 +18,10 @@ mod special;
 mod subnet;
 mod system;
 
-pub use network::{Network, Repaired, Settings};
+pub use network::{Network, Repaired, Settings, shut};
 pub use plan::{Guest, Policy};
 pub use report::{Count, Counters, Denial};
-pub use special::SPECIAL;
+pub use special::{AZURE_HOST, SPECIAL};
 pub use subnet::{InvalidSubnet, Subnet};
 
 use thiserror::Error;

@@ -1,13 +1,14 @@
 //! The network of all VMs, as it is to be and as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rds_netif::tap;
 use rustix::thread::CapabilitySet;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 
 use crate::EgressError;
@@ -15,7 +16,7 @@ use crate::plan::{Element, Guest, Policy, Set, Zone, elements};
 use crate::report::{Contents, Counters, Denial};
 use crate::ruleset::{self, Carried, TABLE};
 use crate::subnet::Subnet;
-use crate::{GATE_PORT, guard, nft, system};
+use crate::{guard, nft, system};
 
 /// Name of the tap of a machine that is nobody's yet: nothing passes there.
 const NOBODYS: &str = "rds-seed";
@@ -25,6 +26,8 @@ const NOBODYS: &str = "rds-seed";
 pub struct Settings {
     /// Guests' addresses.
     pub subnet: Subnet,
+    /// Users of this host that only run monitors: what they send by sockets is dropped. `None` if there are none.
+    pub monitors: Option<RangeInclusive<u32>>,
 }
 
 /// What was not as it should be, and is again.
@@ -40,10 +43,12 @@ pub struct Network(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    subnet: Subnet,
+    settings: Settings,
     nft: PathBuf,
     /// Held while the table is changed or compared.
     state: Mutex<State>,
+    /// By tap: held while something is done with it.
+    turns: std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     _lock: UnixListener,
 }
 
@@ -114,21 +119,22 @@ impl Network {
         if let Some((network, interface)) = system::overlapping(subnet).map_err(|error| error.to_string())? {
             return Err(format!("VM_SUBNET {subnet} overlaps with {network} on {interface}; name another one"));
         }
-        let table = ruleset::replace(subnet, GATE_PORT, &BTreeSet::new(), &Carried::new());
+        let table = ruleset::replace(settings, &BTreeSet::new(), &Carried::new());
         let tried = nft::check(&nft, &table).await;
         tried.map_err(|error| format!("the kernel does not take the rules: {error}"))?;
-        let inner = Inner { subnet, nft, state: Mutex::default(), _lock: lock };
+        let (settings, turns) = (settings.clone(), std::sync::Mutex::default());
+        let inner = Inner { settings, nft, state: Mutex::default(), turns, _lock: lock };
         Ok(Self(Arc::new(inner)))
     }
 
     /// Guests' addresses.
     pub fn subnet(&self) -> Subnet {
-        self.0.subnet
+        self.0.settings.subnet
     }
 
     /// The guest with this number; none if there is no address left for it.
     pub fn guest(&self, number: u32) -> Option<Guest> {
-        Guest::new(self.0.subnet, number)
+        Guest::new(self.0.settings.subnet, number)
     }
 
     /// Makes the table what these guests, whose machines run, are to have, in one transaction, and removes every tap
@@ -176,18 +182,21 @@ impl Network {
     }
 
     async fn make_tap(&self, name: String, owner: Option<u32>) -> Result<(), EgressError> {
-        let subnet = self.0.subnet;
-        blocking(move || system::make_tap(&name, subnet, owner), "make a tap").await
+        self.in_turn(&name.clone(), async move |inner| {
+            let subnet = inner.settings.subnet;
+            blocking(move || system::make_tap(&name, subnet, owner), "make a tap").await
+        })
+        .await
     }
 
     /// Removes the tap of [`Self::attach_nobody`], if it is there.
     pub async fn detach_nobody(&self) -> Result<(), EgressError> {
-        blocking(|| tap::remove(NOBODYS), "remove a tap").await
+        self.in_turn(NOBODYS, async |_| blocking(|| tap::remove(NOBODYS), "remove a tap").await).await
     }
 
     /// Lets a guest have what its policy allows: first the rules, then its tap comes up.
     pub async fn open(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
-        self.uncancelled(async move |inner| {
+        self.in_turn(&guest.tap(), async move |inner| {
             let allowed = policy.clone();
             inner.put(guest, |state| Some(Open { guest, zone: state.new_zone(), policy: allowed })).await?;
             let connect = move || {
@@ -201,7 +210,7 @@ impl Network {
 
     /// Changes what a guest may reach. What is not allowed any more ends with it.
     pub async fn change(&self, guest: Guest, policy: Policy) -> Result<(), EgressError> {
-        self.uncancelled(async move |inner| {
+        self.in_turn(&guest.tap(), async move |inner| {
             let allowed = policy.clone();
             inner.put(guest, |state| Some(Open { guest, zone: state.zone_of(guest), policy: allowed })).await?;
             system::set_forwarding(guest, &policy).map_err(EgressError::system("set forwarding"))
@@ -209,18 +218,20 @@ impl Network {
         .await
     }
 
-    /// Takes everything from a guest whose machine has ended: its tap goes down first and is gone in the end. Can be
-    /// repeated.
-    pub async fn close(&self, guest: Guest) -> Result<(), EgressError> {
-        self.uncancelled(async move |inner| {
+    /// Takes everything from a guest whose machine has ended: its tap goes down first and is gone in the end. Returns what
+    /// was counted of it to its end; nothing if it was not open. Can be repeated.
+    pub async fn close(&self, guest: Guest) -> Result<Counters, EgressError> {
+        self.in_turn(&guest.tap(), async move |inner| {
             let name = guest.tap();
             let down = move || system::disconnect(&name);
             blocking(down, "take a tap down").await?;
+            let counted = inner.counters_of(guest).await;
             if let Err(error) = inner.put(guest, |_| None).await {
                 // Without its tap they allow nothing; the next comparison finds them.
                 tracing::warn!(tap = guest.tap(), %error, "cannot remove the rules of a VM that is gone");
             }
-            blocking(move || tap::remove(&guest.tap()), "remove a tap").await
+            blocking(move || tap::remove(&guest.tap()), "remove a tap").await?;
+            Ok(counted)
         })
         .await
     }
@@ -233,14 +244,7 @@ impl Network {
 
     /// What was counted of each guest, and what was denied in the last ten minutes.
     pub async fn look(&self) -> Result<(BTreeMap<u32, Counters>, BTreeSet<Denial>), EgressError> {
-        let mut counters: BTreeMap<u32, Counters> = BTreeMap::new();
-        for set in [Set::Sent, Set::Received, Set::Dropped] {
-            for (tap, counted) in self.0.list(&format!("set {TABLE} {set}")).await?.counters {
-                if let Some(number) = crate::plan::number(&tap) {
-                    counters.entry(number).or_default().take(set, counted);
-                }
-            }
-        }
+        let counters = self.0.counters().await?;
         let denials = self.0.list(&format!("set {TABLE} denials")).await?.denials;
         Ok((counters, denials))
     }
@@ -250,7 +254,7 @@ impl Network {
         self.uncancelled(async |inner| {
             let mut state = inner.state.lock().await;
             inner.guard().await;
-            let found = inner.list_table().await.unwrap_or_default();
+            let found = inner.found().await?;
             let wanted = state.elements();
             let missing = wanted.difference(&found.elements).count();
             let added = found.elements.difference(&wanted).count();
@@ -273,21 +277,47 @@ impl Network {
     {
         joined(tokio::spawn(work(Arc::clone(&self.0))).await)
     }
+
+    /// The same for work on one tap, which is done when all is done that was begun with this tap before.
+    async fn in_turn<T, F>(&self, tap: &str, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T, EgressError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, EgressError>> + Send + 'static,
+    {
+        let turn = self.0.turn(tap).await;
+        self.uncancelled(|inner| {
+            let work = work(inner);
+            async move {
+                let done = work.await;
+                drop(turn);
+                done
+            }
+        })
+        .await
+    }
 }
 
 impl Inner {
+    async fn turn(&self, tap: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(tap.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+
     /// Sets or removes what a guest has, in one transaction.
     async fn put(&self, guest: Guest, to: impl FnOnce(&mut State) -> Option<Open> + Send) -> Result<(), EgressError> {
         let mut state = self.state.lock().await;
         let open = to(&mut state);
         let elements = |open: Option<&Open>| open.map(Open::elements).unwrap_or_default();
         let mut script = ruleset::change(&elements(state.guests.get(&guest.number())), &elements(open.as_ref()));
-        if open.is_none() {
-            state.guests.remove(&guest.number());
-        }
-        if open.is_none() && !script.is_empty() {
+        if open.is_none()
+            && let Some(gone) = state.guests.remove(&guest.number())
+        {
             // What this guest was denied is nothing of the next one's with its number.
             script.push_str(&ruleset::forget_denials());
+            script.push_str(&ruleset::forget_flows(guest, gone.zone));
         }
         if !script.is_empty() {
             nft::change(&self.nft, &script).await?;
@@ -299,7 +329,7 @@ impl Inner {
     }
 
     async fn replace(&self, state: &mut State, carried: &Carried) -> Result<(), EgressError> {
-        let script = ruleset::replace(self.subnet, GATE_PORT, &state.elements(), carried);
+        let script = ruleset::replace(&self.settings, &state.elements(), carried);
         nft::change(&self.nft, &script).await?;
         state.rules = self.list_table().await?.rules;
         Ok(())
@@ -312,6 +342,41 @@ impl Inner {
         }
     }
 
+    /// What is in the table; nothing if there is none.
+    async fn found(&self) -> Result<Contents, EgressError> {
+        let listed = self.list_table().await;
+        if listed.is_err()
+            && !nft::show(&self.nft, "tables").await?.lines().any(|line| line == format!("table {TABLE}"))
+        {
+            return Ok(Contents::default());
+        }
+        listed
+    }
+
+    /// What was counted of each guest.
+    async fn counters(&self) -> Result<BTreeMap<u32, Counters>, EgressError> {
+        let mut counters: BTreeMap<u32, Counters> = BTreeMap::new();
+        for set in [Set::Sent, Set::Received, Set::Dropped] {
+            for (tap, counted) in self.list(&format!("set {TABLE} {set}")).await?.counters {
+                if let Some(number) = crate::plan::number(&tap) {
+                    counters.entry(number).or_default().take(set, counted);
+                }
+            }
+        }
+        Ok(counters)
+    }
+
+    /// What was counted of one guest; nothing if it is not open, or if nobody can tell: that is no reason to keep it.
+    async fn counters_of(&self, guest: Guest) -> Counters {
+        if !self.state.lock().await.guests.contains_key(&guest.number()) {
+            return Counters::default();
+        }
+        let counters = self.counters().await.inspect_err(|error| {
+            tracing::warn!(tap = guest.tap(), %error, "cannot see what was counted of a VM at its end");
+        });
+        counters.unwrap_or_default().remove(&guest.number()).unwrap_or_default()
+    }
+
     async fn list_table(&self) -> Result<Contents, EgressError> {
         self.list(&format!("table {TABLE}")).await
     }
@@ -319,6 +384,25 @@ impl Inner {
     async fn list(&self, what: &str) -> Result<Contents, EgressError> {
         nft::list(&self.nft, what).await
     }
+}
+
+/// Takes down the taps of these guests, where no server of this host has the network: whatever an earlier one let them
+/// have ends, and nobody gives it to them again but a start.
+pub async fn shut(guests: Vec<u32>) -> Result<(), EgressError> {
+    let down = move || {
+        let _lock = match system::lock() {
+            // Another server has it, and these taps.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Ok(()),
+            lock => lock?,
+        };
+        let ours: BTreeSet<String> = guests.into_iter().map(crate::plan::tap).collect();
+        for tap in system::taps()?.iter().filter(|tap| ours.contains(*tap)) {
+            system::disconnect(tap)?;
+            tracing::warn!(tap, "a VM's network is taken from it: this server has none");
+        }
+        Ok(())
+    };
+    blocking(down, "take a tap down").await
 }
 
 async fn blocking<T: Send + 'static>(

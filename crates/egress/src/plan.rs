@@ -71,9 +71,16 @@ pub struct Policy {
     pub allow: Vec<Ipv4Net>,
     /// Whether it may also reach what the resolver and the gate on the gateway let it.
     pub by_name: bool,
+    /// The resolver that it is told of: what has it in an entry reaches it, if only for questions, wherever it is.
+    pub resolver: Option<Ipv4Addr>,
 }
 
 impl Policy {
+    /// Whether there is anything that it may reach.
+    fn reaches_anything(&self) -> bool {
+        self.outbound && (self.by_name || !self.allow.is_empty())
+    }
+
     /// Whether the host is to pass on anything of it at all.
     pub(crate) fn forwards(&self) -> bool {
         self.outbound && !self.allow.is_empty()
@@ -100,6 +107,10 @@ pub enum Set {
     Received,
     /// Counts what it sent that was dropped.
     Dropped,
+    /// Has a tap while it makes no more connections than it may in a while.
+    Begun,
+    /// Has a tap while it sends no more datagrams to the resolver than it may.
+    Asks,
     /// Zone of its connections, for what it sends.
     Zones,
     /// The same, for what it receives.
@@ -108,6 +119,8 @@ pub enum Set {
     Outbound,
     /// Taps whose guests may use the resolver and the gate.
     ByName,
+    /// Single ports of single addresses that a tap's guest may reach.
+    Services,
     /// What a tap's guest may reach: networks of this prefix length.
     Allow(u8),
 }
@@ -119,10 +132,13 @@ impl fmt::Display for Set {
             Self::Sent => f.write_str("sent"),
             Self::Received => f.write_str("received"),
             Self::Dropped => f.write_str("dropped"),
+            Self::Begun => f.write_str("begun"),
+            Self::Asks => f.write_str("asks"),
             Self::Zones => f.write_str("zones"),
             Self::Owners => f.write_str("owners"),
             Self::Outbound => f.write_str("outbound"),
             Self::ByName => f.write_str("by_name"),
+            Self::Services => f.write_str("services"),
             Self::Allow(length) => write!(f, "allow{length}"),
         }
     }
@@ -138,13 +154,19 @@ pub fn elements(guest: Guest, zone: Zone, policy: &Policy) -> BTreeSet<Element> 
         element(Set::Owners, format!("\"{tap}\" . {zone}")),
     ]
     .into();
-    elements.extend([Set::Sent, Set::Received, Set::Dropped].map(|set| element(set, format!("\"{tap}\""))));
-    if !policy.outbound {
+    let always = [Set::Sent, Set::Received, Set::Dropped, Set::Begun];
+    elements.extend(always.map(|set| element(set, format!("\"{tap}\""))));
+    if !policy.reaches_anything() {
         return elements;
     }
     elements.insert(element(Set::Outbound, address.to_string()));
     if policy.by_name {
-        elements.insert(element(Set::ByName, format!("\"{tap}\"")));
+        elements.extend([Set::ByName, Set::Asks].map(|set| element(set, format!("\"{tap}\""))));
+    }
+    if let Some(resolver) = policy.resolver.filter(|resolver| policy.allow.iter().any(|entry| entry.contains(resolver)))
+    {
+        let question = |protocol| element(Set::Services, format!("\"{tap}\" . {resolver} . {protocol} . 53"));
+        elements.extend(["tcp", "udp"].map(question));
     }
     for part in policy.allow.iter().flat_map(|entry| opened(*entry)) {
         elements.insert(element(Set::Allow(part.prefix_len()), format!("\"{tap}\" . {}", part.network())));
@@ -167,12 +189,14 @@ mod tests {
 
     #[test]
     fn a_guest_that_may_not_go_out_is_known_and_allowed_nothing() {
-        let policy = Policy { outbound: false, allow: vec!["1.1.1.1/32".parse().unwrap()], by_name: true };
+        let policy =
+            Policy { outbound: false, allow: vec!["1.1.1.1/32".parse().unwrap()], by_name: true, resolver: None };
         insta::assert_snapshot!(show(&policy), @r#"
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
         received "rds3"
         dropped "rds3"
+        begun "rds3"
         zones "rds3" : 4
         owners "rds3" . 4
         "#);
@@ -181,16 +205,21 @@ mod tests {
     #[test]
     fn a_guest_is_allowed_what_its_policy_names() {
         let allow = ["1.1.1.1/32", "10.0.0.0/7", "10.9.0.0/16"].map(|entry| entry.parse().unwrap());
-        let policy = Policy { outbound: true, allow: allow.into(), by_name: true };
+        let resolver = Some(Ipv4Addr::new(10, 0, 0, 53));
+        let policy = Policy { outbound: true, allow: allow.into(), by_name: true, resolver };
         insta::assert_snapshot!(show(&policy), @r#"
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
         received "rds3"
         dropped "rds3"
+        begun "rds3"
+        asks "rds3"
         zones "rds3" : 4
         owners "rds3" . 4
         outbound 172.16.0.5
         by_name "rds3"
+        services "rds3" . 10.0.0.53 . tcp . 53
+        services "rds3" . 10.0.0.53 . udp . 53
         allow8 "rds3" . 11.0.0.0
         allow16 "rds3" . 10.9.0.0
         allow32 "rds3" . 1.1.1.1

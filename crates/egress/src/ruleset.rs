@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use crate::plan::{Element, PREFIX, Set};
+use crate::plan::{Element, Guest, PREFIX, Set, Zone};
 use crate::report::Counters;
-use crate::special::SPECIAL;
-use crate::subnet::Subnet;
+use crate::special::{AZURE_HOST, SPECIAL};
+use crate::{GATE_PORT, Settings};
 
 /// The one table that is ours.
 pub(crate) const TABLE: &str = "inet rds";
@@ -18,19 +18,38 @@ pub(crate) const TABLE: &str = "inet rds";
 /// it when it has been routed.
 pub(crate) const PASSED: &str = "0x1000";
 
+/// Connections that a guest may have in the host's table at a time, and make at once; closed ones no longer count, but stay
+/// there for a moment.
+const MAX_FLOWS: u32 = 2_000;
+
+/// Connections that a guest may make a second.
+const NEW_FLOWS: u32 = 100;
+
+/// Datagrams that a guest may send to the resolver a second, and at once. All guests' wait in one queue there, which has
+/// room for more than the one guest's.
+const ASKS: (u32, u32) = (100, 200);
+
+/// How long a silent TCP connection of a guest's is remembered, in seconds. Five days are usual, also for those of a guest
+/// that is gone.
+const SILENT: u32 = 1_200;
+
+/// How long a closed one is, in seconds.
+const CLOSED: u32 = 30;
+
 /// What was counted so far and goes on in a table that replaces another; by tap.
 pub(crate) type Carried = std::collections::BTreeMap<String, Counters>;
 
 /// The sets whose elements are VMs'.
 pub(crate) fn sets() -> impl Iterator<Item = Set> {
-    use Set::{ByName, Dropped, Guests, Outbound, Owners, Received, Sent, Zones};
-    [Guests, Sent, Received, Dropped, Zones, Owners, Outbound, ByName].into_iter().chain((1..=32).map(Set::Allow))
+    use Set::{Asks, Begun, ByName, Dropped, Guests, Outbound, Owners, Received, Sent, Services, Zones};
+    let all = [Guests, Sent, Received, Dropped, Begun, Asks, Zones, Owners, Outbound, ByName, Services];
+    all.into_iter().chain((1..=32).map(Set::Allow))
 }
 
 /// A whole table in place of the one that is there, if one is, in one transaction.
-pub(crate) fn replace(subnet: Subnet, gate: u16, elements: &BTreeSet<Element>, carried: &Carried) -> String {
+pub(crate) fn replace(settings: &Settings, elements: &BTreeSet<Element>, carried: &Carried) -> String {
     // An empty table is added for the deletion to find one.
-    let mut text = format!("table {TABLE}\ndelete table {TABLE}\n{}", table(subnet, gate));
+    let mut text = format!("table {TABLE}\ndelete table {TABLE}\n{}", table(settings));
     add(&mut text, elements.iter(), carried);
     text
 }
@@ -51,6 +70,14 @@ pub(crate) fn change(before: &BTreeSet<Element>, after: &BTreeSet<Element>) -> S
 /// Forgets what was denied: what is still tried is noted again.
 pub(crate) fn forget_denials() -> String {
     format!("flush set {TABLE} denials\nflush set {TABLE} pace\n")
+}
+
+/// Forgets how many connections a guest has, which is gone; there may be none to forget.
+pub(crate) fn forget_flows(guest: Guest, zone: Zone) -> String {
+    let element = format!("\"{}\" . {zone}", guest.tap());
+    format!(
+        "add element {TABLE} flows {{ {element} ct count {MAX_FLOWS} }}\ndelete element {TABLE} flows {{ {element} }}\n"
+    )
 }
 
 fn add<'a>(text: &mut String, elements: impl Iterator<Item = &'a Element>, carried: &Carried) {
@@ -91,8 +118,17 @@ fn lookups(key: &str, address: &str, verdict: &str) -> String {
 }
 
 /// The table without elements.
-fn table(subnet: Subnet, gate: u16) -> String {
-    let (network, gateway) = (subnet.network(), subnet.gateway());
+fn table(settings: &Settings) -> String {
+    let (network, gateway) = (settings.subnet.network(), settings.subnet.gateway());
+    let (ask_rate, ask_burst) = ASKS;
+    let monitors = settings.monitors.as_ref().map(|users| {
+        format!(
+            "    # A monitor has its taps and no other way out.\n    meta skuid {}-{} drop\n",
+            users.start(),
+            users.end()
+        )
+    });
+    let monitors = monitors.unwrap_or_default();
     let special = SPECIAL.map(|network| network.to_string()).join(", ");
     let allow: String =
         (1..=32).map(|length| format!("  set allow{length} {{ type ifname . ipv4_addr; }}\n")).collect();
@@ -105,13 +141,19 @@ fn table(subnet: Subnet, gate: u16) -> String {
   set sent {{ type ifname; counter; }}
   set received {{ type ifname; counter; }}
   set dropped {{ type ifname; counter; }}
+  set begun {{ type ifname; limit rate {NEW_FLOWS}/second burst {MAX_FLOWS} packets; }}
+  set asks {{ type ifname; limit rate {ask_rate}/second burst {ask_burst} packets; }}
   set by_name {{ type ifname; }}
+  set services {{ type ifname . ipv4_addr . inet_proto . inet_service; }}
   set outbound {{ type ipv4_addr; }}
   map zones {{ typeof iifname : ct original zone; }}
   set owners {{ typeof oifname . ct original zone; }}
-{allow}  set special {{ type ipv4_addr; flags interval; elements = {{ {special} }}; }}
-  set denials {{ type ifname . ipv4_addr; size 8192; flags dynamic,timeout; timeout 10m; }}
+{allow}  set special {{ type ipv4_addr; flags interval; elements = {{ {special}, {AZURE_HOST} }}; }}
+  set denials {{ type ifname . ipv4_addr; size 65536; flags dynamic,timeout; timeout 10m; }}
   set pace {{ type ifname; size 65535; flags dynamic; }}
+  set flows {{ typeof iifname . ct original zone; size 65535; flags dynamic; }}
+
+  ct timeout impatient {{ protocol tcp; l3proto ip; policy = {{ established : {SILENT}, time_wait : {CLOSED} }}; }}
 
   # Before anything is put together from fragments: who sends it, and whether it is something to look at.
   chain entrance {{
@@ -127,6 +169,8 @@ fn table(subnet: Subnet, gate: u16) -> String {
     meta nfproto != ipv4 goto drop_counted
     iifname . ether saddr . ip saddr != @guests goto drop_counted
     ip hdrlength != 5 goto drop_counted
+    # They would wait for the rest of them in memory that is everybody's.
+    ip frag-off & 0x3fff != 0 ip saddr != @outbound goto drop_counted
   }}
 
   # Both directions of every connection are looked up, so that one ends as soon as it is not allowed any more.
@@ -142,7 +186,14 @@ fn table(subnet: Subnet, gate: u16) -> String {
     # What belongs to no connection would leave with the guest's own address.
     ct state invalid,untracked goto drop_counted
     ct direction reply goto denied
-{outward}    goto denied
+    ip daddr {AZURE_HOST} goto exactly_out
+{outward}    goto exactly_out
+  }}
+  # What no network opens that only has it in it.
+  chain exactly_out {{
+    iifname . ip daddr @allow32 goto pass_out
+    iifname . ip daddr . meta l4proto . th dport @services goto pass_out
+    goto denied
   }}
   chain inward {{
     # What a guest had open is nothing of the next one's with its address.
@@ -150,7 +201,13 @@ fn table(subnet: Subnet, gate: u16) -> String {
     ct direction original drop
     ct state related ip protocol icmp goto pass_in
     ct state != established drop
-{inward}    drop
+    ip saddr {AZURE_HOST} goto exactly_in
+{inward}    goto exactly_in
+  }}
+  chain exactly_in {{
+    oifname . ip saddr @allow32 goto pass_in
+    oifname . ip saddr . meta l4proto . th sport @services goto pass_in
+    drop
   }}
 
   chain input {{
@@ -160,14 +217,18 @@ fn table(subnet: Subnet, gate: u16) -> String {
   chain to_host {{
     jump as_itself
     ct state invalid,untracked goto drop_counted
-    iifname @by_name ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 goto pass_out
-    iifname @by_name ip daddr {gateway} tcp dport {gate} ct status dnat goto pass_out
-    iifname . ip daddr @allow32 goto pass_out
-    goto denied
+    iifname @by_name ip daddr {gateway} udp dport 53 goto ask
+    iifname @by_name ip daddr {gateway} tcp dport 53 goto pass_out
+    iifname @by_name ip daddr {gateway} tcp dport {GATE_PORT} ct status dnat goto pass_out
+    goto exactly_out
+  }}
+  chain ask {{
+    iifname @asks goto pass_out
+    goto drop_counted
   }}
   chain output {{
     type filter hook output priority filter; policy accept;
-    oifname "{PREFIX}*" goto from_host
+{monitors}    oifname "{PREFIX}*" goto from_host
   }}
   chain from_host {{
     ip protocol icmp icmp type destination-unreachable goto pass_in
@@ -175,12 +236,19 @@ fn table(subnet: Subnet, gate: u16) -> String {
     ct direction original drop
     ct state != established drop
     oifname @by_name ip saddr {gateway} goto pass_in
-    oifname . ip saddr @allow32 goto pass_in
-    drop
+    goto exactly_in
   }}
 
   chain pass_out {{
+    ct status ! confirmed jump begin
     iifname @sent meta mark set meta mark | {PASSED} accept
+    goto drop_counted
+  }}
+  # The first packet of a connection: there is one table of them for the whole host.
+  chain begin {{
+    meta l4proto tcp ct timeout set "impatient"
+    # An element is there while it has connections: the kernel takes empty ones away.
+    iifname @begun add @flows {{ iifname . ct original zone ct count {MAX_FLOWS} }} return
     goto drop_counted
   }}
   chain pass_in {{
@@ -188,7 +256,7 @@ fn table(subnet: Subnet, gate: u16) -> String {
     drop
   }}
   chain denied {{
-    iifname . ip daddr != @denials update @pace {{ iifname limit rate 10/second burst 20 packets }} add @denials {{ iifname . ip daddr }}
+    iifname . ip daddr != @denials update @pace {{ iifname limit rate 6/minute burst 20 packets }} add @denials {{ iifname . ip daddr }}
     iifname @dropped reject with icmpx type admin-prohibited
     drop
   }}
@@ -206,7 +274,7 @@ fn table(subnet: Subnet, gate: u16) -> String {
 {direct}    meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {gateway}:53
     ip daddr @special accept
     fib daddr type local accept
-    tcp dport {{ 80, 443 }} dnat ip to {gateway}:{gate}
+    tcp dport {{ 80, 443 }} dnat ip to {gateway}:{GATE_PORT}
   }}
   chain leave {{
     type nat hook postrouting priority srcnat; policy accept;
@@ -220,27 +288,27 @@ fn table(subnet: Subnet, gate: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Guest, Policy, elements};
+    use crate::plan::{Policy, elements};
 
-    fn subnet() -> Subnet {
-        "172.16.0.0/24".parse().unwrap()
+    fn settings() -> Settings {
+        Settings { subnet: "172.16.0.0/24".parse().unwrap(), monitors: Some(199_999..=265_535) }
     }
 
     fn of(number: u32, allow: &[&str]) -> BTreeSet<Element> {
         let allow = allow.iter().map(|entry| entry.parse().unwrap()).collect();
-        let guest = Guest::new(subnet(), number).unwrap();
-        elements(guest, 1, &Policy { outbound: true, allow, by_name: false })
+        let guest = Guest::new(settings().subnet, number).unwrap();
+        elements(guest, 1, &Policy { outbound: true, allow, ..Policy::default() })
     }
 
     #[test]
     fn the_table() {
-        insta::assert_snapshot!(table(subnet(), 15_080));
+        insta::assert_snapshot!(table(&settings()));
     }
 
     #[test]
     fn a_table_is_replaced_with_what_was_counted() {
         let carried = Carried::from([("rds0".into(), Counters::sample(5))]);
-        let text = replace(subnet(), 15_080, &of(0, &["1.1.1.1/32"]), &carried);
+        let text = replace(&settings(), &of(0, &["1.1.1.1/32"]), &carried);
         let (head, elements) = text.split_once("table inet rds {").unwrap();
         insta::assert_snapshot!(format!("{head}…{}", elements.rsplit_once("}\n}\n").unwrap().1));
     }

@@ -10,7 +10,7 @@ const fn network(a: u8, b: u8, c: u8, length: u8) -> Ipv4Net {
 
 /// Networks that nobody reaches by naming a larger one: this host and others near it, the metadata services of clouds,
 /// multicast (RFC 6890). None of them lies in another.
-pub const SPECIAL: [Ipv4Net; 10] = [
+pub const SPECIAL: [Ipv4Net; 11] = [
     network(0, 0, 0, 8),
     network(10, 0, 0, 8),
     network(100, 64, 0, 10),
@@ -19,9 +19,14 @@ pub const SPECIAL: [Ipv4Net; 10] = [
     network(172, 16, 0, 12),
     network(192, 0, 0, 24),
     network(192, 168, 0, 16),
+    network(198, 18, 0, 15),
     network(224, 0, 0, 4),
     network(240, 0, 0, 4),
 ];
+
+/// What Azure's hosts are for their machines, credentials included. It lies among addresses of the Internet; it is reached by
+/// an entry for it alone, as this host is.
+pub const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 
 /// What an entry opens: itself if it lies in a special network, and otherwise what it has outside of all of them.
 pub(crate) fn opened(entry: Ipv4Net) -> Vec<Ipv4Net> {
@@ -69,6 +74,7 @@ mod tests {
         assert!(parts.iter().all(|part| part.prefix_len() < 32 && part.prefix_len() > 0));
         let reaches = |address: [u8; 4]| parts.iter().any(|part| part.contains(&Ipv4Addr::from(address)));
         assert!(reaches([8, 8, 8, 8]) && reaches([172, 32, 0, 1]) && reaches([198, 51, 100, 7]));
+        assert!(reaches([198, 17, 0, 1]) && !reaches([198, 18, 0, 1]) && !reaches([198, 19, 0, 1]));
         assert!(!reaches([10, 1, 2, 3]) && !reaches([169, 254, 169, 254]) && !reaches([172, 16, 0, 1]));
     }
 

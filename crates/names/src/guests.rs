@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -33,19 +32,6 @@ pub struct Policy {
     pub trusted: Vec<Ipv4Net>,
 }
 
-/// What one VM did, since its entry was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Lookups that were let through to the upstream resolver.
-    pub lookups: u64,
-    /// Lookups that were refused: by name, by where they led, or for their number.
-    pub lookups_refused: u64,
-    /// Connections that were let through.
-    pub connections: u64,
-    /// Connections that were reset.
-    pub connections_refused: u64,
-}
-
 /// One VM.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -59,17 +45,7 @@ pub(crate) struct Guest {
     /// Of all VMs.
     all_connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
-    counts: [AtomicU64; 4],
     pub(crate) budget: Budget,
-}
-
-/// What is counted: places in [`Guest::counts`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Count {
-    Lookup,
-    LookupRefused,
-    Connection,
-    ConnectionRefused,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -88,7 +64,6 @@ impl Guest {
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             all_connections,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            counts: Default::default(),
             budget: Budget::new(),
         }
     }
@@ -116,14 +91,16 @@ impl Guest {
         true
     }
 
-    pub(crate) fn is_open(&self, address: Ipv4Addr) -> bool {
-        lock(&self.openings).is_open(address, Instant::now())
+    /// The names by which `address` is open; none if it is not.
+    pub(crate) fn opened_by(&self, address: Ipv4Addr) -> Vec<HostName> {
+        lock(&self.openings).opened_by(address, Instant::now())
     }
 
-    /// Returns when `name` may not be reached any more.
-    pub(crate) async fn withdrawn(&self, name: &HostName) {
+    /// Returns when none of `names` may be reached any more.
+    pub(crate) async fn withdrawn(&self, names: &[HostName]) {
         let mut policy = self.policy.subscribe();
-        while policy.borrow_and_update().domains.allow(name) {
+        let allowed = |policy: &Policy| names.iter().any(|name| policy.domains.allow(name));
+        while allowed(&policy.borrow_and_update()) {
             tokio::select! {
                 () = self.ended.cancelled() => return,
                 changed = policy.changed() => if changed.is_err() { return },
@@ -141,7 +118,7 @@ impl Guest {
         let permit = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_owned().ok();
         let permits = permit(&self.connections).and_then(|own| Some([own, permit(&self.all_connections)?]));
         if permits.is_none() {
-            self.refused(Count::ConnectionRefused, &Notice::Connections);
+            self.refused(&Notice::Connections);
         }
         permits
     }
@@ -150,30 +127,14 @@ impl Guest {
     pub(crate) fn lookup(&self) -> Option<OwnedSemaphorePermit> {
         let permit = self.lookups.clone().try_acquire_owned().ok();
         if permit.is_none() {
-            self.refused(Count::LookupRefused, &Notice::Rate);
+            self.refused(&Notice::Rate);
         }
         permit
     }
 
-    pub(crate) fn count(&self, what: Count) {
-        self.counts[what as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn refused(&self, what: Count, notice: &Notice) {
-        self.count(what);
-        if lock(&self.told).is_news(notice) {
-            self.report.report(&self.id, notice);
-        }
-    }
-
-    fn counts(&self) -> Counts {
-        let read = |what: Count| self.counts[what as usize].load(Ordering::Relaxed);
-        Counts {
-            lookups: read(Count::Lookup),
-            lookups_refused: read(Count::LookupRefused),
-            connections: read(Count::Connection),
-            connections_refused: read(Count::ConnectionRefused),
-        }
+    /// Tells of a refusal, unless it was told already.
+    pub(crate) fn refused(&self, notice: &Notice) {
+        lock(&self.told).tell(notice, || self.report.report(&self.id, notice));
     }
 }
 
@@ -216,10 +177,6 @@ impl Guests {
     pub(crate) fn find(&self, address: IpAddr) -> Option<Arc<Guest>> {
         let IpAddr::V4(address) = address else { return None };
         self.by_address.read().unwrap_or_else(PoisonError::into_inner).get(&address).cloned()
-    }
-
-    pub(crate) fn counts(&self, address: Ipv4Addr) -> Option<Counts> {
-        self.find(address.into()).map(|guest| guest.counts())
     }
 
     /// Whether no name of a VM with this policy may lead to `address`.

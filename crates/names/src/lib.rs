@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 pub use domains::{DomainError, Domains, HostName, MAX_DOMAINS};
-pub use guests::{Counts, Policy};
+pub use guests::Policy;
 pub use report::{Notice, Refusal, Report};
 pub use upstream_config::{UpstreamError, upstream_servers};
 
@@ -98,12 +98,6 @@ impl Names {
     /// Ends all that the VM with this address has open.
     pub fn remove(&self, address: Ipv4Addr) {
         self.guests.remove(address);
-    }
-
-    /// What the VM with this address did; `None` if it may reach no names.
-    #[must_use]
-    pub fn counts(&self, address: Ipv4Addr) -> Option<Counts> {
-        self.guests.counts(address)
     }
 }
 

@@ -1,8 +1,21 @@
 //! Which addresses a name may lead to. A name is its owner's to point anywhere, so what it leads to is judged, too.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+
+// linux/netlink.h, linux/rtnetlink.h.
+const NLM_F_REQUEST: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTN_UNSPEC: u8 = 0;
+const RTN_LOCAL: u8 = 2;
+const RTN_BROADCAST: u8 = 3;
+const AF_INET: u8 = 2;
 
 /// Where no name leads by itself.
 #[derive(Debug)]
@@ -28,15 +41,36 @@ impl Closed {
     }
 }
 
-/// Whether a packet to `address` would stay on this host. The kernel answers: it takes an address of the host (or that of
-/// the loopback) as the source of what is sent to itself. Nothing is sent. An address without a route is nobody's.
+/// Whether a packet to `address` would stay on this host. The kernel answers, as for any packet; one that it cannot ask
+/// might. Nothing is sent.
 fn is_own(address: Ipv4Addr) -> bool {
-    let source = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((address, 9))?;
-        socket.local_addr()
-    };
-    source().is_ok_and(|source| source.ip() == address || source.ip().is_loopback())
+    route_type(address).is_none_or(|kind| [RTN_LOCAL, RTN_BROADCAST].contains(&kind))
+}
+
+/// The kind of route that leads there: `rtm_type` of rtnetlink(7), [`RTN_UNSPEC`] if there is none. `None` if the kernel does
+/// not say.
+fn route_type(address: Ipv4Addr) -> Option<u8> {
+    // Protocol 0 is that of routes.
+    let socket = socket(AddressFamily::NETLINK, SocketType::RAW, None).ok()?;
+    let mut question = [0; 36];
+    // A message: its length, kind and flags; the addresses' family and length in bits; one attribute.
+    question[..4].copy_from_slice(&36_u32.to_ne_bytes());
+    question[4..6].copy_from_slice(&RTM_GETROUTE.to_ne_bytes());
+    question[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    question[16..18].copy_from_slice(&[AF_INET, 32]);
+    question[28..30].copy_from_slice(&8_u16.to_ne_bytes());
+    question[30..32].copy_from_slice(&RTA_DST.to_ne_bytes());
+    question[32..].copy_from_slice(&address.octets());
+    sendto(&socket, &question, SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).ok()?;
+    let mut answer = [0; 1024];
+    // It has answered when it has taken the question.
+    let (length, _) = recv(&socket, &mut answer, RecvFlags::DONTWAIT).ok()?;
+    let answer = answer.get(..length)?;
+    match u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?) {
+        RTM_NEWROUTE => answer.get(23).copied(),
+        NLMSG_ERROR => Some(RTN_UNSPEC),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

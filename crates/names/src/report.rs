@@ -80,8 +80,9 @@ impl fmt::Display for Refusal {
 
 /// Who is told. Called from tasks that serve guests: it must return at once.
 pub trait Report: fmt::Debug + Send + Sync + 'static {
-    /// `guest` is the id that its policy was set under.
-    fn report(&self, guest: &str, notice: &Notice);
+    /// `guest` is the id that its policy was set under. Whether the notice was taken: one that was not is told when the same
+    /// happens again.
+    fn report(&self, guest: &str, notice: &Notice) -> bool;
 }
 
 /// What was told of one guest.
@@ -96,19 +97,39 @@ enum Key {
 }
 
 impl Told {
-    /// Whether this has not been told yet and may be.
-    pub(crate) fn is_news(&mut self, notice: &Notice) -> bool {
+    /// Has this told, if it has not been yet and may be.
+    pub(crate) fn tell(&mut self, notice: &Notice, tell: impl FnOnce() -> bool) {
         let key = match notice {
             Notice::Connection { to, .. } => Key::To(*to),
             other => Key::Other(other.clone()),
         };
-        self.0.len() < MAX_NOTICES && self.0.insert(key)
+        if self.0.len() < MAX_NOTICES && !self.0.contains(&key) && tell() {
+            self.0.insert(key);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Told {
+        fn is_news(&mut self, notice: &Notice) -> bool {
+            let mut told = false;
+            self.tell(notice, || {
+                told = true;
+                true
+            });
+            told
+        }
+    }
+
+    #[test]
+    fn what_was_not_taken_is_told_again() {
+        let mut told = Told::default();
+        told.tell(&Notice::Rate, || false);
+        assert!(told.is_news(&Notice::Rate) && !told.is_news(&Notice::Rate));
+    }
 
     #[test]
     fn a_destination_is_told_once_and_the_log_cannot_be_filled() {

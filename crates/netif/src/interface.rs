@@ -72,8 +72,13 @@ impl Interface {
         unsafe {
             ask(&self.socket, libc::SIOCGIFFLAGS, &mut request)?;
             let flags = libc::c_int::from(request.ifr_ifru.ifru_flags);
+            let changed = (flags | set) & !clear;
+            if changed == flags {
+                // Who may not change anything may find it as it is to be.
+                return Ok(());
+            }
             // Flags are 16 bits that happen to be signed.
-            request.ifr_ifru.ifru_flags = ((flags | set) & !clear) as libc::c_short;
+            request.ifr_ifru.ifru_flags = changed as libc::c_short;
             ask(&self.socket, libc::SIOCSIFFLAGS, &mut request)
         }
     }

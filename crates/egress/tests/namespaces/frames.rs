@@ -40,7 +40,11 @@ impl Way {
     }
 
     pub(crate) fn udp(self, port: u16, text: &str) -> Vec<u8> {
-        built(|frame| self.ip().udp(PORT, port).write(frame, &label(text)))
+        self.udp_between(PORT, port, text)
+    }
+
+    pub(crate) fn udp_between(self, from: u16, to: u16, text: &str) -> Vec<u8> {
+        built(|frame| self.ip().udp(from, to).write(frame, &label(text)))
     }
 
     /// A segment with these flags and data.

@@ -9,4 +9,5 @@ mod attacks;
 mod crowd;
 mod flush;
 mod frames;
+mod limits;
 mod rig;

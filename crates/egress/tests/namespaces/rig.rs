@@ -27,6 +27,12 @@ const HEADER: [u8; 10] = [0; 10];
 /// A cloud's metadata service, which the world has, too.
 pub(crate) const METADATA: &str = "169.254.169.254";
 
+/// What Azure's hosts are for their machines, which the world is, too.
+const AZURE: &str = "168.63.129.16";
+
+/// Users that run monitors.
+pub(crate) const MONITORS: std::ops::RangeInclusive<u32> = 199_999..=200_100;
+
 /// This process's namespace is the host.
 pub(crate) struct Rig {
     pub(crate) network: Network,
@@ -38,18 +44,22 @@ pub(crate) fn subnet() -> Subnet {
     "172.16.0.0/24".parse().unwrap()
 }
 
+pub(crate) fn settings() -> Settings {
+    Settings { subnet: subnet(), monitors: Some(MONITORS) }
+}
+
 pub(crate) fn guest(number: u32) -> Guest {
     Guest::new(subnet(), number).unwrap()
 }
 
 /// What may be reached; nothing by name.
 pub(crate) fn policy(allow: &[&str]) -> Policy {
-    Policy { outbound: true, allow: allow.iter().map(|entry| entry.parse().unwrap()).collect(), by_name: false }
+    Policy { outbound: true, allow: allow.iter().map(|entry| entry.parse().unwrap()).collect(), ..Policy::default() }
 }
 
 /// A server's network, with no guests yet.
 pub(crate) async fn network() -> Network {
-    let network = Network::take(&Settings { subnet: subnet() }).await.unwrap();
+    let network = Network::take(&settings()).await.unwrap();
     network.restore(vec![], vec![]).await.unwrap();
     network
 }
@@ -57,8 +67,10 @@ pub(crate) async fn network() -> Network {
 impl Rig {
     pub(crate) async fn new() -> Self {
         let world = rds_lab::world();
-        world.ip(&format!("addr add {METADATA}/32 dev eth0"));
-        ip(&format!("route add {METADATA}/32 via {RESOLVER}"));
+        for address in [METADATA, AZURE] {
+            world.ip(&format!("addr add {address}/32 dev eth0"));
+            ip(&format!("route add {address}/32 via {RESOLVER}"));
+        }
         // Refusals are to come at once, however many there are.
         std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0").unwrap();
         let ears = Ears::of(&world).await;

@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rds_egress::{Counters, Denial, EgressError, Guest, Network, Settings};
+use rds_egress::{Counters, Denial, EgressError, Guest, Network, Policy, Settings};
 use rds_protocol::guest::Network as GuestNetwork;
-use rds_vmm::{Nic, VmId};
+use rds_vmm::{Nic, VmId, privileges};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -23,6 +23,7 @@ pub(crate) use watch::watch;
 use crate::activity::Activity;
 use crate::config::{NetworkChoice, NetworkConfig};
 use crate::error::{Error, Result};
+use crate::hypervisor::{FIRST_UID, SEED_UID};
 use crate::metrics;
 use names::{NameService, Place};
 
@@ -75,7 +76,7 @@ impl Egress {
     pub async fn start(config: &NetworkConfig) -> Result<Self> {
         let network = match config.network {
             NetworkChoice::Off => Err("it is switched off (NETWORK=off)".to_owned()),
-            NetworkChoice::Auto | NetworkChoice::On => Network::take(&Settings { subnet: config.vm_subnet }).await,
+            NetworkChoice::Auto | NetworkChoice::On => Network::take(&settings(config)).await,
         };
         match &network {
             Ok(network) => tracing::info!(subnet = %network.subnet(), "VMs have a network interface"),
@@ -146,13 +147,13 @@ impl Egress {
     pub(crate) async fn open(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
         self.names.set(vm, guest.address(), policy);
-        network.open(guest, policy.rules()).await.map_err(failed(vm, "open the network"))
+        network.open(guest, self.rules(policy)).await.map_err(failed(vm, "open the network"))
     }
 
     /// Changes what a running VM may reach.
     pub(crate) async fn change(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
-        network.change(guest, policy.rules()).await.map_err(failed(vm, "change the rules"))?;
+        network.change(guest, self.rules(policy)).await.map_err(failed(vm, "change the rules"))?;
         self.names.set(vm, guest.address(), policy);
         Ok(())
     }
@@ -160,30 +161,37 @@ impl Egress {
     /// Takes everything of a VM's whose machine has ended. Can be repeated.
     pub(crate) async fn close(&self, vm: VmId) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
-        network.close(guest).await.map_err(failed(vm, "close the network"))?;
+        let last = network.close(guest).await.map_err(failed(vm, "close the network"))?;
         self.names.remove(guest.address());
-        let mut known = self.known();
-        known.taps.remove(&vm);
-        known.told.remove(&vm);
-        known.counters.remove(&guest.number());
+        self.known().forget(vm, guest, last);
         Ok(())
     }
 
     /// Gives the VMs whose machines run what they are to have, and takes away what belongs neither to one nor to a machine of
-    /// the pool.
+    /// the pool. A server without a network takes it from VMs that have one of an earlier server's: nothing that clients
+    /// withdraw from now on would end otherwise.
     pub(crate) async fn restore(
         &self,
         running: Vec<(VmId, u32, NetworkPolicy)>,
         pooled: Vec<(VmId, u32)>,
     ) -> Result<()> {
-        let Ok(network) = &self.network else { return Ok(()) };
+        let network = match &self.network {
+            Ok(network) => network,
+            Err(why) => {
+                let indices = running.iter().map(|(_, index, _)| *index);
+                let shut = rds_egress::shut(indices.chain(pooled.iter().map(|(_, index)| *index)).collect()).await;
+                let message =
+                    || format!("VMs run with a network, this server has none ({why}) and cannot take it away");
+                return shut.map_err(|error| Error::internal(message(), error));
+            }
+        };
         let mut guests = Vec::new();
         for (vm, index, policy) in running {
             // One that has no address any more keeps nothing.
             if let Some(guest) = network.guest(index) {
                 self.known().taps.insert(vm, guest);
                 self.names.set(vm, guest.address(), &policy);
-                guests.push((guest, policy.rules()));
+                guests.push((guest, self.rules(&policy)));
             }
         }
         let mut idle = Vec::new();
@@ -200,17 +208,26 @@ impl Egress {
         Ok(())
     }
 
+    /// What the firewall is to do for a VM. Without our resolver and gate nothing is led to them: their ports may be anybody's.
+    fn rules(&self, policy: &NetworkPolicy) -> Policy {
+        Policy {
+            outbound: policy.outbound_internet,
+            allow: policy.networks(),
+            by_name: self.names.serves(policy),
+            resolver: Some(self.resolver),
+        }
+    }
+
     /// What a VM's guest is told.
     pub(crate) fn guest_network(&self, vm: VmId, policy: &NetworkPolicy) -> Option<GuestNetwork> {
         let (network, guest) = (self.network.as_ref().ok()?, self.tap(vm)?);
         let subnet = network.subnet();
-        let by_name = policy.rules().by_name;
         Some(GuestNetwork {
             mac: guest.mac().to_string(),
             address: guest.address(),
             gateway: subnet.gateway(),
             gateway_mac: subnet.gateway_mac().to_string(),
-            resolver: if by_name { subnet.gateway() } else { self.resolver },
+            resolver: if self.names.serves(policy) { subnet.gateway() } else { self.resolver },
         })
     }
 
@@ -253,17 +270,32 @@ impl Egress {
     }
 }
 
+fn settings(config: &NetworkConfig) -> Settings {
+    // A subnet has no more addresses.
+    let monitors = privileges::has_users().then_some(SEED_UID..=FIRST_UID + u32::from(u16::MAX));
+    Settings { subnet: config.vm_subnet, monitors }
+}
+
 fn failed(vm: VmId, what: &'static str) -> impl FnOnce(EgressError) -> Error {
     move |error| Error::internal(format!("cannot {what} of VM {vm}"), error)
 }
 
 impl Known {
-    /// Keeps what was counted by now, and tells the metrics what is new.
-    fn count(&mut self, now: BTreeMap<u32, Counters>) {
+    /// Keeps what was counted by now, and tells the metrics what is new. It may be from before a VM's end.
+    fn count(&mut self, mut now: BTreeMap<u32, Counters>) {
+        let taps: HashSet<u32> = self.taps.values().map(|guest| guest.number()).collect();
+        now.retain(|number, _| taps.contains(number));
         let then = std::mem::replace(&mut self.counters, now);
         for (number, now) in &self.counters {
             metrics::network(&now.since(then.get(number).unwrap_or(&Counters::default())));
         }
+    }
+
+    /// Drops all of a VM, of which `last` was counted to its end.
+    fn forget(&mut self, vm: VmId, guest: Guest, last: Counters) {
+        self.taps.remove(&vm);
+        self.told.remove(&vm);
+        metrics::network(&last.since(&self.counters.remove(&guest.number()).unwrap_or_default()));
     }
 
     /// The VM that a denial is about, if nobody was told of it yet.
@@ -271,5 +303,36 @@ impl Known {
         let vm = *self.taps.iter().find(|(_, guest)| guest.number() == denial.guest)?.0;
         let told = self.told.entry(vm).or_default();
         (told.len() < most && told.insert(denial.to)).then_some(vm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_led_to_a_resolver_that_does_not_run() {
+        let egress = Egress {
+            network: Err("there is none".into()),
+            names: NameService::unavailable("port 53 is another program's"),
+            resolver: RESOLVER,
+            known: Mutex::default(),
+        };
+        let (allow_ips, allow_domains) = (vec![], vec!["api.example".to_owned()]);
+        let rules = egress.rules(&NetworkPolicy { outbound_internet: true, allow_ips, allow_domains });
+        assert_eq!(rules, Policy { outbound: true, resolver: Some(RESOLVER), ..Policy::default() });
+    }
+
+    #[test]
+    fn what_is_counted_of_nobody_is_not_kept() {
+        let guest = |number| Guest::new("172.16.0.0/24".parse().unwrap(), number).unwrap();
+        let (mut known, vm) = (Known::default(), VmId::new());
+        known.taps.insert(vm, guest(1));
+        let seen = || BTreeMap::from([1, 2].map(|number| (number, Counters::default())));
+        known.count(seen());
+        assert_eq!(known.counters.keys().collect::<Vec<_>>(), [&1]);
+        known.forget(vm, guest(1), Counters::default());
+        known.count(seen());
+        assert!(known.counters.is_empty() && known.taps.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use rds_egress::{GATE_PORT, Network, SPECIAL};
+use rds_egress::{AZURE_HOST, GATE_PORT, Network, SPECIAL};
 use rds_names::{Config, Names, Notice, Report, upstream_servers};
 use rds_vmm::VmId;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// The resolver's port: guests know no other.
 const RESOLVER_PORT: u16 = 53;
 
-/// Events that wait to be written down. What comes when so many do is not worth more of them.
+/// Events that wait to be written down. What comes when so many do is told when it comes again.
 const BACKLOG: usize = 256;
 
 /// The service. Without it, or where it cannot run, no VM reaches anything by name.
@@ -52,6 +52,11 @@ impl NameService {
     /// A service that refuses, and says why.
     pub(super) fn unavailable(why: &str) -> Self {
         Self(Err(why.to_owned()))
+    }
+
+    /// Whether a VM with this policy is served.
+    pub(super) fn serves(&self, policy: &NetworkPolicy) -> bool {
+        self.0.is_ok() && policy.names_anything()
     }
 
     /// Says no where nothing can be reached by name.
@@ -86,7 +91,7 @@ fn serve(place: &Place, activity: Activity) -> std::result::Result<Names, String
     let config = Config {
         gateway: place.gateway,
         range: place.guests,
-        private: SPECIAL.to_vec(),
+        private: SPECIAL.into_iter().chain([AZURE_HOST.into()]).collect(),
         resolver_port: RESOLVER_PORT,
         gate_port: GATE_PORT,
         upstream,
@@ -111,10 +116,12 @@ impl Events {
 }
 
 impl Report for Events {
-    fn report(&self, guest: &str, notice: &Notice) {
-        if self.0.try_send((guest.to_owned(), notice.clone())).is_err() {
-            tracing::warn!(vm = guest, %notice, "an event is dropped: there are too many");
+    fn report(&self, guest: &str, notice: &Notice) -> bool {
+        let taken = self.0.try_send((guest.to_owned(), notice.clone())).is_ok();
+        if !taken {
+            tracing::debug!(vm = guest, %notice, "an event is put off: there are too many");
         }
+        taken
     }
 }
 

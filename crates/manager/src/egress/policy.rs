@@ -70,14 +70,8 @@ impl NetworkPolicy {
 
     /// For the resolver and the gate.
     pub(super) fn names(&self) -> rds_names::Policy {
-        let entries = if self.outbound_internet { self.allow_domains.as_slice() } else { &[] };
         // Every entry was checked; one that was not would allow nothing.
-        rds_names::Policy { domains: Domains::parse(entries).unwrap_or_default(), trusted: self.networks() }
-    }
-
-    /// For the firewall.
-    pub(super) fn rules(&self) -> rds_egress::Policy {
-        rds_egress::Policy { outbound: self.outbound_internet, allow: self.networks(), by_name: self.names_anything() }
+        rds_names::Policy { domains: Domains::parse(&self.allow_domains).unwrap_or_default(), trusted: self.networks() }
     }
 }
 

@@ -25,40 +25,51 @@ pub(crate) enum Hello {
     Refused(Refusal),
 }
 
-/// Reads the first bytes of a connection.
-pub(crate) fn read(bytes: &[u8]) -> Hello {
-    match handshake(bytes) {
-        Ok(Some(message)) => server_name(&message).map_or_else(Hello::Refused, Hello::To),
-        Ok(None) if bytes.len() < MAX_HELLO => Hello::Incomplete,
-        _ => Hello::Refused(Refusal::NotUnderstood),
-    }
+/// A first message that is being read. Each of its records is looked at once, in whatever pieces it comes.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// The handshake message, put together from the records that it comes in.
+    message: Vec<u8>,
+    /// Bytes of the connection that these records took.
+    taken: usize,
 }
 
-/// The first handshake message, put together from the records that it came in; `None` if it is not all there.
-fn handshake(mut rest: &[u8]) -> Result<Option<Vec<u8>>, ()> {
-    let mut message: Vec<u8> = Vec::new();
-    loop {
-        // Told at the first byte, not when a whole record is there: other protocols would wait for ever.
-        if rest.first().is_some_and(|kind| *kind != TlsRecordType::Handshake.0) {
-            return Err(());
+impl Reader {
+    /// Reads the first bytes of a connection: those of the call before, and more.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Hello {
+        match self.is_whole(bytes) {
+            Ok(true) => server_name(&self.message).map_or_else(Hello::Refused, Hello::To),
+            Ok(false) if bytes.len() < MAX_HELLO => Hello::Incomplete,
+            _ => Hello::Refused(Refusal::NotUnderstood),
         }
-        let (after, record) = match parse_tls_raw_record(rest) {
-            Ok(parsed) => parsed,
-            Err(error) => return if error.is_incomplete() { Ok(None) } else { Err(()) },
-        };
-        if record.data.is_empty() || record.hdr.version.0 >> 8 != 3 {
-            return Err(());
-        }
-        message.extend_from_slice(record.data);
-        rest = after;
-        if let [kind, high, middle, low, ..] = message.as_slice() {
-            let length = 4 + (usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low));
-            if *kind != 1 || length > MAX_HELLO {
+    }
+
+    /// Takes the records that are there by now. Whether the message is.
+    fn is_whole(&mut self, bytes: &[u8]) -> Result<bool, ()> {
+        loop {
+            let rest = bytes.get(self.taken..).unwrap_or_default();
+            // Told at the first byte, not when a whole record is there: other protocols would wait for ever.
+            if rest.first().is_some_and(|kind| *kind != TlsRecordType::Handshake.0) {
                 return Err(());
             }
-            if message.len() >= length {
-                // Other records may follow (early data), another message in the same one may not.
-                return if message.len() == length { Ok(Some(message)) } else { Err(()) };
+            let (after, record) = match parse_tls_raw_record(rest) {
+                Ok(parsed) => parsed,
+                Err(error) => return if error.is_incomplete() { Ok(false) } else { Err(()) },
+            };
+            if record.data.is_empty() || record.hdr.version.0 >> 8 != 3 {
+                return Err(());
+            }
+            self.message.extend_from_slice(record.data);
+            self.taken += rest.len() - after.len();
+            if let [kind, high, middle, low, ..] = self.message.as_slice() {
+                let length = 4 + (usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low));
+                if *kind != 1 || length > MAX_HELLO {
+                    return Err(());
+                }
+                if self.message.len() >= length {
+                    // Other records may follow (early data), another message in the same one may not.
+                    return if self.message.len() == length { Ok(true) } else { Err(()) };
+                }
             }
         }
     }

@@ -5,6 +5,10 @@ use proptest::prelude::*;
 use super::sample::{extension, hello, hello_to, server_names};
 use super::*;
 
+fn read(bytes: &[u8]) -> Hello {
+    Reader::default().read(bytes)
+}
+
 fn to(name: &str) -> Hello {
     Hello::To(HostName::parse(name.as_bytes()).unwrap())
 }
@@ -20,10 +24,12 @@ fn the_servers_name_is_read() {
 fn a_message_may_come_in_any_pieces() {
     for record in [1, 5, 50] {
         let bytes = hello(&[server_names(&["a.example"])], record);
+        let mut reader = Reader::default();
         for cut in 0..bytes.len() {
             assert_eq!(read(&bytes[..cut]), Hello::Incomplete, "{record} {cut}");
+            assert_eq!(reader.read(&bytes[..cut]), Hello::Incomplete, "{record} {cut}");
         }
-        assert_eq!(read(&bytes), to("a.example"));
+        assert_eq!((read(&bytes), reader.read(&bytes)), (to("a.example"), to("a.example")));
     }
 }
 
@@ -64,6 +70,15 @@ fn other_protocols_and_endless_messages_are_refused() {
     assert_eq!(read(&long), refused);
     let two = [hello_to("a.example"), hello_to("b.example")].concat();
     assert_eq!(read(&two), to("a.example"), "a second one is the server's to refuse");
+}
+
+#[test]
+fn many_small_records_take_little_time() {
+    let bytes = hello(&[extension(21, &vec![0; 2_600])], 1);
+    let (mut reader, begun) = (Reader::default(), std::time::Instant::now());
+    let read = (0..bytes.len()).filter(|cut| reader.read(&bytes[..*cut]) == Hello::Incomplete).count();
+    assert_eq!(read, bytes.len());
+    assert!(begun.elapsed() < std::time::Duration::from_millis(200), "{:?}", begun.elapsed());
 }
 
 proptest! {

@@ -107,7 +107,7 @@ async fn tunnel(guest: OnUpgrade, world: OnUpgrade) -> Result<(), Failure> {
 impl Conversation<'_> {
     /// Returns when the connection's host may not be reached any more; never while it has none.
     async fn withdrawn(&self) {
-        self.passage.guest.withdrawn(self.name.wait().await).await;
+        self.passage.guest.withdrawn(std::slice::from_ref(self.name.wait().await)).await;
     }
 
     async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Response<Incoming>, Failure> {

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::domains::HostName;
-use crate::guests::{Count, Guest, Guests};
+use crate::guests::{Guest, Guests};
 use crate::report::{Notice, Refusal};
 
 /// How long the head of a connection may take to arrive whole.
@@ -68,8 +68,9 @@ fn destination(stream: &TcpStream) -> Option<SocketAddrV4> {
 async fn pass(passage: Passage, stream: TcpStream) {
     reset_at_end(&stream);
     let (guest, port) = (passage.guest.clone(), passage.to.port());
+    let opened_by = guest.opened_by(*passage.to.ip());
     let passed = async {
-        if !guest.is_open(*passage.to.ip()) {
+        if opened_by.is_empty() {
             return Err(Refusal::NotLookedUp);
         }
         match port {
@@ -79,10 +80,14 @@ async fn pass(passage: Passage, stream: TcpStream) {
         }
     };
     tokio::select! {
-        () = guest.ended() => {}
+        // What is refused is told before anything else is looked at.
+        biased;
         passed = passed => if let Err(why) = passed {
-            guest.refused(Count::ConnectionRefused, &Notice::Connection { to: passage.to, why });
-        }
+            guest.refused(&Notice::Connection { to: passage.to, why });
+        },
+        () = guest.ended() => {}
+        // Whatever host the connection names.
+        () = guest.withdrawn(&opened_by) => {}
     }
 }
 
@@ -100,7 +105,6 @@ impl Passage {
         let stream = timeout(CONNECT_LIMIT, TcpStream::connect(self.to)).await??;
         keep_alive(&stream);
         stream.set_nodelay(true)?;
-        self.guest.count(Count::Connection);
         Ok(stream)
     }
 }

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::hello::{self, Hello, MAX_HELLO};
+use super::hello::{Hello, MAX_HELLO, Reader};
 use super::{HEAD_LIMIT, Passage, end_well};
 use crate::report::Refusal;
 
@@ -18,7 +18,7 @@ pub(super) async fn pass(passage: &Passage, mut guest: TcpStream) -> Result<(), 
         return Ok(());
     }
     tokio::select! {
-        () = passage.guest.withdrawn(&name) => {}
+        () = passage.guest.withdrawn(std::slice::from_ref(&name)) => {}
         copied = copy_bidirectional(&mut guest, &mut world) => if copied.is_ok() {
             end_well(&SockRef::from(&guest));
         }
@@ -27,14 +27,14 @@ pub(super) async fn pass(passage: &Passage, mut guest: TcpStream) -> Result<(), 
 }
 
 async fn head(stream: &mut TcpStream) -> Result<(Vec<u8>, crate::HostName), Refusal> {
-    let mut bytes = Vec::with_capacity(2048);
+    let (mut bytes, mut reader) = (Vec::with_capacity(2048), Reader::default());
     loop {
         let room = (MAX_HELLO + 1).saturating_sub(bytes.len());
         let read = (&mut *stream).take(room as u64).read_buf(&mut bytes).await;
         if !matches!(read, Ok(1..)) {
             return Err(Refusal::NotUnderstood);
         }
-        match hello::read(&bytes) {
+        match reader.read(&bytes) {
             Hello::Incomplete => {}
             Hello::To(name) => return Ok((bytes, name)),
             Hello::Refused(why) => return Err(why),

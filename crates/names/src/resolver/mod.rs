@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::domains::HostName;
-use crate::guests::{Count, Guest, Guests};
+use crate::guests::{Guest, Guests};
 use crate::report::Notice;
 use message::{Found, Question, Read, Verdict};
 pub(crate) use upstream::Upstream;
@@ -96,36 +96,35 @@ impl Resolver {
         }
     }
 
-    /// The reply to a guest's bytes, if they deserve one.
+    /// The reply to a guest's bytes, if they deserve one. Bytes of any kind count as a question.
     async fn answer(&self, guest: &Guest, bytes: &[u8], max: impl Fn(&Question) -> usize) -> Option<Vec<u8>> {
+        let within = guest.budget.lookup();
+        if !within {
+            guest.refused(&Notice::Rate);
+        }
         let question = match Question::read(bytes) {
             Read::Question(question) => question,
-            Read::Reply(reply) => return Some(reply),
+            Read::Reply(reply) => return within.then_some(reply),
             Read::Nothing => return None,
         };
-        let verdict = self.judge(guest, &question).await;
+        let verdict = if within { self.judge(guest, &question).await } else { Verdict::Prohibited };
         question.reply(&verdict, max(&question))
     }
 
     async fn judge(&self, guest: &Guest, question: &Question) -> Verdict {
-        if !guest.budget.lookup() {
-            guest.refused(Count::LookupRefused, &Notice::Rate);
-            return Verdict::Prohibited;
-        }
         // What cannot be a host's name (a reverse lookup, a service's name) is in no list.
         let Some(host) = question.host() else { return Verdict::Blocked };
         let Some(free) = guest.policy().domains.free_part(&host) else {
-            guest.refused(Count::LookupRefused, &Notice::Name(host));
+            guest.refused(&Notice::Name(host));
             return Verdict::Blocked;
         };
         if !question.wants_addresses() {
             return Verdict::Empty;
         }
         if !guest.budget.pass(&host, free) {
-            guest.refused(Count::LookupRefused, &Notice::Tunnel);
+            guest.refused(&Notice::Tunnel);
             return Verdict::Prohibited;
         }
-        guest.count(Count::Lookup);
         match self.upstream.resolve(question.name()).await {
             Verdict::Found(found) => self.open(guest, host, found),
             other => other,
@@ -137,7 +136,7 @@ impl Resolver {
         let policy = guest.policy();
         let closed = found.addresses.iter().find(|address| self.guests.is_closed(**address, &policy));
         if let Some(address) = closed {
-            guest.refused(Count::LookupRefused, &Notice::Rebinding { name: host, address: *address });
+            guest.refused(&Notice::Rebinding { name: host, address: *address });
             return Verdict::Blocked;
         }
         if guest.open(&host, &found.addresses, found.ttl) { Verdict::Found(found) } else { Verdict::Blocked }

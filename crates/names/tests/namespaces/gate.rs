@@ -175,6 +175,55 @@ async fn connections_end_when_their_name_is_withdrawn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_end_when_what_opened_their_address_is_withdrawn() {
+    if !inside("gate::connections_end_when_what_opened_their_address_is_withdrawn") {
+        return;
+    }
+    let lab = Lab::new(&["api.example", "other.example", "second.example"]);
+    let seen = servers::start(&lab.world).await;
+    look_up(&lab, "api.example.").await;
+    look_up(&lab, "other.example.").await;
+    let (open, opened) = tokio::sync::oneshot::channel();
+    let (withdraw, withdrawn) = tokio::sync::oneshot::channel();
+    // Both name a host that has its addresses elsewhere, and go on all the time.
+    let guest = lab.guest.spawn(async move || {
+        let mut tls = TcpStream::connect(at("203.0.113.10:443")).await.unwrap();
+        let mut http = TcpStream::connect(at("203.0.113.10:80")).await.unwrap();
+        let mut buffer = [0; 4096];
+        tls.write_all(&hello_to("second.example")).await.unwrap();
+        assert!(tls.read(&mut buffer).await.unwrap() > 0);
+        http.write_all(&get("second.example")).await.unwrap();
+        assert!(http.read(&mut buffer).await.unwrap() > 0);
+        open.send(()).unwrap();
+        withdrawn.await.unwrap();
+        // One of the names that opened it is left.
+        http.write_all(&get("second.example")).await.unwrap();
+        assert!(http.read(&mut buffer).await.unwrap() > 0);
+        open_still(&mut tls).await;
+        let limit = Duration::from_secs(5);
+        let tls = tokio::time::timeout(limit, tls.read(&mut buffer)).await.unwrap().is_err();
+        (tls, tokio::time::timeout(limit, http.read(&mut buffer)).await.unwrap().is_err())
+    });
+    opened.await.unwrap();
+    lab.names.set(GUEST, "vm", policy(&["api.example", "second.example"]));
+    withdraw.send(()).unwrap();
+    let requests = seen.count("request");
+    while seen.count("request") == requests {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    lab.names.set(GUEST, "vm", policy(&["second.example"]));
+    let ends = tokio::task::spawn_blocking(|| guest.join().unwrap()).await.unwrap();
+    assert_eq!(ends, (true, true), "both are reset");
+    assert_eq!(send(&lab, "203.0.113.10:80", get("second.example")).await, None, "it is closed");
+}
+
+async fn open_still(stream: &mut TcpStream) {
+    stream.write_all(b"x").await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'x');
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gate_is_no_server_of_its_own() {
     if !inside("gate::the_gate_is_no_server_of_its_own") {
         return;

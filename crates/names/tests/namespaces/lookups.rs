@@ -176,6 +176,44 @@ async fn data_in_names_does_not_get_far() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_question_counts_as_one() {
+    if !inside("lookups::what_is_no_question_counts_as_one") {
+        return;
+    }
+    let lab = Lab::new(&["api.example"]);
+    let code = lab
+        .guest
+        .run(async || {
+            let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+            for _ in 0..400 {
+                socket.send_to(&[0x5a; 40], at(RESOLVER)).await.unwrap();
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+            ask("api.example.", RecordType::A).await.unwrap().metadata.response_code
+        })
+        .await;
+    assert_eq!(code, ResponseCode::Refused);
+    assert!(lab.was_told(&["too many"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_this_host_has_besides_is_its_own() {
+    if !inside("lookups::an_address_that_this_host_has_besides_is_its_own") {
+        return;
+    }
+    let lab = Lab::new(&["host.example", "second.example"]);
+    let _seen = servers::start(&lab.world).await;
+    assert_eq!(told(&lab, "second.example.").await.1.len(), 1);
+    rds_lab::ip("route del 203.0.113.11/32");
+    for address in ["203.0.113.1/24", "203.0.113.11/24"] {
+        rds_lab::ip(&format!("addr add {address} dev up0"));
+    }
+    for own in ["host.example.", "second.example."] {
+        assert_eq!(told(&lab, own).await, (ResponseCode::NXDomain, vec![]), "{own}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_no_entry_is_not_answered() {
     if !inside("lookups::who_has_no_entry_is_not_answered") {
         return;

@@ -20,7 +20,7 @@ const ENTRIES: u8 = 64;
 pub(super) async fn measure(rounds: usize) -> Result<Vec<Figure>, CliError> {
     let failed = |error: rds_egress::EgressError| CliError::Failed(error.to_string());
     let subnet = "172.16.0.0/20".parse().map_err(|_| CliError::Failed("a network".into()))?;
-    let network = Network::take(&Settings { subnet }).await.map_err(CliError::Failed)?;
+    let network = Network::take(&Settings { subnet, monitors: None }).await.map_err(CliError::Failed)?;
     network.restore(Vec::new(), Vec::new()).await.map_err(failed)?;
     let figures = measure_with(&network, rounds).await;
     // All taps at once.
@@ -87,7 +87,7 @@ async fn measure_with(network: &Network, rounds: usize) -> Result<Vec<Figure>, C
 fn policy(number: u32) -> Policy {
     let [.., high, low] = number.to_be_bytes();
     let allow = (0..ENTRIES).map(|entry| Ipv4Net::from(std::net::Ipv4Addr::new(193, high, low, entry))).collect();
-    Policy { outbound: true, allow, by_name: false }
+    Policy { outbound: true, allow, ..Policy::default() }
 }
 
 fn one_entry() -> Policy {
