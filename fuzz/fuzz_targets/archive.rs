@@ -1,7 +1,6 @@
 //! The check of uploaded archives, on bytes as they come and on bytes that are sound gzip.
 //!
-//! The module is compiled in here by itself, with its bounds: it needs one variant of the manager's error and none of its
-//! other parts.
+//! The module is compiled in here by itself: it needs one variant of the manager's error and none of its other parts.
 
 #![no_main]
 
@@ -13,9 +12,6 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../crates/manager/src/vms/archive.rs"]
 mod archive;
-#[path = "../../crates/manager/src/archive_bounds.rs"]
-#[expect(dead_code, reason = "sources of providers use the rest of it")]
-mod archive_bounds;
 
 mod error {
     //! The part of the manager's error that the check uses.

@@ -6,7 +6,6 @@
 pub mod activity;
 pub mod api;
 pub mod app;
-mod archive_bounds;
 pub mod audit;
 pub mod auth;
 pub mod clock;

@@ -7,6 +7,7 @@
 //! The manager treats everything that arrives through these types as hostile: sizes are capped by [`limits`] before a
 //! body is parsed, and nothing in a reply identifies the VM. A VM is identified by the socket it is reached through.
 
+pub mod archive_bounds;
 pub mod exec;
 pub mod files;
 pub mod frame;

@@ -26,7 +26,10 @@ pub(super) fn unpack(input: impl Read, dest: &Path) -> Result<(), Failure> {
         if entries > ARCHIVE_ENTRIES || bytes > UNPACKED_BYTES {
             return Err(Failure::bad("the archive has too many entries or is too large"));
         }
-        unpack_entry(&mut entry, &root)?;
+        // What `git archive` says of the whole archive is no file.
+        if entry.header().entry_type() != EntryType::XGlobalHeader {
+            unpack_entry(&mut entry, &root)?;
+        }
     }
     Ok(())
 }

@@ -10,11 +10,10 @@ use flate2::read::MultiGzDecoder;
 use futures_util::Stream;
 use rds_peers::codegen::GeneratedFile;
 use rds_peers::manifest::Alias;
+use rds_protocol::archive_bounds::{Bounded, LONGEST_NAME};
 use rds_protocol::limits::UNPACKED_BYTES;
 use tar::{Archive, Builder, EntryType, Header};
 use tokio::sync::mpsc;
-
-use crate::archive_bounds::{Bounded, LONGEST_NAME};
 
 /// What a copy of a provider's files leaves out: what is not code, and what is about that VM alone.
 const LEFT_OUT: [&str; 5] = [".rds", ".deno", ".tmp", ".nvm", "peers"];

@@ -6,10 +6,10 @@ use std::io::{self, Read, Seek};
 use std::path::{Component, Path};
 
 use flate2::read::MultiGzDecoder;
+use rds_protocol::archive_bounds::{Bounded, LONGEST_NAME};
 use rds_protocol::limits::{ARCHIVE_ENTRIES, UNPACKED_BYTES};
 use tar::EntryType;
 
-use crate::archive_bounds::{Bounded, LONGEST_NAME};
 use crate::error::{Error, Result};
 
 /// Reads a whole tar.gz and refuses it unless every entry is a plain file or directory at a plain relative path.
@@ -31,27 +31,29 @@ fn check_raw_entries(compressed: impl Read) -> Result<()> {
     let mut sizes = Vec::new();
     for entry in unpack(compressed).entries().map_err(refused)?.raw(true) {
         let mut entry = entry.map_err(refused)?;
-        match entry.header().entry_type() {
+        let kind = entry.header().entry_type();
+        let is_word = matches!(
+            kind,
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
+        );
+        if is_word && entry.size() > LONGEST_NAME {
+            return invalid(format!("the archive has a name or attribute of more than {LONGEST_NAME} bytes"));
+        }
+        match kind {
             EntryType::Regular
             | EntryType::Continuous
             | EntryType::Directory
             | EntryType::Symlink
-            | EntryType::Link => {
+            | EntryType::Link
+            | EntryType::XGlobalHeader => {
                 // Some packers repeat the entry's own size.
                 if sizes.drain(..).any(|size| size != Some(entry.size())) {
                     return invalid("the archive gives an entry two sizes".into());
                 }
             }
-            kind
-            @ (EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader) => {
-                if entry.size() > LONGEST_NAME {
-                    return invalid(format!("the archive has a name or attribute of more than {LONGEST_NAME} bytes"));
-                }
-                if kind == EntryType::XHeader {
-                    // Of two for one entry, the second is where the other pass ends with an error.
-                    sizes = announced_sizes(&mut entry)?;
-                }
-            }
+            // Of two for one entry, the second is where the other pass ends with an error.
+            EntryType::XHeader => sizes = announced_sizes(&mut entry)?,
+            EntryType::GNULongName | EntryType::GNULongLink => {}
             _ => return neither(&entry.path().map_err(refused)?),
         }
     }
@@ -99,6 +101,8 @@ fn check_entry<R: Read>(entry: &tar::Entry<'_, R>) -> Result<()> {
     let path = entry.path().map_err(refused)?;
     match entry.header().entry_type() {
         EntryType::Regular | EntryType::Continuous | EntryType::Directory => {}
+        // What `git archive` says of the whole archive; nobody unpacks it.
+        EntryType::XGlobalHeader => return Ok(()),
         EntryType::Symlink | EntryType::Link => {
             return invalid(format!("the archive has a link at {path:?}; links are not allowed"));
         }
@@ -177,6 +181,13 @@ mod tests {
     }
 
     #[test]
+    fn what_git_says_of_an_archive_passes() {
+        let comment = b"52 comment=5b1d2c3e4f5061728394a5b6c7d8e9f0a1b2c3d4\n";
+        let global = archive(b"pax_global_header", EntryType::XGlobalHeader, comment);
+        check_bytes(&global).unwrap();
+    }
+
+    #[test]
     fn whatever_leads_elsewhere_is_refused() {
         for name in [&b"../x"[..], b"a/../../x", b"/etc/passwd", b"a/.."] {
             assert!(check_bytes(&archive(name, EntryType::Regular, b"x")).is_err(), "{name:?}");
@@ -230,6 +241,18 @@ mod tests {
             let error = check_bytes(&sized(announced, &content)).unwrap_err();
             assert!(error.to_string().contains("two sizes"), "{announced}: {error}");
         }
+    }
+
+    #[test]
+    fn a_size_for_what_is_said_of_the_whole_archive_is_refused() {
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("size", &b"512"[..])]).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(EntryType::XGlobalHeader);
+        header.set_size(0);
+        builder.append_data(&mut header, "pax_global_header", &b""[..]).unwrap();
+        let error = check_bytes(&gzip(&builder.into_inner().unwrap())).unwrap_err();
+        assert!(error.to_string().contains("two sizes"), "{error}");
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::io::{self, Read};
 
 /// Bytes of a long name or of extended attributes: far more than Linux's longest path (4096) needs.
-pub(crate) const LONGEST_NAME: u64 = 64 * 1024;
+pub const LONGEST_NAME: u64 = 64 * 1024;
 
 /// Ends a decompression bomb: more than so many bytes are an error.
-pub(crate) struct Bounded<R> {
+pub struct Bounded<R> {
     inner: R,
     left: u64,
     refusal: String,
@@ -14,12 +14,12 @@ pub(crate) struct Bounded<R> {
 
 impl<R> Bounded<R> {
     /// `refusal` is the error's text.
-    pub(crate) fn new(inner: R, bytes: u64, refusal: String) -> Self {
+    pub fn new(inner: R, bytes: u64, refusal: String) -> Self {
         Self { inner, left: bytes, refusal }
     }
 
     /// Bytes that may still be read.
-    pub(crate) fn left(&self) -> u64 {
+    pub fn left(&self) -> u64 {
         self.left
     }
 }
