@@ -8,6 +8,7 @@
 mod approvals;
 mod call;
 mod failure;
+mod large;
 pub(crate) mod link;
 mod provider;
 mod sync;
@@ -35,6 +36,7 @@ use crate::audit::Audit;
 use crate::error::Result;
 use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
+use crate::vms::record::Sealed;
 
 use approvals::Approvals;
 use provider::Providers;
@@ -94,10 +96,12 @@ impl Peers {
         Ok(())
     }
 
-    /// What strikes a VM's secrets out: the present ones, and those that they replaced.
-    pub(crate) fn strikers(&self, id: VmId) -> Result<Vec<Arc<Striker>>> {
-        let strikes = self.0.providers.strikes(id)?;
-        Ok(std::iter::once(&strikes.striker).chain(&strikes.replaced).cloned().collect())
+    /// What strikes one generation of a VM's secrets out.
+    pub(crate) fn striker(&self, id: VmId, sealed: &Sealed) -> Result<Arc<Striker>> {
+        match self.0.providers.strikes(id)?.of(sealed) {
+            Some(known) => Ok(Arc::clone(known)),
+            None => self.0.providers.striker(id, sealed),
+        }
     }
 
     /// Forgets a VM that is gone.

@@ -17,6 +17,7 @@ use rds_vmm::VmId;
 use rds_vmm::guest::{GuestClient, GuestError};
 use tokio::task::spawn_blocking;
 
+use super::large::{self, is_large};
 use crate::error::{Error, Result};
 use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
@@ -43,7 +44,7 @@ pub(super) struct Providers {
 #[derive(Debug, Default)]
 struct Provider {
     contract: Mutex<Option<Arc<Contract>>>,
-    striker: Mutex<Option<Arc<Strikes>>>,
+    strikes: Mutex<Option<Arc<Strikes>>>,
     /// Held while the provider is looked at, so that it is looked at once.
     looking: tokio::sync::Mutex<()>,
 }
@@ -52,24 +53,19 @@ struct Provider {
 #[derive(Debug)]
 pub(super) struct Contract {
     pub manifest: Manifest,
-    checkers: HashMap<(String, String), ExportChecker>,
+    checkers: HashMap<(String, String), Arc<ExportChecker>>,
     /// The connection to the agent that loaded them. Once it has ended, the agent has to be asked again.
     guest: GuestClient,
 }
 
-/// The secrets of a provider, to be struck out of what leaves it.
+/// What strikes the secrets of a provider out of what leaves it: those that it is to have and those that it may have instead,
+/// for new ones are known here a moment before its agent has them.
 #[derive(Debug)]
-pub(super) struct Strikes {
-    sealed: Sealed,
-    pub striker: Arc<Striker>,
-    /// Of the generation before: new secrets are known here a moment before the provider's agent has them, and a call
-    /// that is made in between still sees the old ones.
-    pub replaced: Option<Arc<Striker>>,
-}
+pub(super) struct Strikes(Vec<(Sealed, Arc<Striker>)>);
 
 impl Contract {
     /// A declared export, and how its arguments and results are checked.
-    pub(super) fn export(&self, module: &str, export: &str) -> Option<(&Module, &Export, &ExportChecker)> {
+    pub(super) fn export(&self, module: &str, export: &str) -> Option<(&Module, &Export, &Arc<ExportChecker>)> {
         let module = self.manifest.module(module)?;
         let export = module.export(export)?;
         let checker = self.checkers.get(&(module.path.as_str().to_owned(), export.name.as_str().to_owned()))?;
@@ -78,9 +74,20 @@ impl Contract {
 }
 
 impl Strikes {
-    /// Generation of the secrets.
+    /// The newest generation of the secrets.
     pub(super) fn version(&self) -> u64 {
-        self.sealed.version
+        self.0.first().map_or(0, |(sealed, _)| sealed.version)
+    }
+
+    /// What strikes one generation out.
+    pub(super) fn of(&self, sealed: &Sealed) -> Option<&Arc<Striker>> {
+        self.0.iter().find(|(known, _)| known == sealed).map(|(_, striker)| striker)
+    }
+
+    /// What strikes out all generations of these and others.
+    pub(super) fn and(&self, others: &Self) -> Vec<Arc<Striker>> {
+        let others = others.0.iter().filter(|(sealed, _)| self.of(sealed).is_none());
+        self.0.iter().chain(others).map(|(_, striker)| Arc::clone(striker)).collect()
     }
 }
 
@@ -148,8 +155,9 @@ impl Providers {
         drop(looks);
         let strikes = self.strikes(id)?;
         let offered = guest.offer(&offer(&manifest), OFFER_LIMIT).await?;
-        if let Some(first) = offered.uncallable.first() {
-            let fault = uncallable(&manifest, first, &strikes.striker);
+        if let Some(first) = offered.uncallable.into_iter().next() {
+            let strikers = strikes.and(&strikes);
+            let fault = large::work(is_large(&first), move || uncallable(&manifest, &first, &strikers)).await?;
             return Err(fault.map_or_else(|| Error::BadGateway("The VM's agent answered nonsense".into()), refuse));
         }
         let contract = Arc::new(Contract { manifest, checkers, guest: guest.clone() });
@@ -157,19 +165,27 @@ impl Providers {
         Ok(contract)
     }
 
-    /// What strikes a provider's present secrets out.
+    /// What strikes out the secrets that a provider may have.
     pub(super) fn strikes(&self, id: VmId) -> Result<Arc<Strikes>> {
-        let sealed = self.directory.handle(id)?.live.borrow().settings.sealed.clone();
+        let secrets = self.directory.handle(id)?.live.borrow().settings.secrets.clone();
         let provider = self.known(id);
-        let mut kept = provider.striker.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(strikes) = kept.as_ref().filter(|kept| kept.sealed == sealed) {
+        let mut kept = provider.strikes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(strikes) = kept.as_ref().filter(|kept| kept.0.iter().map(|(sealed, _)| sealed).eq(secrets.all())) {
             return Ok(Arc::clone(strikes));
         }
+        let striker = |sealed: &Sealed| match kept.as_ref().and_then(|kept| kept.of(sealed)) {
+            Some(striker) => Ok((sealed.clone(), Arc::clone(striker))),
+            None => Ok((sealed.clone(), self.striker(id, sealed)?)),
+        };
+        let strikes = Strikes(secrets.all().map(striker).collect::<Result<_>>()?);
+        Ok(Arc::clone(kept.insert(Arc::new(strikes))))
+    }
+
+    /// What strikes one generation of a VM's secrets out, made anew.
+    pub(super) fn striker(&self, id: VmId, sealed: &Sealed) -> Result<Arc<Striker>> {
         let secrets = sealed.open(self.sealer.as_deref(), id)?;
         let failed = |error| Error::internal("a VM's secrets are too many to be struck out", error);
-        let striker = Striker::new(secrets.values()).map_err(failed)?;
-        let replaced = kept.as_ref().map(|kept| Arc::clone(&kept.striker));
-        Ok(Arc::clone(kept.insert(Arc::new(Strikes { sealed, striker: Arc::new(striker), replaced }))))
+        Ok(Arc::new(Striker::new(secrets.values()).map_err(failed)?))
     }
 }
 
@@ -198,7 +214,7 @@ async fn read_manifest(guest: &GuestClient) -> Result<Result<Vec<u8>, ProviderFa
     Ok(Ok(text))
 }
 
-type Compiled = (Manifest, HashMap<(String, String), ExportChecker>);
+type Compiled = (Manifest, HashMap<(String, String), Arc<ExportChecker>>);
 
 fn compile(text: &[u8]) -> Result<Compiled, ProviderFault> {
     let manifest = manifest::parse(text, Limits::default())?;
@@ -206,7 +222,7 @@ fn compile(text: &[u8]) -> Result<Compiled, ProviderFault> {
     for module in &manifest.modules {
         for export in &module.exports {
             let key = (module.path.as_str().to_owned(), export.name.as_str().to_owned());
-            checkers.insert(key, ExportChecker::compile(export).map_err(broken_schema)?);
+            checkers.insert(key, Arc::new(ExportChecker::compile(export).map_err(broken_schema)?));
         }
     }
     Ok((manifest, checkers))
@@ -236,11 +252,12 @@ fn offer(manifest: &Manifest) -> Offer {
 }
 
 /// The agent's complaint in the words of the contract; `None` if it is about something that was not offered.
-fn uncallable(manifest: &Manifest, complaint: &Uncallable, striker: &Striker) -> Option<ProviderFault> {
+fn uncallable(manifest: &Manifest, complaint: &Uncallable, strikers: &[Arc<Striker>]) -> Option<ProviderFault> {
     let path = ModulePath::from_absolute(&complaint.path).ok()?;
     let module = manifest.module(path.as_str())?;
     let export = module.export(&complaint.export)?.name.clone();
-    let reason = short(&striker.text(&complaint.reason).value);
+    let reason = strikers.iter().fold(complaint.reason.clone(), |reason, striker| striker.text(&reason).value);
+    let reason = short(&reason);
     Some(ProviderFault::NotCallable { export, module: module.path.clone(), reason })
 }
 

@@ -50,6 +50,8 @@ pub struct VmRow {
     pub secrets: Option<String>,
     /// Counts the replacements of its secrets, from 1.
     pub secrets_version: i64,
+    /// 1 while the agent of a running VM has not confirmed that it has them.
+    pub secrets_due: i64,
     /// JSON array of its links to providers.
     pub peer_links: String,
     /// Hash of the token that its code calls its peers with, in hex.
@@ -64,7 +66,7 @@ macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
-         secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains"
+         secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains, secrets_due"
     };
 }
 
@@ -75,7 +77,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24, $25)"
+             $23, $24, $25, $26)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -102,6 +104,7 @@ impl Store {
         .bind(vm.created_at)
         .bind(&vm.idle_action)
         .bind(&vm.allow_domains)
+        .bind(vm.secrets_due)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -118,7 +121,7 @@ impl Store {
         Ok(changed.rows_affected() > 0)
     }
 
-    /// Writes down how a VM came up; `timings` is a JSON object. False if there is no such VM.
+    /// Writes down how a VM came up, which is with its newest secrets; `timings` is a JSON object. False if there is no such VM.
     pub async fn set_vm_started(
         &self,
         id: &str,
@@ -126,7 +129,9 @@ impl Store {
         timings: &str,
         bridge_hash: Option<&str>,
     ) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET started_from = $2, timings = $3, bridge_hash = $4 WHERE id = $1")
+        let statement =
+            "UPDATE vms SET started_from = $2, timings = $3, bridge_hash = $4, secrets_due = 0 WHERE id = $1";
+        let changed = sqlx::query(statement)
             .bind(id)
             .bind(started_from)
             .bind(timings)
@@ -136,14 +141,22 @@ impl Store {
         Ok(changed.rows_affected() > 0)
     }
 
-    /// Replaces a VM's sealed secrets. False if there is no such VM.
-    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>, version: i64) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET secrets = $2, secrets_version = $3 WHERE id = $1")
+    /// Replaces a VM's sealed secrets; `due` if its agent is still to get them. False if there is no such VM.
+    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>, version: i64, due: bool) -> Result<bool> {
+        let statement = "UPDATE vms SET secrets = $2, secrets_version = $3, secrets_due = $4 WHERE id = $1";
+        let changed = sqlx::query(statement)
             .bind(id)
             .bind(secrets)
             .bind(version)
+            .bind(i64::from(due))
             .execute(&self.pool)
             .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
+    /// Writes down that a VM's agent has its newest secrets. False if there is no such VM.
+    pub async fn confirm_vm_secrets(&self, id: &str) -> Result<bool> {
+        let changed = sqlx::query("UPDATE vms SET secrets_due = 0 WHERE id = $1").bind(id).execute(&self.pool).await?;
         Ok(changed.rows_affected() > 0)
     }
 

@@ -196,7 +196,7 @@ impl Actor {
                 },
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::SetSecrets(secrets, reply)) => {
-                    let kept = self.keep_secrets(&secrets).await;
+                    let kept = self.keep_secrets(&secrets, false).await;
                     answer(Some(reply), kept);
                 }
                 Some(Command::PatchNetwork(patch, reply)) => {
@@ -239,8 +239,10 @@ impl Actor {
                     Some(Command::Stop(reply)) => return self.stop(Some(guest), reply).await,
                     Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                     Some(Command::SetSecrets(secrets, reply)) => {
-                        let given = self.give_secrets(&secrets, &guest).await;
-                        answer(Some(reply), given);
+                        guest = match self.rotate(&secrets, guest, reply).await {
+                            Ok(same) => same,
+                            Err(next) => return next,
+                        };
                     }
                     Some(Command::SyncPeers(reply)) => {
                         let links = Arc::clone(&self.live.borrow().settings.links);
@@ -267,7 +269,7 @@ impl Actor {
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
                 () = guest.closed() => {
                     self.publish(|live| live.guest = None);
-                    match self.reach(History::Used, "Its machine ended by itself").await {
+                    match self.reach(None, History::Used, "Its machine ended by itself").await {
                         Ok(again) => guest = again,
                         Err(next) => return next,
                     }

@@ -79,7 +79,8 @@ impl ForkVm {
 
 /// Whether nothing in a VM's memory is its alone.
 fn may_be_copied(live: &Live) -> Result<()> {
-    if live.settings.sealed.bytes.is_some() {
+    let secrets = &live.settings.secrets;
+    if secrets.newest.bytes.is_some() || secrets.due {
         let how = "take them away first, with PUT /v1/vms/:id/secrets and an empty list";
         return Err(Error::conflict(format!("The VM has secrets, which a copy of its memory would hold: {how}")));
     }

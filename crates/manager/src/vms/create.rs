@@ -7,7 +7,7 @@ use super::Vms;
 use super::actor::{Begin, Reply};
 use super::directory::Handle;
 use super::failure::stopping;
-use super::record::{Provision, Settings, VmRecord};
+use super::record::{Generations, Provision, Settings, VmRecord};
 use super::request::{self, CreateVm, NewVm};
 use super::state::VmState;
 use super::view::VmView;
@@ -86,8 +86,8 @@ impl Vms {
             None => (VmId::new(), self.free_host_index(), None),
         };
         let address = self.0.host.egress.address(host_index)?;
-        let sealed = self.0.host.seal(id, secrets, 1)?;
-        let settings = Settings { sealed, links: links.into(), network, bridge: None, last_start: None };
+        let secrets = Generations { newest: self.0.host.seal(id, secrets, 1)?, ..Generations::default() };
+        let settings = Settings { secrets, links: links.into(), network, bridge: None, last_start: None };
         let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
         self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
         let machine = taken.and_then(Taken::keep).map(Box::new);

@@ -1,12 +1,13 @@
-//! Failures on purpose, so that tests can show that a start which fails at any step leaves nothing.
+//! Failures on purpose, so that tests can show that a start which fails at any step leaves nothing, and that new secrets get
+//! where they are to be.
 //!
-//! `RDS_FAULT=STEP` makes every start fail at that step; `RDS_FAULT=kill:STEP` ends the manager there, as `kill -9`
+//! `RDS_FAULT=STEP` makes whatever comes to that step fail there; `RDS_FAULT=kill:STEP` ends the manager there, as `kill -9`
 //! would; `RDS_FAULT=clock:SECONDS` lets its clock be off by so much ([`crate::clock`]). It is read once, from the
 //! manager's environment alone.
 
 use crate::error::{Error, Result};
 
-/// A point in the start of a VM, just before what it is named after.
+/// A point in the start of a VM or in the replacement of its secrets, just before what it is named after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The VM's row is written, its directory is not.
@@ -25,9 +26,11 @@ pub(super) enum Step {
     Configure,
     /// The guest is configured; nobody has been told.
     Ready,
+    /// New secrets of a VM that runs are written down, its agent does not have them.
+    Secrets,
 }
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("tap", Step::Tap),
     ("directory", Step::Directory),
     ("disk", Step::Disk),
@@ -36,6 +39,7 @@ const STEPS: [(&str, Step); 8] = [
     ("connect", Step::Connect),
     ("configure", Step::Configure),
     ("ready", Step::Ready),
+    ("secrets", Step::Secrets),
 ];
 
 /// The failure that was ordered, if any.
@@ -70,7 +74,7 @@ impl Faults {
     pub(super) fn at(self, here: Step) -> Result<()> {
         match self.0 {
             Some((step, Kind::Fail)) if step == here => {
-                Err(Error::Unavailable(format!("RDS_FAULT made the start fail at step {here:?}")))
+                Err(Error::Unavailable(format!("RDS_FAULT made this fail at step {here:?}")))
             }
             Some((step, Kind::Kill)) if step == here => {
                 let ended = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -5,11 +5,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rds_vmm::guest::GuestClient;
 use rds_vmm::hypervisor::Log;
 use rds_vmm::{Hypervisor, VmId};
 
-use super::fault::Faults;
+use super::fault::{Faults, Step};
 use super::record::Sealed;
 use super::turns::Turns;
 use crate::activity::Activity;
@@ -26,6 +28,9 @@ use crate::store::Store;
 
 /// With less free, a machine's write may fail between two looks at the disk.
 const CROWDED_BYTES: u64 = 1 << 30;
+
+/// How long an agent may take to replace secrets.
+const SECRETS_LIMIT: Duration = Duration::from_secs(30);
 
 /// What all VMs share: the doors to the outside.
 #[derive(Debug)]
@@ -82,6 +87,13 @@ impl Host {
             None => return Err(Error::invalid("secretEnv needs VM_SECRET_KEY to be set on the server")),
         };
         Ok(Sealed { bytes, version })
+    }
+
+    /// Gives a running VM's agent the VM's secrets. Doing it again does no harm but to its warm workers, which are replaced.
+    pub(super) async fn give_secrets(&self, vm: VmId, sealed: &Sealed, guest: &GuestClient) -> Result<()> {
+        self.faults.at(Step::Secrets)?;
+        let secrets = sealed.open(self.sealer.as_deref(), vm)?;
+        Ok(guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?)
     }
 
     /// An error of a guest that did not come up, with the end of its console for the log.

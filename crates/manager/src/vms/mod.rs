@@ -240,7 +240,8 @@ impl Vms {
 
     /// Replaces a VM's secrets. Programs that begin after this returns see the new ones; those that run keep the old.
     ///
-    /// They are written down before the guest gets them: after an error they are what the next start uses.
+    /// They are written down before the guest gets them: after an error of its agent they are given to it again until it
+    /// has them, and nobody gets at the VM before.
     pub async fn set_secrets(&self, id: VmId, secrets: SecretEnv) -> Result<()> {
         self.command(id, |reply| Command::SetSecrets(secrets, reply)).await
     }

@@ -68,7 +68,7 @@ impl Host {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
         // No machine is started for secrets that cannot be opened. They are not kept while one comes up.
-        drop(settings.sealed.open(self.sealer.as_deref(), vm.id)?);
+        drop(settings.secrets.newest.open(self.sealer.as_deref(), vm.id)?);
         let mut turn = Some(self.turns.take().await);
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
@@ -166,7 +166,7 @@ impl Host {
     ) -> Result<()> {
         self.faults.at(Step::Configure)?;
         let mut lap = Lap::new();
-        let secrets = settings.sealed.open(self.sealer.as_deref(), vm.id)?;
+        let secrets = settings.secrets.newest.open(self.sealer.as_deref(), vm.id)?;
         let network = self.egress.guest_network(vm.id, &settings.network);
         let grow_disk_to = self.outgrew_its_snapshot(vm, settings).then_some(vm.spec.disk_bytes);
         let identity = Configure { network, grow_disk_to, ..identity(vm, &secrets) };

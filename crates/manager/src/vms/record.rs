@@ -1,5 +1,6 @@
 //! What is known of a VM: the part that never changes, and the part that does.
 
+use std::iter;
 use std::sync::Arc;
 
 use rds_vmm::VmId;
@@ -76,11 +77,29 @@ impl Sealed {
     }
 }
 
+/// The secrets that a VM is to have, and those that its guest may have instead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Generations {
+    /// Those that were set last.
+    pub newest: Sealed,
+    /// Those that they replaced, if this manager replaced any.
+    pub replaced: Option<Sealed>,
+    /// The agent of its machine has not confirmed that it has the newest. Nothing else is asked of it before it does.
+    pub due: bool,
+}
+
+impl Generations {
+    /// All that are known, newest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Sealed> {
+        iter::once(&self.newest).chain(&self.replaced)
+    }
+}
+
 /// What changes in a VM's life and is written down.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     /// Its secrets.
-    pub sealed: Sealed,
+    pub secrets: Generations,
     /// The providers it is linked to.
     pub links: Arc<[Link]>,
     /// What it may reach.
@@ -95,7 +114,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Live {
     pub state: VmState,
-    /// The connection to its agent; `None` while there is none, which for a running VM is a short while.
+    /// The connection to its agent; `None` while there is none or it lacks its newest secrets, which for a running VM is a
+    /// short while.
     pub guest: Option<GuestClient>,
     /// Why it is in state ERROR, or why it is stopped though nobody asked.
     pub error: Option<String>,

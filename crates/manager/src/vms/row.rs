@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::idle::{Idle, IdleAction};
 use super::last_start::LastStart;
-use super::record::{Provision, Sealed, Settings, VmRecord};
+use super::record::{Generations, Provision, Sealed, Settings, VmRecord};
 use super::request::NewVm;
 use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
@@ -48,8 +48,9 @@ impl VmRecord {
             provision_mode: self.provision.as_str().into(),
             started_from: None,
             timings: "{}".into(),
-            secrets: settings.sealed.column(),
-            secrets_version: i64::try_from(settings.sealed.version).unwrap_or(i64::MAX),
+            secrets: settings.secrets.newest.column(),
+            secrets_version: i64::try_from(settings.secrets.newest.version).unwrap_or(i64::MAX),
+            secrets_due: settings.secrets.due.into(),
             peer_links: links_column(&settings.links),
             bridge_hash: None,
             error: None,
@@ -87,7 +88,8 @@ impl VmRecord {
         };
         let sealed = row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose();
         let bytes = sealed.map_err(|_| broken("secret"))?.map(Arc::from);
-        let sealed = Sealed { bytes, version: u64::try_from(row.secrets_version).unwrap_or(1) };
+        let newest = Sealed { bytes, version: u64::try_from(row.secrets_version).unwrap_or(1) };
+        let secrets = Generations { newest, replaced: None, due: row.secrets_due != 0 };
         let links: Vec<PeerLink> = serde_json::from_str(&row.peer_links).map_err(|_| broken("link"))?;
         let links = Link::parse_all(&links)?.into();
         let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);
@@ -96,7 +98,7 @@ impl VmRecord {
             allow_ips: serde_json::from_str(&row.allow_ips).map_err(|_| broken("allow list"))?,
             allow_domains: serde_json::from_str(&row.allow_domains).map_err(|_| broken("allow list"))?,
         };
-        Ok((vm, Settings { sealed, links, network, bridge, last_start: LastStart::from_row(row) }))
+        Ok((vm, Settings { secrets, links, network, bridge, last_start: LastStart::from_row(row) }))
     }
 }
 

@@ -3,10 +3,8 @@
 //! A program is sent to the guest once. Whatever breaks afterwards is told to the caller, never mended by a second try.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rds_peers::strike::Striker;
 use rds_protocol::exec::{Program, Source, Start, Stdin};
 use rds_protocol::limits::OUTPUT_BYTES;
 use rds_vmm::VmId;
@@ -17,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::Vms;
 use super::files::workspace_path;
-use super::record::Sealed;
+use super::record::Generations;
 use super::run_log::{Kind, Log};
 use crate::error::{Error, Result};
 use crate::metrics;
@@ -133,29 +131,26 @@ impl Vms {
     #[tracing::instrument(level = "debug", name = "run", skip_all, fields(vm = %id))]
     async fn run_once(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
-        let began_with = self.sealed(id)?;
         let guest = self.guest(id).await?;
+        let began_with = self.secrets(id)?;
         let reply = reply_of(guest.run(start, limit).await?);
         self.write_log(id, log, began_with, &reply).await;
         Ok(reply)
     }
 
     /// The VM's secrets as they are now.
-    pub(super) fn sealed(&self, id: VmId) -> Result<Sealed> {
-        Ok(self.handle(id)?.live.borrow().settings.sealed.clone())
+    pub(super) fn secrets(&self, id: VmId) -> Result<Generations> {
+        Ok(self.handle(id)?.live.borrow().settings.secrets.clone())
     }
 
-    /// Writes a run down, without the secrets that the VM has and those that it had when the program began.
-    pub(super) async fn write_log(&self, id: VmId, log: Log, began_with: Sealed, reply: &RunReply) {
+    /// Writes a run down, without the secrets that the VM may have and those that it may have had when the program began.
+    pub(super) async fn write_log(&self, id: VmId, mut log: Log, began_with: Generations, reply: &RunReply) {
         metrics::ran(log.kind(), reply.exit_code, Duration::from_micros(reply.duration_us));
         let written = async {
-            let (sealer, now) = (self.0.host.sealer.as_deref(), self.sealed(id)?);
-            let mut log = log.without(&now.open(sealer, id)?, self.0.host.peers.strikers(id)?);
-            if began_with != now {
-                let secrets = began_with.open(sealer, id)?;
-                let striker = Striker::new(secrets.values());
-                let striker = striker.map_err(|error| Error::internal("too many secrets to be struck out", error))?;
-                log = log.without(&secrets, [Arc::new(striker)]);
+            let (host, now) = (&self.0.host, self.secrets(id)?);
+            let earlier = began_with.all().filter(|sealed| now.all().all(|known| known != *sealed));
+            for sealed in now.all().chain(earlier) {
+                log = log.without(&sealed.open(host.sealer.as_deref(), id)?, host.peers.striker(id, sealed)?);
             }
             let reply = reply.clone();
             let row = tokio::task::spawn_blocking(move || log.into_row(id, reply)).await;

@@ -118,10 +118,10 @@ impl Log {
         self.kind.as_str()
     }
 
-    /// The same without a VM's secrets, in any of the forms that their strikers know.
-    pub(super) fn without(mut self, secrets: &SecretEnv, strikers: impl IntoIterator<Item = Arc<Striker>>) -> Self {
+    /// The same without secrets of the VM, in any of the forms that their striker knows.
+    pub(super) fn without(mut self, secrets: &SecretEnv, striker: Arc<Striker>) -> Self {
         self.values.extend(secrets.values().map(|value| Zeroizing::new(value.to_owned())));
-        self.strikers.extend(strikers);
+        self.strikers.push(striker);
         self
     }
 
@@ -221,7 +221,7 @@ mod tests {
         };
         let secrets = SecretEnv::parse(vec!["KEY=s3cr3t".into(), "PEM=s3cr3t\nline".into()]).unwrap();
         let striker = Arc::new(Striker::new(secrets.values()).unwrap());
-        let log = Log::of_run(Language::Node, &request).without(&secrets, [striker]);
+        let log = Log::of_run(Language::Node, &request).without(&secrets, striker);
         let row = log.into_row(VmId::new(), reply).unwrap();
         for gone in ["s3cr3t", "czNjcjN0", "line", "hunter2", "90210"] {
             assert!(!format!("{row:?}").contains(gone), "{gone}: {row:?}");

@@ -40,8 +40,8 @@ impl Vms {
         let log = Log::of_exec(&request);
         let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         start.output_limit = None;
-        let began_with = self.sealed(id)?;
         let guest = self.guest(id).await?;
+        let began_with = self.secrets(id)?;
         let (sender, frames) = guest.exec(start, START_LIMIT).await?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let vms = self.clone();

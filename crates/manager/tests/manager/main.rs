@@ -4,6 +4,7 @@
 
 mod access;
 mod admin;
+mod agents;
 mod audit;
 mod bodies;
 mod conformance;
@@ -12,6 +13,7 @@ mod limits;
 mod memory;
 mod no_hypervisor;
 mod rekey;
+mod rotation;
 mod serving;
 mod store;
 mod test_app;

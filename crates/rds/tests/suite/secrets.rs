@@ -8,7 +8,12 @@ use serde_json::{Value, json};
 
 use crate::harness::{Api, Reply, World, cases, create};
 
-cases![new_secrets_take_the_place_of_the_old_ones, secrets_need_a_key, senseless_secrets_are_refused];
+cases![
+    new_secrets_take_the_place_of_the_old_ones,
+    secrets_of_a_server_that_died_are_given_by_the_next,
+    secrets_need_a_key,
+    senseless_secrets_are_refused,
+];
 
 /// A setting with which a server takes secrets.
 const KEY: (&str, &str) = ("VM_SECRET_KEY", "a key of the suite, long enough");
@@ -56,6 +61,22 @@ async fn new_secrets_take_the_place_of_the_old_ones(world: &World) {
         assert!(!logs.to_string().contains(value), "{value} is in {logs}");
         assert_nowhere(server.root(), value).await;
     }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn secrets_of_a_server_that_died_are_given_by_the_next(world: &World) {
+    let mut server = world.own_server(&[KEY, ("RDS_FAULT", "kill:secrets")]).await;
+    let api = server.api();
+    let vm = &create(&api, json!({"memMb": 128, "secretEnv": ["TOKEN=first-1c5e"]})).await;
+    let boot = api.sh(vm, "cat /proc/sys/kernel/random/boot_id").await;
+    let request = api.request(Method::PUT, &format!("/v1/vms/{vm}/secrets"));
+    let reply = request.json(&json!({"secretEnv": ["TOKEN=second-9f02"]})).send().await;
+    assert!(reply.is_err(), "the server answered {reply:?}");
+    server.wait_until_ended(Duration::from_secs(10)).await;
+    server.restart(&[("RDS_FAULT", None)]).await;
+    let api = server.api();
+    assert_eq!(api.sh(vm, "echo $TOKEN").await, "second-9f02");
+    assert_eq!(api.sh(vm, "cat /proc/sys/kernel/random/boot_id").await, boot, "it was booted again");
     api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 

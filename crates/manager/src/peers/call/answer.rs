@@ -1,40 +1,34 @@
 //! What of a provider's answer leaves it: everything in it is hostile, and may hold the provider's secrets.
 
-use std::iter;
+use std::sync::Arc;
 
 use rds_peers::audit::Outcome;
-use rds_peers::schema::ValueFault;
+use rds_peers::schema::{ExportChecker, ValueFault};
 use rds_peers::strike::Striker;
+use rds_protocol::peer::Outcome as Made;
 use rds_vmm::guest::GuestError;
 use serde_json::Value;
 
 use super::{CallFailure, bounded};
-use crate::peers::provider::Strikes;
+use crate::peers::large::{is_large, json_bytes};
 
 /// Strikes secrets out of whatever leaves the provider, and counts.
-pub(super) struct Cleaner<'a> {
-    generations: Vec<&'a Striker>,
-    pub(super) strikes: u64,
+struct Cleaner {
+    strikers: Vec<Arc<Striker>>,
+    strikes: u64,
 }
 
-impl<'a> Cleaner<'a> {
-    /// For the secrets as they were before a call and after it, each with those they had replaced.
-    pub(super) fn new(before: &'a Strikes, after: &'a Strikes) -> Self {
-        let of = |strikes: &'a Strikes| iter::once(&*strikes.striker).chain(strikes.replaced.as_deref());
-        let later = (after.version() != before.version()).then(|| of(after)).into_iter().flatten();
-        Self { generations: of(before).chain(later).collect(), strikes: 0 }
-    }
-
+impl Cleaner {
     fn text(&mut self, text: &str) -> String {
-        self.generations.iter().fold(text.to_owned(), |text, striker| {
+        self.strikers.iter().fold(text.to_owned(), |text, striker| {
             let struck = striker.text(&text);
             self.strikes += struck.strikes as u64;
             struck.value
         })
     }
 
-    pub(super) fn value(&mut self, value: Value) -> Value {
-        self.generations.iter().fold(value, |value, striker| {
+    fn value(&mut self, value: Value) -> Value {
+        self.strikers.iter().fold(value, |value, striker| {
             let struck = striker.json(value);
             self.strikes += struck.strikes as u64;
             struck.value
@@ -42,8 +36,43 @@ impl<'a> Cleaner<'a> {
     }
 }
 
+/// What came of a call, without secrets.
+pub(super) struct Answer {
+    /// What the caller is given, and how many bytes it has.
+    pub(super) result: Result<(Value, u64), CallFailure>,
+    /// Places where a secret was struck out.
+    pub(super) strikes: u64,
+}
+
+/// Holds what came back to its schema, and strikes secrets out. See [`takes_long`].
+pub(super) fn receive(made: Result<Made, GuestError>, checker: &ExportChecker, strikers: Vec<Arc<Striker>>) -> Answer {
+    let mut cleaner = Cleaner { strikers, strikes: 0 };
+    let result = match made {
+        Ok(Made::Returned(value)) => match checker.check_result(&value) {
+            Ok(()) => {
+                let value = cleaner.value(value);
+                let bytes = json_bytes(&value);
+                Ok((value, bytes))
+            }
+            Err(faults) => Err(bad_result(&faults, &mut cleaner)),
+        },
+        Ok(Made::Threw { name, message }) => Err(threw(&name, &message, &mut cleaner)),
+        Err(error) => Err(lost(error, &mut cleaner)),
+    };
+    Answer { result, strikes: cleaner.strikes }
+}
+
+/// Whether [`receive`] may take long.
+pub(super) fn takes_long(made: &Result<Made, GuestError>, checker: &ExportChecker) -> bool {
+    match made {
+        Ok(Made::Returned(value)) => is_large(value) || checker.result_takes_long(value),
+        Ok(threw) => is_large(threw),
+        Err(_) => false,
+    }
+}
+
 /// A pointer into a result holds keys that the provider chose. They are unescaped, or a secret with a `/` is not found.
-pub(super) fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner<'_>) -> CallFailure {
+fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner) -> CallFailure {
     let unescaped = |pointer: &str| pointer.replace("~1", "/").replace("~0", "~");
     let words = |fault: &ValueFault| format!("{}: {}", unescaped(&fault.pointer), fault.message);
     let words: Vec<String> = faults.iter().map(words).collect();
@@ -55,14 +84,14 @@ pub(super) fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner<'_>) -> Ca
     )
 }
 
-pub(super) fn threw(name: &str, message: &str, cleaner: &mut Cleaner<'_>) -> CallFailure {
+fn threw(name: &str, message: &str, cleaner: &mut Cleaner) -> CallFailure {
     let mut failure = CallFailure::new(502, Outcome::Threw, "peer_threw", cleaner.text(message));
     failure.body.name = Some(cleaner.text(name));
     failure
 }
 
 /// A call that the provider's agent did not make, or did not tell about.
-pub(super) fn lost(error: GuestError, cleaner: &mut Cleaner<'_>) -> CallFailure {
+fn lost(error: GuestError, cleaner: &mut Cleaner) -> CallFailure {
     match error {
         GuestError::Timeout | GuestError::Status { status: 504, .. } => {
             CallFailure::timed_out("The peer did not answer in time")
@@ -91,21 +120,37 @@ pub(super) fn lost(error: GuestError, cleaner: &mut Cleaner<'_>) -> CallFailure 
 
 #[cfg(test)]
 mod tests {
+    use rds_peers::manifest::{self, Limits};
     use rds_peers::schema::Checker;
     use serde_json::json;
 
     use super::*;
 
     #[test]
+    fn large_answers_take_long_whatever_their_schema_asks() {
+        let export = json!({"name": "f", "description": "d", "params": [], "returns": {"description": "d", "schema": {}},
+            "examples": [{"description": "d", "code": "f()"}]});
+        let manifest = json!({"sdk": {"name": "n", "description": "d"},
+            "modules": [{"path": "a.js", "exports": [export]}]});
+        let manifest = manifest::parse(manifest.to_string().as_bytes(), Limits::default()).unwrap();
+        let checker = ExportChecker::compile(&manifest.modules[0].exports[0]).unwrap();
+        let long = |made| takes_long(&made, &checker);
+        let threw = |message: String| Ok(Made::Threw { name: "Error".into(), message });
+        assert!(!long(Ok(Made::Returned(json!([1, "x"])))) && !long(threw("x".into())));
+        assert!(long(Ok(Made::Returned("x".repeat(4 << 20).into()))) && long(threw("x".repeat(100_000))));
+        assert!(!long(Err(GuestError::Timeout)));
+    }
+
+    #[test]
     fn keys_of_a_wrong_result_hold_no_secret() {
         for secret in ["s3cret/with/slashes", "s3cret~1~0"] {
-            let striker = Striker::new([secret]).unwrap();
+            let striker = Arc::new(Striker::new([secret]).unwrap());
             let checker =
                 Checker::compile(&json!({"additionalProperties": {"type": "object", "maxProperties": 0}})).unwrap();
             let around = "k".repeat(290);
             for result in [json!({(secret): 1}), json!({(secret): {"a": 1}}), json!({(format!("{around}{secret}")): 1})]
             {
-                let mut cleaner = Cleaner { generations: vec![&striker], strikes: 0 };
+                let mut cleaner = Cleaner { strikers: vec![Arc::clone(&striker)], strikes: 0 };
                 let failure = bad_result(&checker.check(&result).unwrap_err(), &mut cleaner);
                 assert!(!failure.body.message.contains("s3cret"), "{}", failure.body.message);
                 assert_eq!(cleaner.strikes, 1);
@@ -113,7 +158,7 @@ mod tests {
             let closed = Checker::compile(&json!({"properties": {"a": {}}, "additionalProperties": false})).unwrap();
             for before in 200..300 {
                 let result = json!({(format!("{}{secret}", "k".repeat(before))): 1});
-                let mut cleaner = Cleaner { generations: vec![&striker], strikes: 0 };
+                let mut cleaner = Cleaner { strikers: vec![Arc::clone(&striker)], strikes: 0 };
                 let failure = bad_result(&closed.check(&result).unwrap_err(), &mut cleaner);
                 assert!(!failure.body.message.contains("s3"), "{}", failure.body.message);
             }

@@ -11,26 +11,24 @@ use std::time::{Duration, Instant};
 
 use rds_peers::audit::{Call as AuditCall, Outcome};
 use rds_peers::manifest::ModulePath;
-use rds_peers::policy::{self, Decision, Policy, Refusal};
-use rds_peers::schema::{ArgumentFault, ExportChecker, ValueFault};
-use rds_protocol::peer::{Call, Outcome as Made};
+use rds_peers::policy::{self, Decision, Refusal};
+use rds_peers::schema::{ArgumentFault, ExportChecker};
+use rds_protocol::peer::Call;
 use rds_vmm::VmId;
-use rds_vmm::guest::GuestError;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 use utoipa::ToSchema;
 
 use super::Peers;
 use super::approvals::{Question, Verdict};
 use super::failure::CallFailure;
+use super::large::{self, json_bytes};
 use super::link::Link;
-use super::provider::Contract;
 use crate::audit::Slot;
 use crate::clock;
 use crate::metrics;
 use crate::vms::record::Settings;
-use answer::{Cleaner, bad_result, lost, threw};
+use answer::{Answer, receive, takes_long};
 use request::{MAX_TIMEOUT_MS, Request};
 
 /// How long a provider's agent may take to tell about a call whose own time limit has passed.
@@ -133,9 +131,7 @@ impl Peers {
             return Err(CallFailure::refused(403, "not_declared", message));
         };
         record.entry.module = module.path.to_string();
-        let checks =
-            Checks { contract: &contract, module: module.path.as_str(), export: export.name.as_str(), checker };
-        request.args = checks.args(request.args).await?;
+        request.args = checked(request.args, Arc::clone(checker)).await?;
 
         let bytes = json_bytes(&request.args);
         record.entry.args_bytes = bytes;
@@ -176,14 +172,20 @@ impl Peers {
         };
         let made = guest.call(&call, limit + GRACE).await;
         let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
-        let mut cleaner = Cleaner::new(&before, &after);
-        let result = receive(made, &checks, &link.policy, &mut cleaner, record).await;
-        record.entry.strikes = cleaner.strikes;
-        if cleaner.strikes > 0 {
-            let strikes = cleaner.strikes;
+        let (long, strikers, checker) = (takes_long(&made, checker), before.and(&after), Arc::clone(checker));
+        let Answer { result, strikes } = large::work(long, move || receive(made, &checker, strikers)).await?;
+        record.entry.strikes = strikes;
+        if strikes > 0 {
             tracing::warn!(%consumer, provider = %link.provider, strikes, "secrets were struck out of an answer");
         }
-        result
+        let (result, bytes) = result?;
+        record.entry.result_bytes = bytes;
+        match link.policy.decide_result(bytes) {
+            Decision::Refuse(refusal) => return Err(refused(&refusal)),
+            Decision::Warn(rules) => record.broke(&rules),
+            Decision::Allow | Decision::NeedsApproval => {}
+        }
+        Ok(CallResult { result })
     }
 
     /// A link of the present start of a consumer.
@@ -222,72 +224,15 @@ impl Peers {
     }
 }
 
-/// How the values of one export are checked: large ones away from the threads that serve calls, as it may take seconds.
-struct Checks<'a> {
-    contract: &'a Arc<Contract>,
-    module: &'a str,
-    export: &'a str,
-    checker: &'a ExportChecker,
-}
-
-impl Checks<'_> {
-    /// Gives back arguments that fit.
-    async fn args(&self, args: Vec<Value>) -> Result<Vec<Value>, CallFailure> {
-        let long = self.checker.args_take_long(&args);
-        let (args, checked) = self.run(long, args, |checker, args| checker.check_args(args)).await?;
-        checked.map(|()| args).map_err(|faults| bad_arguments(&faults))
-    }
-
-    /// The result, and what is wrong with it.
-    async fn result(&self, value: Value) -> Result<(Value, Result<(), Vec<ValueFault>>), CallFailure> {
-        let long = self.checker.result_takes_long(&value);
-        self.run(long, value, ExportChecker::check_result).await
-    }
-
-    async fn run<T: Send + 'static, F: Send + 'static>(
-        &self,
-        long: bool,
-        value: T,
-        check: impl FnOnce(&ExportChecker, &T) -> Result<(), F> + Send + 'static,
-    ) -> Result<(T, Result<(), F>), CallFailure> {
-        if !long {
-            let checked = check(self.checker, &value);
-            return Ok((value, checked));
-        }
-        let (contract, module, export) = (Arc::clone(self.contract), self.module.to_owned(), self.export.to_owned());
-        let task = spawn_blocking(move || {
-            let (_, _, checker) = contract.export(&module, &export)?;
-            let checked = check(checker, &value);
-            Some((value, checked))
-        });
-        let done = task.await.ok().flatten();
-        done.ok_or_else(|| CallFailure::failed(500, "internal", "The values of the call could not be checked"))
-    }
-}
-
-/// What the caller is given of what came back.
-async fn receive(
-    made: Result<Made, GuestError>,
-    checks: &Checks<'_>,
-    policy: &Policy,
-    cleaner: &mut Cleaner<'_>,
-    record: &mut Record,
-) -> Result<CallResult, CallFailure> {
-    let value = match made {
-        Ok(Made::Returned(value)) => value,
-        Ok(Made::Threw { name, message }) => return Err(threw(&name, &message, cleaner)),
-        Err(error) => return Err(lost(error, cleaner)),
+/// Gives arguments back that fit.
+async fn checked(args: Vec<Value>, checker: Arc<ExportChecker>) -> Result<Vec<Value>, CallFailure> {
+    let long = checker.args_take_long(&args);
+    let check = move || {
+        let checked = checker.check_args(&args);
+        (args, checked)
     };
-    let (value, checked) = checks.result(value).await?;
-    checked.map_err(|faults| bad_result(&faults, cleaner))?;
-    let result = cleaner.value(value);
-    record.entry.result_bytes = json_bytes(&result);
-    match policy.decide_result(record.entry.result_bytes) {
-        Decision::Refuse(refusal) => return Err(refused(&refusal)),
-        Decision::Warn(rules) => record.broke(&rules),
-        Decision::Allow | Decision::NeedsApproval => {}
-    }
-    Ok(CallResult { result })
+    let (args, checked) = large::work(long, check).await?;
+    checked.map(|()| args).map_err(|faults| bad_arguments(&faults))
 }
 
 fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
@@ -301,24 +246,6 @@ fn refused(refusal: &Refusal) -> CallFailure {
     failure
 }
 
-fn json_bytes(value: &impl Serialize) -> u64 {
-    /// Counts what is written to it.
-    struct Count(u64);
-    impl std::io::Write for Count {
-        fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-            self.0 += data.len() as u64;
-            Ok(data.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Values have string keys only, and counting does not fail.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
-}
-
 /// A name that a caller made up.
 fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
@@ -328,15 +255,4 @@ fn short(text: &str) -> String {
 fn bounded(words: &str) -> String {
     const LONGEST: usize = 2000;
     words.chars().take(LONGEST).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_those_of_the_text() {
-        let value = json!({"a": [1, "ü\n"]});
-        assert_eq!(json_bytes(&value), value.to_string().len() as u64);
-    }
 }

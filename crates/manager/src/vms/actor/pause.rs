@@ -103,7 +103,7 @@ impl Actor {
             return self.broke(Error::internal("cannot resume a VM", error)).await;
         }
         self.serve_calls(History::Closed);
-        let guest = match self.reach(History::Closed, "Its machine ended by itself").await {
+        let guest = match self.reach(None, History::Closed, "Its machine ended by itself").await {
             Ok(guest) => guest,
             Err(next) => {
                 answer(reply, Err(Error::conflict("The VM ended, or was deleted, while it was resumed")));

@@ -1,33 +1,67 @@
 //! What changes in a VM's life without its state changing: its secrets, its links and the calls of its code.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 
 use super::{Actor, Meanwhile, Next, Reply, Work, answer};
 use crate::egress::{NetworkPolicy, PatchNetwork};
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::peers::PatchLink;
 use crate::peers::link::Link;
 use crate::peers::token::BridgeToken;
 use crate::secrets::SecretEnv;
-use crate::vms::record::Settings;
+use crate::vms::record::{Generations, Settings};
 use crate::vms::row::{links_column, to_json};
 
-/// How long an agent may take to replace secrets.
-const SECRETS_LIMIT: Duration = Duration::from_secs(30);
-
 impl Actor {
-    /// Writes new secrets down, sealed.
-    pub(super) async fn keep_secrets(&self, secrets: &SecretEnv) -> Result<()> {
-        let version = self.live.borrow().settings.sealed.version + 1;
-        let sealed = self.host.seal(self.vm.id, secrets, version)?;
-        let version = i64::try_from(version).unwrap_or(i64::MAX);
-        self.host.store.set_vm_secrets(&self.vm.id.to_string(), sealed.column().as_deref(), version).await?;
-        self.publish(|live| live.settings.sealed = sealed);
+    /// Writes new secrets down, sealed; they are `due` if there is an agent that is to get them.
+    pub(super) async fn keep_secrets(&self, secrets: &SecretEnv, due: bool) -> Result<()> {
+        let replaced = self.live.borrow().settings.secrets.newest.clone();
+        let newest = self.host.seal(self.vm.id, secrets, replaced.version + 1)?;
+        let (id, version) = (self.vm.id.to_string(), i64::try_from(newest.version).unwrap_or(i64::MAX));
+        self.host.store.set_vm_secrets(&id, newest.column().as_deref(), version, due).await?;
+        self.publish(|live| live.settings.secrets = Generations { newest, replaced: Some(replaced), due });
         Ok(())
+    }
+
+    /// Replaces the secrets of a running VM. Who asked is told whether its agent took them. Until it does, they are given to it
+    /// again, and whoever comes to the VM waits: nothing is begun with secrets that were replaced before.
+    pub(super) async fn rotate(
+        &mut self,
+        secrets: &SecretEnv,
+        guest: GuestClient,
+        reply: Reply,
+    ) -> std::result::Result<GuestClient, Next> {
+        self.publish(|live| live.guest = None);
+        let given = async {
+            self.keep_secrets(secrets, true).await?;
+            let newest = self.live.borrow().settings.secrets.newest.clone();
+            self.host.give_secrets(self.vm.id, &newest, &guest).await
+        };
+        let given = given.await;
+        if given.is_ok() {
+            self.confirm_secrets().await;
+        }
+        answer(Some(reply), given);
+        let guest = self.reach(Some(guest), History::Used, "Its machine ended by itself").await?;
+        self.publish(|live| live.guest = Some(guest.clone()));
+        Ok(guest)
+    }
+
+    /// Notes that the agent has the newest secrets, if they were due. A manager that finds it not written down gives it the
+    /// same ones again.
+    pub(super) async fn confirm_secrets(&self) {
+        if !self.live.borrow().settings.secrets.due {
+            return;
+        }
+        let id = self.vm.id.to_string();
+        if let Err(error) = self.host.store.confirm_vm_secrets(&id).await {
+            tracing::warn!(vm = id, error = %Chain(&error), "cannot write down that a VM has its new secrets");
+        }
+        self.publish(|live| live.settings.secrets.due = false);
+        self.record("vm.secrets_rotated", "VM got new secrets").await;
     }
 
     /// Changes what the VM may reach. It is written down first: a manager that dies in between makes it so when it starts.
@@ -49,13 +83,6 @@ impl Actor {
         let (ips, domains) = (to_json(&network.allow_ips), to_json(&network.allow_domains));
         let id = self.vm.id.to_string();
         self.host.store.set_vm_network(&id, network.outbound_internet, &ips, &domains).await.map(drop)
-    }
-
-    pub(super) async fn give_secrets(&self, secrets: &SecretEnv, guest: &GuestClient) -> Result<()> {
-        self.keep_secrets(secrets).await?;
-        guest.set_secrets(&secrets.variables(), SECRETS_LIMIT).await?;
-        self.record("vm.secrets_rotated", "VM got new secrets").await;
-        Ok(())
     }
 
     /// Answers the calls of the VM's code from now on, if it has anybody to call.

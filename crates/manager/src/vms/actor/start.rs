@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::ending::SYNC_LIMIT;
 use super::{Actor, Care, Command, Meanwhile, Next, Reply, Work, answer, expiry};
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::metrics;
 use crate::peers::token::BridgeToken;
 use crate::pool::Machine;
@@ -23,6 +23,9 @@ const RECONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Between two attempts to reach an agent whose machine runs.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two attempts to give an agent that is connected its secrets.
+const SECRETS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(super) async fn create(&mut self, reply: Reply, pooled: Option<Box<Machine>>) -> Next {
@@ -58,7 +61,7 @@ impl Actor {
             tracing::warn!(vm = %self.vm.id, %error, "cannot tell whether an adopted machine runs");
         }
         self.serve_calls(History::Used);
-        match self.reach(History::Used, "Its machine had ended when the manager started").await {
+        match self.reach(None, History::Used, "Its machine had ended when the manager started").await {
             Ok(guest) => {
                 self.set_clock(&guest).await;
                 Next::Run(guest)
@@ -88,6 +91,7 @@ impl Actor {
             live.guest = Some(guest.clone());
             live.error = None;
             live.settings.bridge = bridge;
+            live.settings.secrets.due = false;
             live.settings.last_start = Some(how);
         });
         self.serve_calls(History::Fresh);
@@ -105,18 +109,39 @@ impl Actor {
         Ok(())
     }
 
-    /// Connects to the agent of a machine that runs, or gives what comes next instead; `ended` says why if the machine does
-    /// not run any more. What else is asked of the VM waits meanwhile, a stop no longer than for the last sync of a guest.
-    pub(super) async fn reach(&mut self, mut history: History, ended: &str) -> std::result::Result<GuestClient, Next> {
+    /// Connects to the agent of a machine that runs, unless `known` is a connection to it that still holds, and gives it its
+    /// newest secrets if they are due; or gives what comes next instead. `ended` says why if the machine does not run any
+    /// more. What else is asked of the VM waits meanwhile, a stop no longer than for the last sync of a guest; but what the VM
+    /// may reach is changed at once, since an agent that does not answer may be hostile.
+    pub(super) async fn reach(
+        &mut self,
+        mut known: Option<GuestClient>,
+        mut history: History,
+        ended: &str,
+    ) -> std::result::Result<GuestClient, Next> {
         let (host, id) = (Arc::clone(&self.host), self.vm.id);
+        let secrets = self.live.borrow().settings.secrets.clone();
+        let due = secrets.due.then_some(secrets.newest);
         let connected = async move {
             let dir = host.dir(id);
             while host.hypervisor.is_running(&dir).await {
-                match GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await {
-                    Ok(guest) => return Some(guest),
-                    Err(error) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
-                }
+                let guest = match known.take().filter(|guest| !guest.is_closed()) {
+                    Some(guest) => Ok(guest),
+                    None => GuestClient::connect(&*host.hypervisor, &dir, history, RECONNECT_LIMIT).await,
+                };
                 history = History::Used;
+                match (guest, &due) {
+                    (Ok(guest), None) => return Some(guest),
+                    (Ok(guest), Some(sealed)) => match host.give_secrets(id, sealed, &guest).await {
+                        Ok(()) => return Some(guest),
+                        Err(error) => {
+                            tracing::warn!(vm = %id, error = %Chain(&error), "a VM's agent does not have its new secrets yet");
+                            let _ = timeout(SECRETS_PAUSE, guest.closed()).await;
+                            known = Some(guest);
+                        }
+                    },
+                    (Err(error), _) => tracing::warn!(vm = %id, %error, "cannot reach a running VM's agent yet"),
+                }
                 sleep(RECONNECT_PAUSE).await;
             }
             None
@@ -126,7 +151,10 @@ impl Actor {
         loop {
             let command = tokio::select! {
                 connected = &mut connected => return match connected {
-                    Some(guest) => Ok(guest),
+                    Some(guest) => {
+                        self.confirm_secrets().await;
+                        Ok(guest)
+                    }
                     None => Err(self.crashed(ended).await),
                 },
                 command = self.inbox.commands.recv() => command,
@@ -142,6 +170,10 @@ impl Actor {
             };
             match command {
                 Some(Command::Delete(reply)) => return Err(Next::Remove(Some(reply))),
+                Some(Command::PatchNetwork(patch, reply)) => {
+                    let set = self.patch_network(patch).await;
+                    answer(Some(reply), set);
+                }
                 Some(command) => self.inbox.deferred.push_back(command),
                 None => return Err(Next::Leave),
             }

@@ -84,6 +84,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         timings: "{}".into(),
         secrets: Some("c2VhbGVk".into()),
         secrets_version: 1,
+        secrets_due: 0,
         peer_links: "[]".into(),
         bridge_hash: None,
         error: None,
@@ -103,9 +104,17 @@ async fn vms(store: &Store) {
     assert!(!store.set_vm_state("z", "RUNNING", None).await.unwrap());
     assert!(store.set_vm_started("a", "boot", "{\"boot\":1}", Some("0f")).await.unwrap());
     assert!(store.set_vm_links("a", "[1]", None).await.unwrap());
-    assert!(store.set_vm_secrets("a", None, 2).await.unwrap());
+    assert!(store.set_vm_secrets("a", None, 2, true).await.unwrap());
     let changed = store.vm("a").await.unwrap().unwrap();
     assert_eq!((changed.peer_links.as_str(), changed.bridge_hash, changed.secrets_version), ("[1]", None, 2));
+    let due = async || store.vm("a").await.unwrap().unwrap().secrets_due;
+    assert_eq!(due().await, 1);
+    assert!(store.confirm_vm_secrets("a").await.unwrap());
+    assert!(!store.confirm_vm_secrets("z").await.unwrap());
+    assert_eq!(due().await, 0);
+    assert!(store.set_vm_secrets("a", None, 3, true).await.unwrap());
+    assert!(store.set_vm_started("a", "boot", "{}", None).await.unwrap());
+    assert_eq!(due().await, 0, "a start hands out the newest");
     let all = store.vms().await.unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!((all[1].state.as_str(), all[1].error.as_deref()), ("ERROR", Some("why")));
