@@ -8,7 +8,8 @@ use std::io::{self, Write};
 /// First bytes of every header.
 pub(crate) const MAGIC: &[u8; 6] = b"070701";
 
-const TRAILER: &str = "TRAILER!!!";
+/// Name of the end mark.
+pub(crate) const TRAILER: &str = "TRAILER!!!";
 
 /// What kind of entry to write; the permission bits go with it.
 #[derive(Debug, Clone, Copy)]

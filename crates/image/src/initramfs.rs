@@ -3,35 +3,42 @@
 //! The agent is `/init` here and not a file of the image, so that any root filesystem works unprepared and the agent is
 //! always of the manager's own version.
 
-use std::fs;
-use std::io::{self, Write};
+mod modules;
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read as _, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::ImageError;
-use crate::cpio::{self, Archive, Node};
+use crate::cpio::{Archive, Node};
 use crate::digest;
 use crate::draft::draft;
+use modules::Entry;
 
 /// Largest agent or modules archive that is accepted, in bytes. An initramfs lives in the guest's memory.
-const MAX_PART_BYTES: u64 = 64 << 20;
+pub const MAX_PART_BYTES: u64 = 64 << 20;
 
 /// Writes the initramfs of an agent and an image's kernel modules into `dir` and returns its path.
 ///
 /// The file is called `<sha256>.cpio` after its content, so the same parts always give the same path, and a file that
-/// is there is complete. `modules` is the image's `modules` archive (uncompressed newc); leave it out for a kernel that
-/// has everything built in. `dir` is made if it is missing. Concurrent calls are safe; nothing is ever overwritten.
+/// is there is complete. `modules` is the image's `modules` archive, as [`check_modules`] takes it; leave it out for a
+/// kernel that has everything built in. Its files are packed anew, so that the kernel reads no header that somebody else
+/// wrote. `dir` is made if it is missing. Concurrent calls are safe; nothing is ever overwritten.
 ///
 /// # Errors
-/// [`ImageError::Invalid`] when the agent is no static ELF program or the modules are no newc archive, and
-/// [`ImageError::Io`] when a file cannot be read or written.
+/// [`ImageError::Invalid`] when the agent is no static ELF program or the modules are refused, and [`ImageError::Io`]
+/// when a file cannot be read or written.
 pub fn assemble(agent: &Path, modules: Option<&Path>, dir: &Path) -> Result<PathBuf, ImageError> {
     let program = read_part(agent)?;
     if !program.starts_with(b"\x7fELF") {
         return Err(ImageError::Invalid(format!("{} is no program for Linux", agent.display())));
     }
-    let modules = modules.map(read_modules).transpose()?.unwrap_or_default();
-    let archive = archive(&program, modules).map_err(ImageError::io("pack", agent))?;
+    let mut archive = Archive::new(Vec::new());
+    if let Some(modules) = modules {
+        add_modules(&mut archive, modules)?;
+    }
+    let archive = add_agent(archive, &program).map_err(ImageError::io("pack", agent))?;
 
     fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
     let path = dir.join(format!("{}.cpio", digest::sha256_hex(&archive)));
@@ -41,11 +48,27 @@ pub fn assemble(agent: &Path, modules: Option<&Path>, dir: &Path) -> Result<Path
     Ok(path)
 }
 
-/// The image's archive first: where names meet, the kernel keeps the later entry, and `/init` must be ours.
-fn archive(program: &[u8], modules: Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut archive = modules;
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    let mut archive = Archive::new(archive);
+/// Whether a file is a modules archive that [`assemble`] takes: an uncompressed cpio archive in the `newc` form, no larger
+/// than [`MAX_PART_BYTES`], with nothing in it but directories and files called `modules` or below it.
+///
+/// # Errors
+/// [`ImageError::Invalid`] when it is not, with what is wrong, and [`ImageError::Io`] when it cannot be read.
+pub fn check_modules(path: &Path) -> Result<(), ImageError> {
+    modules::read(open_part(path)?, |_, _| Ok(()))
+}
+
+fn add_modules(archive: &mut Archive<Vec<u8>>, path: &Path) -> Result<(), ImageError> {
+    modules::read(open_part(path)?, |name, entry| match entry {
+        Entry::Directory => archive.add(name, Node::Directory),
+        Entry::File(from) => {
+            let mut content = Vec::new();
+            from.read_to_end(&mut content)?;
+            archive.add(name, Node::File { mode: 0o644, content: &content })
+        }
+    })
+}
+
+fn add_agent(mut archive: Archive<Vec<u8>>, program: &[u8]) -> io::Result<Vec<u8>> {
     archive.add("dev", Node::Directory)?;
     // The kernel opens it for PID 1's standard streams before the agent can mount anything.
     archive.add("dev/console", Node::CharDevice { mode: 0o600, major: 5, minor: 1 })?;
@@ -54,22 +77,20 @@ fn archive(program: &[u8], modules: Vec<u8>) -> io::Result<Vec<u8>> {
     archive.finish()
 }
 
-fn read_modules(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let modules = read_part(path)?;
-    if modules.starts_with(cpio::MAGIC) {
-        Ok(modules)
-    } else {
-        Err(ImageError::Invalid(format!("{} is no uncompressed cpio archive (newc)", path.display())))
-    }
-}
-
-fn read_part(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let size = fs::metadata(path).map_err(ImageError::io("read", path))?.len();
+fn open_part(path: &Path) -> Result<BufReader<File>, ImageError> {
+    let file = File::open(path).map_err(ImageError::io("read", path))?;
+    let size = file.metadata().map_err(ImageError::io("read", path))?.len();
     if size > MAX_PART_BYTES {
         let limit = MAX_PART_BYTES >> 20;
         return Err(ImageError::Invalid(format!("{} is larger than {limit} MiB", path.display())));
     }
-    fs::read(path).map_err(ImageError::io("read", path))
+    Ok(BufReader::new(file))
+}
+
+fn read_part(path: &Path) -> Result<Vec<u8>, ImageError> {
+    let mut content = Vec::new();
+    open_part(path)?.read_to_end(&mut content).map_err(ImageError::io("read", path))?;
+    Ok(content)
 }
 
 /// Makes `path` appear whole or not at all; another writer of the same content may win.
@@ -115,9 +136,38 @@ mod tests {
     fn the_usual_tool_lists_the_agents_part() {
         let (dir, agent, _) = parts();
         let path = assemble(&agent, None, dir.path()).unwrap();
-        let input = Stdio::from(fs::File::open(path).unwrap());
+        let input = Stdio::from(File::open(path).unwrap());
         let output = Command::new("cpio").args(["-t", "--quiet"]).stdin(input).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "dev\ndev/console\ndev/null\ninit\n");
+    }
+
+    /// Whoever may write an image must not get to replace the agent.
+    #[test]
+    fn nothing_of_the_modules_archive_but_names_and_contents_gets_into_the_initramfs() {
+        let (dir, agent, modules) = parts();
+        let mut archive = fs::read(&modules).unwrap();
+        let first = assemble(&agent, Some(&modules), dir.path()).unwrap();
+        // Owner and time of the first entry.
+        archive[22..30].copy_from_slice(b"000003e8");
+        archive[46..54].copy_from_slice(b"6543210f");
+        fs::write(&modules, &archive).unwrap();
+        assert_eq!(first, assemble(&agent, Some(&modules), dir.path()).unwrap());
+        let listed = Command::new("cpio").args(["-t", "--quiet"]).stdin(File::open(&first).unwrap()).output().unwrap();
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        assert_eq!(listed, "modules\nmodules/order\ndev\ndev/console\ndev/null\ninit\n", "one archive to its end");
+
+        let mut attack = Archive::new(archive);
+        attack.add("init", Node::File { mode: 0o755, content: b"another agent" }).unwrap();
+        fs::write(&modules, attack.finish().unwrap()).unwrap();
+        assert!(matches!(check_modules(&modules), Err(ImageError::Invalid(_))));
+        assert!(matches!(assemble(&agent, Some(&modules), dir.path()), Err(ImageError::Invalid(_))));
+    }
+
+    #[test]
+    fn a_part_that_is_too_large_is_refused_at_once() {
+        let (_dir, _, modules) = parts();
+        File::options().write(true).open(&modules).unwrap().set_len(MAX_PART_BYTES + 1).unwrap();
+        assert!(check_modules(&modules).unwrap_err().to_string().contains("64 MiB"));
     }
 
     #[test]

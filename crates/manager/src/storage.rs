@@ -1,4 +1,4 @@
-//! The storage root: its directories, and the lock that keeps it to one server.
+//! The storage root and the images' directory: what is in them, and the locks that keep them to one server.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,24 +16,28 @@ use crate::error::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(20);
 
-/// The storage root is this process's while this lives. The kernel takes the lock back when the process ends, however.
+/// The directories are this process's while this lives. The kernel takes the locks back when the process ends, however.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    files: Vec<File>,
 }
 
 /// Makes the directories, takes the lock and removes what an earlier server left unfinished.
 pub fn prepare(config: &StorageConfig) -> Result<Lock> {
     make_dir(&config.storage_root)?;
-    let lock = lock(&config.storage_root)?;
-    let tmp = config.tmp_dir();
-    match fs::remove_dir_all(&tmp) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::internal(format!("cannot empty {}", tmp.display()), error));
+    let mut lock = lock(&config.storage_root)?;
+    make_dir(&config.images_dir())?;
+    // What belongs to no image of this server is removed there, too.
+    lock.files.push(take(&config.images_dir(), ".lock", "IMAGES_DIR")?);
+    for tmp in [config.tmp_dir(), config.image_drafts_dir()] {
+        match fs::remove_dir_all(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::internal(format!("cannot empty {}", tmp.display()), error));
+            }
+            _ => make_dir(&tmp)?,
         }
-        _ => {}
     }
-    for dir in [tmp, config.images_dir(), config.vms_dir(), config.seeds_dir(), config.snapshots_dir()] {
+    for dir in [config.vms_dir(), config.seeds_dir(), config.snapshots_dir()] {
         make_dir(&dir)?;
     }
     for dir in [config.templates_dir(), config.initramfs_dir()] {
@@ -52,9 +56,19 @@ fn make_dir(dir: &Path) -> Result<()> {
         .map_err(|error| Error::internal(format!("cannot make directory {}", dir.display()), error))
 }
 
+/// A directory that only the manager may enter: monitors get what they use as open descriptors.
+pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// Takes the storage root for this process.
 pub fn lock(root: &Path) -> Result<Lock> {
-    let path = root.join("lock");
+    Ok(Lock { files: vec![take(root, "lock", "STORAGE_ROOT")?] })
+}
+
+/// Takes the directory of a setting.
+fn take(dir: &Path, file: &str, setting: &str) -> Result<File> {
+    let path = dir.join(file);
     let fail = |error: io::Error| Error::internal(format!("cannot lock {}", path.display()), error);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
     let begun = Instant::now();
@@ -65,10 +79,10 @@ pub fn lock(root: &Path) -> Result<Lock> {
         }
     };
     match taken {
-        Ok(()) => Ok(Lock { _file: file }),
+        Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
-            "another server is using {}: stop it, or give this one another STORAGE_ROOT",
-            root.display()
+            "another server is using {}: stop it, or give this one another {setting}",
+            dir.display()
         ))),
         Err(error) => Err(fail(error.into())),
     }
@@ -76,6 +90,8 @@ pub fn lock(root: &Path) -> Result<Lock> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
     use super::*;
 
     #[test]
@@ -85,5 +101,21 @@ mod tests {
         assert!(matches!(lock(dir.path()), Err(Error::Conflict(message)) if message.contains("STORAGE_ROOT")));
         drop(first);
         lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn two_servers_never_share_a_directory_of_images() {
+        let (one, other, images) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let config = |root: &Path, images: &Path| {
+            let args = ["test", "--storage-root", root.to_str().unwrap(), "--images-dir", images.to_str().unwrap()];
+            let command = StorageConfig::augment_args(clap::Command::new("test"));
+            StorageConfig::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+        };
+        let first = prepare(&config(one.path(), images.path())).unwrap();
+        let second = prepare(&config(other.path(), images.path()));
+        assert!(matches!(second, Err(Error::Conflict(message)) if message.contains("IMAGES_DIR")));
+        drop(first);
+        prepare(&config(one.path(), one.path())).unwrap();
     }
 }

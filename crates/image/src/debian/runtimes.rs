@@ -106,7 +106,7 @@ pub(crate) fn fetch(site: &Path, progress: &dyn Progress) -> Result<Vec<PathBuf>
 }
 
 fn pack_args(site: &Path) -> Vec<OsString> {
-    let fixed = ["pack", "--silent", "--ignore-scripts", "--pack-destination"];
+    let fixed = ["pack", "--loglevel=error", "--ignore-scripts", "--pack-destination"];
     let mut args: Vec<OsString> = fixed.map(OsString::from).into();
     args.push(site.into());
     args.extend(PACKAGES.iter().map(|package| package.specifier().into()));
@@ -159,7 +159,7 @@ mod tests {
     fn renders_names_and_arguments() {
         assert_eq!(PACKAGES[2].file_name(), "deno-linux-x64-glibc-2.9.6.tgz");
         let args = pack_args(Path::new("/a b"));
-        let fixed = ["pack", "--silent", "--ignore-scripts", "--pack-destination", "/a b"];
+        let fixed = ["pack", "--loglevel=error", "--ignore-scripts", "--pack-destination", "/a b"];
         assert_eq!(args[..5], fixed.map(OsString::from));
         assert_eq!(args[7], "@deno/linux-x64-glibc@2.9.6");
     }

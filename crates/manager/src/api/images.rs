@@ -199,14 +199,14 @@ macro_rules! upload_route {
     ($name:ident, $path:literal, $summary:literal, $media:literal, |$images:ident, $id:ident, $body:ident| $upload:expr) => {
         #[doc = $summary]
         #[doc = ""]
-        #[doc = "At most 3 GiB. Until the upload is whole and verified the image stays as it was."]
+        #[doc = "At most 3 GiB, of modules 64 MiB. Until the upload is whole and verified the image stays as it was."]
         #[utoipa::path(put, path = $path, tag = "images", params(("id" = String, Path)),
                     request_body(content = inline(Binary), content_type = $media), responses(
                         (status = 204, description = "It is in place"),
                         (status = 400, description = "It broke off, or is not what it should be", body = ErrorBody),
                         (status = 404, description = "No such image", body = ErrorBody),
                         (status = 409, description = "The image is given in place", body = ErrorBody),
-                        (status = 413, description = "Over 3 GiB", body = ErrorBody),
+                        (status = 413, description = "Larger than that", body = ErrorBody),
                         CallerErrors,
                     )
                 )]

@@ -116,7 +116,12 @@ impl StorageConfig {
         self.images_dir.clone().unwrap_or_else(|| self.storage_root.join("images"))
     }
 
-    /// Directory for files that are not finished yet; on the same file system as all else.
+    /// Directory for images' files that are not finished yet; on the same file system as the images.
+    pub fn image_drafts_dir(&self) -> PathBuf {
+        self.images_dir().join(".tmp")
+    }
+
+    /// Directory for files that are not finished yet; on the same file system as all but images.
     pub fn tmp_dir(&self) -> PathBuf {
         self.storage_root.join("tmp")
     }

@@ -10,7 +10,7 @@ use zip::ZipArchive;
 use zip::read::ZipFile;
 
 use super::receive::{Received, write};
-use super::{FileKind, MAX_UPLOAD_BYTES, verify};
+use super::{FileKind, max_bytes, verify};
 use crate::error::{Error, Result};
 
 /// What may be read to find the entries; some 50,000 of them. More would take memory as their number grows.
@@ -37,7 +37,7 @@ pub(super) fn extract(archive: &Path, tmp: &Path) -> Result<Vec<(FileKind, Recei
             return Err(Error::invalid(format!("The bundle holds more than one {kind}")));
         }
         let entry = archive.by_index(index).map_err(|error| damaged(&error))?;
-        let file = unpack(entry, tmp)?;
+        let file = unpack(entry, max_bytes(kind), tmp)?;
         verify::file(kind, file.path())?;
         files.push((kind, file));
     }
@@ -56,17 +56,17 @@ fn kind(name: &str) -> Option<FileKind> {
     NAMES.iter().find(|(known, _)| *known == last).map(|(_, kind)| *kind)
 }
 
-fn unpack(entry: ZipFile<'_, impl Read>, tmp: &Path) -> Result<Received> {
+fn unpack(entry: ZipFile<'_, impl Read>, limit: u64, tmp: &Path) -> Result<Received> {
     if !entry.is_file() {
         return Err(Error::invalid("An image's file in the bundle is not a plain file"));
     }
     let claimed = entry.size();
-    if claimed > MAX_UPLOAD_BYTES {
-        return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
+    if claimed > limit {
+        return Err(Error::TooLarge { limit });
     }
-    let file = write(entry.take(MAX_UPLOAD_BYTES + 1), tmp)?;
-    if file.bytes > MAX_UPLOAD_BYTES {
-        return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
+    let file = write(entry.take(limit + 1), tmp)?;
+    if file.bytes > limit {
+        return Err(Error::TooLarge { limit });
     }
     Ok(file)
 }

@@ -44,7 +44,7 @@ pub(super) async fn register(config: &StorageConfig, store: &Store) -> Result<()
 
 /// Images that were given in place before and are no longer, unless a VM was made from one.
 async fn forget_others(store: &Store, current: &str) -> Result<()> {
-    let mut others: Vec<_> = store.image_files(None).await?.into_iter().filter(|file| file.path.is_some()).collect();
+    let mut others: Vec<_> = store.image_files(None).await?.into_iter().filter(|file| file.in_place != 0).collect();
     others.dedup_by(|a, b| a.image_id == b.image_id);
     for file in others {
         if file.image_id != current && store.vms_of_image(&file.image_id).await? == 0 {
@@ -74,7 +74,8 @@ fn row(image_id: &str, kind: FileKind, path: &Path) -> Result<ImageFileRow> {
     Ok(ImageFileRow {
         image_id: image_id.to_owned(),
         kind: kind.as_str().to_owned(),
-        path: Some(path.to_str().ok_or_else(|| Error::invalid("an image's path is not valid UTF-8"))?.to_owned()),
+        path: path.to_str().ok_or_else(|| Error::invalid("an image's path is not valid UTF-8"))?.to_owned(),
+        in_place: 1,
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         sha256: None,
         uploaded_at: now_ms(),

@@ -1,21 +1,27 @@
 //! Images: what VMs are made from. A kernel, a root filesystem and, where the kernel needs some, its modules.
 //!
-//! Files lie in `IMAGES_DIR/<id>/{kernel,rootfs,modules}` and are replaced whole, by rename: a VM that runs keeps the
-//! file that it has open. One image may be given in place by KERNEL_PATH and its companions; its files are not ours.
-//! This module must not know HTTP or what a VM does with the files.
+//! Files lie in `IMAGES_DIR/<id>`, each under a name that its row in the store has. None is ever changed or replaced: an upload
+//! brings new files and then changes the rows, all of them or none, and what no row names is removed when nobody is about
+//! to open it. A VM that runs keeps the files that it has open. One image may be given in place by KERNEL_PATH and its
+//! companions; its files are not ours. This module must not know HTTP or what a VM does with the files.
 
 mod bundle;
+mod hold;
 mod in_place;
 mod receive;
+mod tidy;
 mod upload;
 mod verify;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use rds_image::initramfs::MAX_PART_BYTES;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use hold::{Hold, Holds};
 
 pub use crate::store::images::FileKind;
 
@@ -28,6 +34,17 @@ use crate::store::images::{ImageFileRow, ImageRow};
 
 /// Bytes of an uploaded file, and of each file in a bundle (section 6 of the wire contract: 3 GiB).
 pub const MAX_UPLOAD_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
+/// What an image's id begins with.
+const PREFIX: &str = "img-";
+
+/// Bytes of one file of an image. Modules live in the guest's memory.
+fn max_bytes(kind: FileKind) -> u64 {
+    match kind {
+        FileKind::Kernel | FileKind::Rootfs => MAX_UPLOAD_BYTES,
+        FileKind::Modules => MAX_PART_BYTES,
+    }
+}
 
 /// An image as clients see it.
 #[derive(Debug, Clone)]
@@ -70,7 +87,8 @@ pub struct ImageFile {
     pub in_place: bool,
 }
 
-/// The files of a complete image. As long as one from [`Images::resolve`] lives the image cannot be deleted.
+/// The files of a complete image, which belong together. As long as one from [`Images::resolve`] lives the image cannot be
+/// deleted, and these files stay whatever is uploaded.
 #[derive(Debug, Clone)]
 pub struct ImageFiles {
     /// `img-…`.
@@ -98,20 +116,22 @@ pub struct Images {
     store: Store,
     activity: Activity,
     dir: PathBuf,
-    tmp: PathBuf,
+    drafts: PathBuf,
     /// Taken by whoever changes an image or begins to use one, for the moment of doing so.
     change: tokio::sync::Mutex<()>,
-    holds: Arc<Mutex<HashMap<String, usize>>>,
+    holds: Holds,
     changes: watch::Sender<()>,
 }
 
 impl Images {
-    /// Registers the image that is given in place, if there is one.
+    /// Registers the image that is given in place, if there is one, and removes what belongs to no image.
     pub async fn start(config: &StorageConfig, store: Store, activity: Activity) -> Result<Self> {
         in_place::register(config, &store).await?;
-        let (dir, tmp) = (config.images_dir(), config.tmp_dir());
-        let changes = watch::Sender::new(());
-        Ok(Self { store, activity, dir, tmp, change: tokio::sync::Mutex::default(), holds: Arc::default(), changes })
+        let (dir, drafts) = (config.images_dir(), config.image_drafts_dir());
+        let (change, holds, changes) = (tokio::sync::Mutex::default(), Holds::default(), watch::Sender::new(()));
+        let images = Self { store, activity, dir, drafts, change, holds, changes };
+        images.tidy_all().await?;
+        Ok(images)
     }
 
     /// Changes whenever an image's files do.
@@ -151,7 +171,7 @@ impl Images {
             return Err(Error::invalid("description must be at most 2000 characters"));
         }
         let row = ImageRow {
-            id: format!("img-{}", Uuid::new_v4()),
+            id: format!("{PREFIX}{}", Uuid::new_v4()),
             name: name.to_owned(),
             description: description.to_owned(),
             created_at: now_ms(),
@@ -173,20 +193,15 @@ impl Images {
     }
 
     /// Removes an image that no VM was made from.
-    pub async fn delete(&self, id: &str) -> Result<()> {
+    pub async fn delete(self: &Arc<Self>, id: &str) -> Result<()> {
         let _change = self.change.lock().await;
         self.changeable(id).await?;
-        let held = self.holds.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id);
-        if held || self.store.vms_of_image(id).await? > 0 {
+        if self.holds.is_held(id) || self.store.vms_of_image(id).await? > 0 {
             return Err(Error::conflict("A VM uses this image: delete the VM first"));
         }
         self.store.delete_image(id).await?;
-        if let Err(error) = tokio::fs::remove_dir_all(self.dir.join(id)).await
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, id, "cannot remove the files of a deleted image");
-        }
         self.changes.send_replace(());
+        self.tidy(id).await;
         self.activity.record("image.deleted", id, "Image deleted", None).await;
         Ok(())
     }
@@ -204,14 +219,14 @@ impl Images {
         };
         let files = self.store.image_files(Some(&row.id)).await?;
         let image = self.image(row, files)?;
-        let hold = Hold::new(&self.holds, &image.id);
+        let hold = self.holds.hold(&image.id);
         let complete = complete(&image);
         complete.map(|files| ImageFiles { _hold: Some(hold), ..files }).map_err(|what| {
             Error::invalid(format!("Image {} has no {what} yet: upload one to /v1/images/{0}/{what}", image.id))
         })
     }
 
-    /// The files of every complete image. They may change or go at any time.
+    /// The files of every complete image. They may go at any time.
     pub async fn all_complete(&self) -> Result<Vec<ImageFiles>> {
         let _change = self.change.lock().await;
         Ok(self.list().await?.iter().filter_map(|image| complete(image).ok()).collect())
@@ -262,33 +277,13 @@ fn image_file(dir: &Path, row: ImageFileRow) -> Result<ImageFile> {
         bytes: u64::try_from(row.bytes).unwrap_or(0),
         sha256: row.sha256,
         uploaded_at: row.uploaded_at,
-        in_place: row.path.is_some(),
-        path: row.path.map_or_else(|| dir.join(kind.as_str()), PathBuf::from),
+        in_place: row.in_place != 0,
+        path: if row.in_place != 0 { PathBuf::from(row.path) } else { dir.join(row.path) },
     })
 }
 
-/// One use of an image by a VM that is not in the store yet.
-#[derive(Debug)]
-struct Hold {
-    holds: Arc<Mutex<HashMap<String, usize>>>,
-    id: String,
-}
-
-impl Hold {
-    fn new(holds: &Arc<Mutex<HashMap<String, usize>>>, id: &str) -> Arc<Self> {
-        *holds.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default() += 1;
-        Arc::new(Self { holds: Arc::clone(holds), id: id.to_owned() })
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = holds.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                holds.remove(&self.id);
-            }
-        }
-    }
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("the task of an image's files ended", error))?
 }

@@ -1,6 +1,5 @@
 //! Takes an upload to the disk: a few chunks in memory at a time, its checksum on the way, removed if it breaks off.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,7 +12,6 @@ use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::MAX_UPLOAD_BYTES;
 use crate::auth::hex;
 use crate::error::{Error, Result};
 
@@ -37,16 +35,20 @@ impl Received {
         self.file.path()
     }
 
-    /// Puts the file in its place, where every VM's process may read it. What was there is replaced at once.
+    /// Puts the file in its place, where every VM's process may read it. The directory has yet to be synchronized.
     pub(super) fn move_to(self, to: &Path) -> io::Result<()> {
         self.file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
         self.file.persist(to).map_err(|error| error.error)?;
-        to.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+        Ok(())
     }
 }
 
-/// Takes a stream to the disk.
-pub(super) async fn receive<E>(stream: impl Stream<Item = Result<Bytes, E>>, tmp: &Path) -> Result<Received> {
+/// Takes a stream of so many bytes at most to the disk.
+pub(super) async fn receive<E>(
+    stream: impl Stream<Item = Result<Bytes, E>>,
+    limit: u64,
+    tmp: &Path,
+) -> Result<Received> {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let tmp = tmp.to_owned();
     let writer = tokio::task::spawn_blocking(move || write(Chunks { receiver, rest: Bytes::new() }, &tmp));
@@ -56,8 +58,8 @@ pub(super) async fn receive<E>(stream: impl Stream<Item = Result<Bytes, E>>, tmp
     while let Some(chunk) = timeout(STANDSTILL, stream.next()).await.map_err(late)? {
         let chunk = chunk.map_err(|_| Error::invalid("The upload broke off"))?;
         total += chunk.len() as u64;
-        if total > MAX_UPLOAD_BYTES {
-            return Err(Error::TooLarge { limit: MAX_UPLOAD_BYTES });
+        if total > limit {
+            return Err(Error::TooLarge { limit });
         }
         if sender.send(chunk).await.is_err() {
             // The writer has failed; its result says why.

@@ -1,16 +1,18 @@
 //! Uploads: received whole, verified, then put in place at once.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::receive::{Received, receive};
-use super::{FileKind, Images, bundle, verify};
+use super::{FileKind, Images, MAX_UPLOAD_BYTES, blocking, bundle, max_bytes, verify};
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::store::images::ImageFileRow;
@@ -24,7 +26,7 @@ impl Images {
         stream: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<()> {
         self.changeable(id).await?;
-        let received = receive(stream, &self.tmp).await?;
+        let received = receive(stream, max_bytes(kind), &self.drafts).await?;
         let received = blocking(move || verify::file(kind, received.path()).map(|_| received)).await?;
         self.put(id, vec![(kind, received)], event(kind)).await
     }
@@ -36,13 +38,13 @@ impl Images {
         stream: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<()> {
         self.changeable(id).await?;
-        let archive = receive(stream, &self.tmp).await?;
-        let tmp = self.tmp.clone();
-        let files = blocking(move || bundle::extract(archive.path(), &tmp)).await?;
+        let archive = receive(stream, MAX_UPLOAD_BYTES, &self.drafts).await?;
+        let drafts = self.drafts.clone();
+        let files = blocking(move || bundle::extract(archive.path(), &drafts)).await?;
         self.put(id, files, "image.bundle_uploaded").await
     }
 
-    /// Goes on to its end even if the client has gone: file and checksum change together.
+    /// Goes on to its end even if the client has gone.
     async fn put(self: &Arc<Self>, id: &str, files: Vec<(FileKind, Received)>, event: &'static str) -> Result<()> {
         let (images, id) = (Arc::clone(self), id.to_owned());
         tokio::spawn(async move { images.put_now(id, files, event).await })
@@ -50,18 +52,32 @@ impl Images {
             .map_err(|error| Error::internal("an upload failed", error))?
     }
 
-    async fn put_now(&self, id: String, files: Vec<(FileKind, Received)>, event: &str) -> Result<()> {
+    async fn put_now(self: &Arc<Self>, id: String, files: Vec<(FileKind, Received)>, event: &str) -> Result<()> {
         let _change = self.change.lock().await;
         let image = self.changeable(&id).await?;
-        let dir = self.dir.join(&id);
-        let rows: Vec<_> = files.iter().map(|(kind, file)| row(&id, *kind, file)).collect();
-        blocking(move || move_all(files, &dir)).await?;
-        self.store.put_image_files(&rows).await?;
+        let placed = self.place(&id, files).await;
         self.changes.send_replace(());
+        // The files before, or those of this upload.
+        self.tidy(&id).await;
+        let rows = placed?;
         let meta: serde_json::Map<_, _> =
             rows.iter().map(|row| (row.kind.clone(), json!({ "bytes": row.bytes, "sha256": row.sha256 }))).collect();
         self.activity.record(event, &id, format!("Files of image {} uploaded", image.name), Some(meta.into())).await;
         Ok(())
+    }
+
+    /// The image changes with its rows: all that they are to name is there by then.
+    async fn place(&self, id: &str, files: Vec<(FileKind, Received)>) -> Result<Vec<ImageFileRow>> {
+        let rows: Vec<_> = files.iter().map(|(kind, file)| row(id, *kind, file)).collect();
+        let dir = self.dir.join(id);
+        let moves = files.into_iter().zip(&rows).map(|((_, file), row)| (file, dir.join(&row.path))).collect();
+        blocking(move || {
+            let failed = |error| Error::internal(format!("cannot put an upload into {}", dir.display()), error);
+            move_all(moves, &dir).map_err(failed)
+        })
+        .await?;
+        self.store.put_image_files(&rows).await?;
+        Ok(rows)
     }
 }
 
@@ -77,19 +93,20 @@ fn row(id: &str, kind: FileKind, file: &Received) -> ImageFileRow {
     ImageFileRow {
         image_id: id.to_owned(),
         kind: kind.as_str().to_owned(),
-        path: None,
+        // No other file has it, so none is replaced, not even by one with the same content.
+        path: format!("{kind}-{}", Uuid::new_v4()),
+        in_place: 0,
         bytes: i64::try_from(file.bytes).unwrap_or(i64::MAX),
         sha256: Some(file.sha256.clone()),
         uploaded_at: now_ms(),
     }
 }
 
-fn move_all(files: Vec<(FileKind, Received)>, dir: &PathBuf) -> Result<()> {
-    let fail = |error| Error::internal(format!("cannot put an upload into {}", dir.display()), error);
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(fail)?;
-    files.into_iter().try_for_each(|(kind, file)| file.move_to(&dir.join(kind.as_str()))).map_err(fail)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::internal("an upload failed", error))?
+fn move_all(moves: Vec<(Received, PathBuf)>, dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+    moves.into_iter().try_for_each(|(file, to)| file.move_to(&to))?;
+    for changed in [Some(dir), dir.parent()].into_iter().flatten() {
+        File::open(changed)?.sync_all()?;
+    }
+    Ok(())
 }

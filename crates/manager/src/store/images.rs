@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sqlx::FromRow;
+use sqlx::{AnyConnection, Connection as _, Executor as _, FromRow};
 
 use super::Store;
 use crate::error::{Error, Result};
@@ -35,7 +35,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The name in the database and of the file in the image's directory.
+    /// The name in the database, and what the file's name in the image's directory begins with.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -69,8 +69,10 @@ pub struct ImageFileRow {
     pub image_id: String,
     /// See [`FileKind`].
     pub kind: String,
-    /// Where it lies, if not in the image's own directory.
-    pub path: Option<String>,
+    /// Its name in the image's own directory, or where it was given in place.
+    pub path: String,
+    /// 1 for a file that was given in place and is not ours.
+    pub in_place: i64,
     /// Its length.
     pub bytes: i64,
     /// Hexadecimal. Absent for a file that was given in place and may change there.
@@ -140,7 +142,7 @@ impl Store {
     /// The files of one image, or of all.
     pub async fn image_files(&self, image_id: Option<&str>) -> Result<Vec<ImageFileRow>> {
         Ok(sqlx::query_as(
-            "SELECT image_id, kind, path, bytes, sha256, uploaded_at FROM image_files
+            "SELECT image_id, kind, path, in_place, bytes, sha256, uploaded_at FROM image_files
              WHERE $1 IS NULL OR image_id = $1 ORDER BY image_id, kind",
         )
         .bind(image_id)
@@ -159,26 +161,70 @@ impl Store {
         .await?)
     }
 
-    /// Records files of an image, all or none of them.
+    /// Records files of an image, all or none of them. What the rows named before may be removed then: not even a power cut
+    /// brings these back.
     pub async fn put_image_files(&self, files: &[ImageFileRow]) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
-        for file in files {
-            sqlx::query(
-                "INSERT INTO image_files (image_id, kind, path, bytes, sha256, uploaded_at)
-                 VALUES ($1, $2, $3, $4, $5, $6)
-                 ON CONFLICT (image_id, kind) DO UPDATE SET path = excluded.path, bytes = excluded.bytes,
-                     sha256 = excluded.sha256, uploaded_at = excluded.uploaded_at",
-            )
-            .bind(&file.image_id)
-            .bind(&file.kind)
-            .bind(&file.path)
-            .bind(file.bytes)
-            .bind(&file.sha256)
-            .bind(file.uploaded_at)
-            .execute(&mut *transaction)
-            .await?;
+        let mut connection = self.pool.acquire().await?;
+        let sqlite = connection.backend_name() == "SQLite";
+        if sqlite {
+            connection.execute("PRAGMA synchronous = FULL").await?;
         }
-        transaction.commit().await?;
-        Ok(())
+        let put = put_all(&mut connection, files).await;
+        if sqlite {
+            connection.execute("PRAGMA synchronous = NORMAL").await?;
+        }
+        put
+    }
+}
+
+async fn put_all(connection: &mut AnyConnection, files: &[ImageFileRow]) -> Result<()> {
+    let mut transaction = connection.begin().await?;
+    for file in files {
+        sqlx::query(
+            "INSERT INTO image_files (image_id, kind, path, in_place, bytes, sha256, uploaded_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (image_id, kind) DO UPDATE SET path = excluded.path, in_place = excluded.in_place,
+                 bytes = excluded.bytes, sha256 = excluded.sha256, uploaded_at = excluded.uploaded_at",
+        )
+        .bind(&file.image_id)
+        .bind(&file.kind)
+        .bind(&file.path)
+        .bind(file.in_place)
+        .bind(file.bytes)
+        .bind(&file.sha256)
+        .bind(file.uploaded_at)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AnyPool;
+    use sqlx::migrate::Migrator;
+
+    use super::*;
+
+    /// A rename would change what memory snapshots know a file by.
+    #[tokio::test]
+    async fn files_from_before_they_had_names_keep_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("manager.db");
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect(&format!("sqlite://{}?mode=rwc", file.display())).await.unwrap();
+        let before = sqlx::migrate!().iter().filter(|migration| migration.version < 21).cloned().collect();
+        Migrator::with_migrations(before).run(&pool).await.unwrap();
+        for statement in [
+            "INSERT INTO images VALUES ('img-a', 'a', '', 1, 0), ('img-b', 'b', '', 2, 0)",
+            "INSERT INTO image_files VALUES ('img-a', 'kernel', NULL, 7, 'abc', 1), ('img-b', 'rootfs', '/x', 7, NULL, 1)",
+        ] {
+            pool.execute(statement).await.unwrap();
+        }
+        pool.close().await;
+        let files = Store::sqlite(&file).await.unwrap().image_files(None).await.unwrap();
+        let places: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.in_place)).collect();
+        assert_eq!(places, [("kernel", 0), ("/x", 1)]);
     }
 }

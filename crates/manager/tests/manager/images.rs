@@ -1,11 +1,14 @@
 //! Images and their uploads.
 
 use std::io::{Cursor, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rds_manager::images::FileKind;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, Executor as _};
 use zip::write::SimpleFileOptions;
 
 use crate::test_app::{TestApp, answer};
@@ -56,12 +59,43 @@ async fn put(test: &TestApp, id: &str, what: &str, body: impl Into<Body>) -> (u1
     (status.as_u16(), body)
 }
 
-fn stored(test: &TestApp, id: &str, what: &str) -> PathBuf {
-    test.dir.path().join("images").join(id).join(what)
+fn image_dir(test: &TestApp, id: &str) -> PathBuf {
+    test.dir.path().join("images").join(id)
+}
+
+/// Where a file of an image lies now.
+async fn stored(test: &TestApp, id: &str, kind: FileKind) -> PathBuf {
+    test.app.images.get(id).await.unwrap().file(kind).expect("it is uploaded").path.clone()
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 fn leftovers(test: &TestApp) -> usize {
-    std::fs::read_dir(test.dir.path().join("tmp")).unwrap().count()
+    names_in(&test.dir.path().join("images/.tmp")).len()
+}
+
+/// A client sees only what is true.
+async fn assert_checksums(test: &TestApp, id: &str) {
+    for file in test.app.images.get(id).await.unwrap().files {
+        assert_eq!(file.sha256, Some(sha256(&std::fs::read(&file.path).unwrap())), "{}", file.kind);
+    }
+}
+
+fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn eventually(what: &str, happens: impl Fn() -> bool) {
+    let limit = Duration::from_secs(5);
+    let wait = async {
+        while !happens() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 #[tokio::test]
@@ -84,18 +118,20 @@ async fn an_image_is_made_filled_made_default_and_deleted() {
     );
     assert!(list[0]["kernelUploadedAt"].as_str().unwrap().ends_with('Z'));
     assert_eq!(list[0]["checksums"]["kernel"].as_str().unwrap().len(), 64);
-    assert_eq!(std::fs::read(stored(&test, &id, "kernel")).unwrap(), kernel());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&stored(&test, &id, "rootfs").metadata().unwrap().permissions());
+    let stored_kernel = stored(&test, &id, FileKind::Kernel).await;
+    assert_eq!(std::fs::read(&stored_kernel).unwrap(), kernel());
+    let rootfs = stored(&test, &id, FileKind::Rootfs).await.metadata().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&rootfs.permissions());
     assert_eq!(mode & 0o777, 0o644, "VM processes have users of their own");
 
     let files = test.app.images.resolve(None).await.unwrap();
-    assert_eq!((files.id.as_str(), files.kernel.as_path()), (id.as_str(), stored(&test, &id, "kernel").as_path()));
+    assert_eq!((files.id.as_str(), &files.kernel), (id.as_str(), &stored_kernel));
     let delete = || answer(test.request(Method::DELETE, &format!("/v1/images/{id}")));
     assert_eq!(delete().await.0, 409, "somebody is about to use it");
     drop(files);
     assert_eq!(delete().await.0, 204);
     assert_eq!(delete().await.0, 404);
-    assert!(!stored(&test, &id, "kernel").exists());
+    assert!(!image_dir(&test, &id).exists());
     let (_, activity) = test.get("/v1/admin/activity").await;
     let types: Vec<_> = activity.as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
     for kind in
@@ -140,6 +176,7 @@ async fn a_bad_upload_leaves_the_image_as_it_was() {
         ("modules", kernel()),
         ("modules", cpio(&[("init", 0o100_755)])),
         ("modules", cpio(&[("modules/x", 0o120_777)])),
+        ("modules", [cpio(&[("modules", 0o040_755)]), cpio(&[("init", 0o100_755)])].concat()),
         ("bundle", b"PK\x03\x04 nonsense".to_vec()),
         ("bundle", bundle(&[("readme", b"hello")])),
         ("bundle", bundle(&[("a/vmlinux", &kernel()), ("b/vmlinux", &kernel())])),
@@ -154,13 +191,93 @@ async fn a_bad_upload_leaves_the_image_as_it_was() {
     assert!(broken.send().await.is_err());
     let (_, after) = test.get(&format!("/v1/images/{id}")).await;
     assert_eq!(before, after);
-    tokio::time::timeout(Duration::from_secs(5), async {
-        while leftovers(&test) > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("nothing is left in the directory for unfinished things");
+    eventually("nothing is left in the directory for unfinished things", || leftovers(&test) == 0).await;
+    assert_eq!(names_in(&image_dir(&test, &id)).len(), 2);
+}
+
+#[tokio::test]
+async fn images_may_lie_on_another_file_system() {
+    // That of most hosts' shared memory; elsewhere this is one more ordinary upload.
+    let shm = Path::new("/dev/shm");
+    let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+    let test = TestApp::with(&["--images-dir", dir.path().to_str().unwrap()]).await;
+    let id = make(&test).await;
+    assert_eq!(put(&test, &id, "kernel", kernel()).await.0, 204);
+    let zip = bundle(&[("vmlinux", &kernel()), ("rootfs.ext4", &rootfs())]);
+    assert_eq!(put(&test, &id, "bundle", zip).await.0, 204);
+    assert_eq!(std::fs::read(stored(&test, &id, FileKind::Rootfs).await).unwrap(), rootfs());
+}
+
+#[tokio::test]
+async fn a_bundle_that_cannot_be_put_in_place_leaves_the_image_as_it_was() {
+    let test = TestApp::start().await;
+    let id = make(&test).await;
+    assert_eq!(put(&test, &id, "kernel", kernel()).await.0, 204);
+    let (_, before) = test.get(&format!("/v1/images/{id}")).await;
+    let other = [kernel(), b"other".to_vec()].concat();
+    let zip = || bundle(&[("vmlinux", &other), ("rootfs.ext4", &rootfs())]);
+    let database = format!("sqlite://{}", test.dir.path().join("manager.db").display());
+    let mut database = sqlx::AnyConnection::connect(&database).await.unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON image_files WHEN NEW.kind = 'rootfs'
+                  BEGIN SELECT RAISE(ABORT, 'no'); END";
+    database.execute(refuse).await.unwrap();
+    assert_eq!(put(&test, &id, "bundle", zip()).await.0, 500);
+    assert_eq!(test.get(&format!("/v1/images/{id}")).await.1, before);
+    assert_checksums(&test, &id).await;
+    assert_eq!(std::fs::read(stored(&test, &id, FileKind::Kernel).await).unwrap(), kernel());
+    assert_eq!(names_in(&image_dir(&test, &id)).len(), 1, "what no row names is gone");
+    database.execute("DROP TRIGGER refuse").await.unwrap();
+    assert_eq!(put(&test, &id, "bundle", zip()).await.0, 204);
+    assert_checksums(&test, &id).await;
+    assert_eq!(names_in(&image_dir(&test, &id)).len(), 2);
+}
+
+#[tokio::test]
+async fn files_that_somebody_is_about_to_open_stay_as_they_are() {
+    let test = TestApp::start().await;
+    let id = make(&test).await;
+    let zip = bundle(&[("vmlinux", &kernel()), ("rootfs.ext4", &rootfs())]);
+    assert_eq!(put(&test, &id, "bundle", zip).await.0, 204);
+    let before = test.app.images.resolve(Some(&id)).await.unwrap();
+    let other = ([kernel(), b"k".to_vec()].concat(), [rootfs(), b"r".to_vec()].concat());
+    let zip = bundle(&[("vmlinux", &other.0), ("rootfs.ext4", &other.1)]);
+    assert_eq!(put(&test, &id, "bundle", zip).await.0, 204);
+    let content = |path: &Path| std::fs::read(path).unwrap();
+    assert_eq!((content(&before.kernel), content(&before.rootfs)), (kernel(), rootfs()));
+    let after = test.app.images.resolve(Some(&id)).await.unwrap();
+    assert_eq!((content(&after.kernel), content(&after.rootfs)), other);
+    drop((before, after));
+    eventually("the files before are removed", || names_in(&image_dir(&test, &id)).len() == 2).await;
+    assert_checksums(&test, &id).await;
+}
+
+#[tokio::test]
+async fn a_modules_archive_is_no_larger_than_what_a_guest_is_given() {
+    let test = TestApp::start().await;
+    let id = make(&test).await;
+    let archive = [cpio(&[("modules", 0o040_755)]), vec![0; 64 << 20]].concat();
+    let zip = bundle(&[("modules.cpio", &archive)]);
+    assert_eq!(put(&test, &id, "modules", archive).await.0, 413);
+    assert_eq!(put(&test, &id, "bundle", zip).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_start_removes_what_belongs_to_no_image() {
+    let test = TestApp::start().await;
+    let id = make(&test).await;
+    assert_eq!(put(&test, &id, "kernel", kernel()).await.0, 204);
+    let images = test.dir.path().join("images");
+    let orphan = images.join("img-0d6bd3a4-6f0c-4a54-8f42-9a1fbe1f2d3e");
+    for dir in [&orphan, &images.join("img-mine"), &images.join(".tmp/x")] {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("kernel"), kernel()).unwrap();
+    }
+    std::fs::write(images.join(&id).join("rootfs"), rootfs()).unwrap();
+    let test = test.restart().await;
+    assert_checksums(&test, &id).await;
+    assert_eq!(names_in(&images.join(&id)).len(), 1);
+    assert!(!orphan.exists() && leftovers(&test) == 0);
+    assert!(images.join("img-mine/kernel").exists(), "what is not ours stays");
 }
 
 #[tokio::test]
@@ -176,9 +293,9 @@ async fn a_bundle_brings_its_files_at_any_depth() {
         ("out/modules.cpio", &modules),
     ]);
     assert_eq!(put(&test, &id, "bundle", zip).await.0, 204);
-    assert_eq!(std::fs::read(stored(&test, &id, "kernel")).unwrap(), kernel());
-    assert_eq!(std::fs::read(stored(&test, &id, "rootfs")).unwrap(), rootfs());
-    assert_eq!(std::fs::read(stored(&test, &id, "modules")).unwrap(), modules);
+    for (kind, content) in [(FileKind::Kernel, kernel()), (FileKind::Rootfs, rootfs()), (FileKind::Modules, modules)] {
+        assert_eq!(std::fs::read(stored(&test, &id, kind).await).unwrap(), content);
+    }
 }
 
 #[tokio::test]

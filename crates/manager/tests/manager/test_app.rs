@@ -46,7 +46,15 @@ impl TestApp {
     }
 
     pub(crate) async fn with(flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on(tempfile::tempdir().unwrap(), flags).await
+    }
+
+    /// The server after this one, with the same storage.
+    pub(crate) async fn restart(self) -> Self {
+        Self::on(self.stop().await, &[]).await
+    }
+
+    async fn on(dir: TempDir, flags: &[&str]) -> Self {
         let app = App::start_with(config(&dir, flags), Arc::new(NoHypervisor::new())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

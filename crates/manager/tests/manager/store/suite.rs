@@ -32,7 +32,8 @@ fn image(id: &str, created_at: i64) -> ImageRow {
 }
 
 fn file(image_id: &str, kind: &str, bytes: i64) -> ImageFileRow {
-    ImageFileRow { image_id: image_id.into(), kind: kind.into(), path: None, bytes, sha256: None, uploaded_at: 7 }
+    let (image_id, kind) = (image_id.to_owned(), kind.to_owned());
+    ImageFileRow { image_id, path: kind.clone(), kind, in_place: 0, bytes, sha256: None, uploaded_at: 7 }
 }
 
 async fn images(store: &Store) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rds_manager::config::Config;
 use tempfile::TempDir;
@@ -176,14 +176,27 @@ impl ImageFiles {
         }
         let root = named("STORAGE_ROOT").unwrap_or_else(settings::default_storage_root);
         let dirs = std::fs::read_dir(root.join("images")).into_iter().flatten().flatten().map(|entry| entry.path());
-        let whole = dirs.filter(|dir| dir.join("kernel").is_file() && dir.join("rootfs").is_file());
-        let newest = whole.max_by_key(|dir| dir.metadata().and_then(|metadata| metadata.modified()).ok());
-        let dir = newest.ok_or_else(|| {
+        let images = dirs.filter_map(|dir| {
+            let (kernel, rootfs) = (newest(&dir, "kernel")?, newest(&dir, "rootfs")?);
+            Some((modified(&dir), Self { kernel, rootfs, modules: newest(&dir, "modules") }))
+        });
+        let image = images.max_by_key(|(modified, _)| *modified).map(|(_, image)| image);
+        image.ok_or_else(|| {
             CliError::Usage("there is no guest image to measure with; `rds up` makes one, or name one with KERNEL_PATH and BASE_ROOTFS_PATH".into())
-        })?;
-        let modules = Some(dir.join("modules")).filter(|modules| modules.is_file());
-        Ok(Self { kernel: dir.join("kernel"), rootfs: dir.join("rootfs"), modules })
+        })
     }
+}
+
+/// The file of a kind in an image's directory, where one may lie still whose place another has taken.
+fn newest(image: &Path, kind: &str) -> Option<PathBuf> {
+    let is_kind = |name: &str| name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    let entries = std::fs::read_dir(image).ok()?.flatten();
+    let files = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_kind)).map(|entry| entry.path());
+    files.filter(|file| file.is_file()).max_by_key(|file| modified(file))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
 }
 
 /// The server's settings that this program's own environment makes, for the choice of the accelerator.
