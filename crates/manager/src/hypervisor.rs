@@ -1,12 +1,15 @@
 //! Which virtual machine monitor runs the VMs of this server.
 
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use rds_vmm::Hypervisor;
 use rds_vmm::accelerator::{Accelerator, Wish};
 use rds_vmm::choice::{self, Candidates};
 use rds_vmm::firecracker;
 use rds_vmm::qemu::Settings;
+use rds_vmm::{Hypervisor, VmId};
 
 use crate::config::{AcceleratorChoice, Config, HypervisorChoice};
 use crate::error::{Error, Result};
@@ -54,6 +57,21 @@ fn firecracker_settings(config: &Config, wish: choice::Wish) -> Result<firecrack
         log_level: config.firecracker_log_level.clone(),
         reason: reason.into(),
     })
+}
+
+/// The machines in directories under `parent`: those with a process, and those with a directory. The process of one of these
+/// may hide from a search; the directory tells who it is.
+pub(crate) async fn machines_under(hypervisor: &dyn Hypervisor, parent: &Path) -> io::Result<HashSet<VmId>> {
+    let mut machines: HashSet<VmId> = hypervisor.find(parent).await.into_iter().collect();
+    let mut entries = match tokio::fs::read_dir(parent).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(machines),
+        entries => entries?,
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        // A name that is no VM id was put there by somebody else.
+        machines.extend(entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
+    }
+    Ok(machines)
 }
 
 /// Starts the driver that the operator chose.

@@ -69,6 +69,8 @@ pub struct MachineSpec {
     pub rootfs: PathBuf,
     /// The VM's own writable disk. The guest's second block device.
     pub disk: PathBuf,
+    /// How much of the disk may ever be written to: the file may be larger.
+    pub disk_bytes: u64,
     /// The VM's own directory, in which the driver makes its sockets, logs and process file. Only the manager needs
     /// access to it: the monitor gets what it uses as open descriptors.
     pub dir: PathBuf,
@@ -83,6 +85,13 @@ pub struct MachineSpec {
     pub rehearse: bool,
     /// Whether it has time: other machines then come before it on the processors.
     pub background: bool,
+}
+
+impl MachineSpec {
+    /// Bytes of the largest file that the monitor may write: the disk, or the guest's memory.
+    pub(crate) fn largest_file(&self) -> u64 {
+        self.disk_bytes.max(u64::from(self.mem_mib) << 20)
+    }
 }
 
 /// A machine's network interface.
@@ -255,6 +264,12 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Has a machine that stands still since the host's disk was too full for a write of its try that again; nothing is lost
+    /// by that. Does nothing to any other, above all to one that was paused.
+    async fn retry_writes(&self, _dir: &Path) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
     /// Saves memory and devices of a paused machine into a directory that is empty or was prepared. The machine stays
     /// paused, and can go on.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
@@ -267,7 +282,7 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     }
 
     /// Copies what was written to the disk since [`Self::watch_disk`] to a copy of the same size. Nothing may be written
-    /// meanwhile.
+    /// meanwhile. The monitor may keep the copy open, and write to it at any time: nobody else is to rely on that file.
     async fn catch_up(&self, _dir: &Path, _copy: &Path) -> Result<(), HypervisorError> {
         Err(HypervisorError::NotRunning)
     }
@@ -288,17 +303,18 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Opens one direction of the guest channel. At most one stream per direction is open at a time.
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError>;
 
-    /// Whether the machine's process is there.
+    /// Whether the machine's process is there. `true`, too, if that cannot be told for now.
     async fn is_running(&self, dir: &Path) -> bool;
 
     /// Waits until the machine's process has ended.
     async fn wait(&self, dir: &Path);
 
-    /// Ends the machine's process at once and waits until it is gone. Does nothing if there is none.
+    /// Ends the machine's process at once, though another driver has started it, and waits until it is gone. Does nothing if
+    /// there is none.
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError>;
 
-    /// Every machine of this driver under `parent`, running or not known to be: directories' VM ids of processes that
-    /// this driver started, found without the help of any store.
+    /// Every machine under `parent`, running or not known to be: directories' VM ids of processes that this driver or
+    /// another one started, found without the help of any store.
     async fn find(&self, parent: &Path) -> Vec<VmId>;
 
     /// Bounds the machine's logs: one that has grown too large keeps its end. To be called every few seconds while the

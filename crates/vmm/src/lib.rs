@@ -13,6 +13,7 @@ mod log;
 pub mod privileges;
 mod process;
 pub mod qemu;
+mod seccomp;
 mod sparse;
 mod version;
 

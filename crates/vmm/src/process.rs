@@ -4,20 +4,37 @@
 //! directory has: nothing that the process does to itself changes them. One whose manager died before it wrote that file
 //! is found by its standard output, which is a file in the machine's directory: no other user can have that file open, and
 //! two managers have different directories. This module must not know what the process does; a driver tells what marks its
-//! own with [`Marks`].
+//! own with [`Marks`]. What ends machines looks for those of every driver: the one that runs them now may not be the one
+//! that started them.
+//!
+//! That a process has ended is only said if it is known: with no descriptor left, for one, nothing of it can be read.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep, timeout};
 
 use crate::hypervisor::VmId;
+use crate::{HypervisorError, firecracker, qemu};
+
+/// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at a process of which nothing could be told.
+const DOUBT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What marks the processes of every driver.
+const DRIVERS: [&Marks; 2] = [&qemu::MARKS, &firecracker::MARKS];
 
 /// What marks a driver's processes.
 #[derive(Debug)]
@@ -46,8 +63,12 @@ struct Identity {
 
 impl Process {
     /// The running process of the machine in `dir`, if there is one.
-    pub(crate) fn locate(dir: &Path, marks: &Marks) -> Option<Self> {
-        let recorded = fs::read_to_string(dir.join(marks.file)).ok().and_then(|text| Identity::parse(&text, &boot()));
+    pub(crate) fn locate(dir: &Path, marks: &Marks) -> io::Result<Option<Self>> {
+        let recorded = match fs::read_to_string(dir.join(marks.file)) {
+            Ok(text) => Identity::parse(&text, &boot()?),
+            Err(error) if is_gone(&error) => None,
+            Err(error) => return Err(error),
+        };
         match recorded {
             Some(identity) => Self::hold(identity),
             None => Self::search(&canonical(dir), marks),
@@ -55,24 +76,34 @@ impl Process {
     }
 
     /// The process of the machine in `dir` (canonical), found among all of this host.
-    fn search(dir: &Path, marks: &Marks) -> Option<Self> {
-        let found = all(marks).filter(|process| process.dir == dir);
-        // What is read of a process after it is held is about the held one.
-        let mut held = found.filter_map(|found| Self::hold(found.identity));
-        held.find(|process| directory(process.pid, marks).is_some_and(|output| output == dir))
+    fn search(dir: &Path, marks: &Marks) -> io::Result<Option<Self>> {
+        for found in all(marks) {
+            let found = found?;
+            if found.dir != dir {
+                continue;
+            }
+            // What is read of a process after it is held is about the held one.
+            if let Some(held) = Self::hold(found.identity)?
+                && directory(held.pid, marks)?.is_some_and(|output| output == dir)
+            {
+                return Ok(Some(held));
+            }
+        }
+        Ok(None)
     }
 
     /// The process that has this directory as its root and is the first of a process namespace: when it ends, all others
     /// in there end. `hint` may be its number.
-    pub(crate) fn rooted(root: impl AsFd, hint: Option<i32>) -> Option<Self> {
-        let wanted = rustix::fs::fstat(root).ok()?;
-        hint.into_iter().chain(numbers()).find_map(|pid| {
-            let process = Self::hold(Identity::of(pid)?)?;
+    pub(crate) fn rooted(root: impl AsFd, hint: Option<i32>) -> io::Result<Option<Self>> {
+        let wanted = rustix::fs::fstat(root)?;
+        let rooted = |pid: i32| {
+            let process = Self::hold(Identity::of(pid).ok()??).ok()??;
             let found = rustix::fs::stat(format!("/proc/{pid}/root/")).ok()?;
             let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino);
             (same && is_first_of_namespace(&status) && process.is_there()).then_some(process)
-        })
+        };
+        Ok(hint.into_iter().chain(numbers()?).find_map(rooted))
     }
 
     /// The process with this number, whoever it is.
@@ -83,10 +114,19 @@ impl Process {
     }
 
     /// Holds the process with this identity if it is there.
-    fn hold(identity: Identity) -> Option<Self> {
-        let held = pidfd_open(Pid::from_raw(identity.pid)?, PidfdFlags::NONBLOCK).ok()?;
-        // Only what is read after the process is held is about the held process.
-        (Identity::of(identity.pid)? == identity).then_some(Self { held, pid: identity.pid })
+    fn hold(identity: Identity) -> io::Result<Option<Self>> {
+        let Some(pid) = Pid::from_raw(identity.pid) else { return Ok(None) };
+        let held = pidfd_open(pid, PidfdFlags::NONBLOCK);
+        // Only what is read after the process is held is about the held process. A number that is only a thread's by now
+        // cannot be held.
+        if Identity::of(identity.pid)? != Some(identity) {
+            return Ok(None);
+        }
+        match held {
+            Ok(held) => Ok(Some(Self { held, pid: identity.pid })),
+            Err(Errno::SRCH) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether it has not ended: nobody else has had its number until now, then.
@@ -111,7 +151,7 @@ impl Process {
     /// Ends the process at once, without waiting.
     pub(crate) fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.held, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -132,9 +172,9 @@ impl Process {
 
 impl Identity {
     /// The identity of a process that has not ended.
-    fn of(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(Self { pid, start: start_time(&stat)? })
+    fn of(pid: i32) -> io::Result<Option<Self>> {
+        let stat = present(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+        Ok(stat.and_then(|stat| start_time(&stat)).map(|start| Self { pid, start }))
     }
 
     /// What [`record`] wrote, if that was during this boot.
@@ -146,14 +186,28 @@ impl Identity {
 }
 
 /// A name of the host's boot. Numbers and start times begin anew with each.
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// Whether this is how it shows that a file or a process is not there.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
+}
+
+/// What was read of a process; `None` of one that has ended.
+fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The numbers of all processes that this one sees.
-fn numbers() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+fn numbers() -> io::Result<Vec<i32>> {
+    let number = |name: OsString| name.to_str()?.parse().ok();
+    fs::read_dir("/proc")?.filter_map(|entry| entry.map(|entry| number(entry.file_name())).transpose()).collect()
 }
 
 /// Whether a process is number 1 in a namespace right below this process's, by its `/proc/<pid>/status`.
@@ -185,28 +239,79 @@ fn start_time(stat: &str) -> Option<u64> {
     }
 }
 
-/// Records the process of the machine in `dir`, all or nothing.
+/// Records the process of the machine in `dir`, all or nothing. One that has ended already is found out by whoever waits
+/// for it.
 pub(crate) fn record(dir: &Path, pid: u32, marks: &Marks) -> io::Result<()> {
-    let pid = i32::try_from(pid).map_err(io::Error::other)?;
-    // One that has ended already is found out by whoever waits for it.
-    let start = Identity::of(pid).map_or(0, |identity| identity.start);
+    let Some(Identity { pid, start }) = Identity::of(i32::try_from(pid).map_err(io::Error::other)?)? else {
+        return Ok(());
+    };
     let (path, draft) = (dir.join(marks.file), dir.join("process.new"));
-    fs::write(&draft, format!("{pid} {start} {}\n", boot()))?;
+    fs::write(&draft, format!("{pid} {start} {}\n", boot()?))?;
     fs::rename(draft, path)
 }
 
 /// Forgets the process of the machine in `dir`.
 pub(crate) fn forget(dir: &Path, marks: &Marks) -> io::Result<()> {
-    match fs::remove_file(dir.join(marks.file)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    present(fs::remove_file(dir.join(marks.file))).map(drop)
+}
+
+/// The process of this driver that the machine in `dir` has.
+pub(crate) fn running(dir: &Path, marks: &Marks) -> Result<Process, HypervisorError> {
+    let process = Process::locate(dir, marks);
+    let process = process.map_err(|source| HypervisorError::Io { what: "looking for the process".into(), source })?;
+    process.ok_or(HypervisorError::NotRunning)
+}
+
+/// Whether the machine in `dir` has a process of this driver, or may have one.
+pub(crate) fn is_running(dir: &Path, marks: &Marks) -> bool {
+    Process::locate(dir, marks).map_or_else(
+        |error| {
+            tracing::warn!(%error, dir = %dir.display(), "cannot tell whether a machine runs");
+            true
+        },
+        |process| process.is_some(),
+    )
+}
+
+/// Waits until the machine in `dir` has no process of this driver any more.
+pub(crate) async fn wait(dir: &Path, marks: &Marks) {
+    loop {
+        let ended = match Process::locate(dir, marks) {
+            Ok(Some(process)) => process.wait().await,
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot wait for a machine's process yet"),
+        }
+        sleep(DOUBT_PAUSE).await;
     }
 }
 
-/// Ids of the machines in directories under `parent` that have a process.
-pub(crate) fn find(parent: &Path, marks: &Marks) -> Vec<VmId> {
+/// Ends every process of the machine in `dir`, whichever driver started it, and waits until they are gone.
+pub(crate) async fn kill(dir: &Path) -> Result<(), HypervisorError> {
+    let failed = |source| HypervisorError::Io { what: "ending the process".into(), source };
+    for marks in DRIVERS {
+        // A start that was abandoned may have left a jailer, which starts the monitor while it is being ended.
+        while let Some(process) = Process::locate(dir, marks).map_err(failed)? {
+            process.kill().map_err(failed)?;
+            let ended = timeout(KILL_LIMIT, process.wait()).await;
+            ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(failed)?;
+            forget(dir, marks).map_err(failed)?;
+        }
+        forget(dir, marks).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Ids of the machines in directories under `parent` that have a process, whichever driver started it.
+pub(crate) fn find(parent: &Path) -> Vec<VmId> {
     let parent = canonical(parent);
-    all(marks).filter(|process| process.dir.parent() == Some(&parent)).map(|process| process.id).collect()
+    let known = DRIVERS.into_iter().flat_map(all).filter_map(|process| {
+        process.inspect_err(|error| tracing::warn!(%error, "cannot tell whose process one is")).ok()
+    });
+    known.filter(|process| process.dir.parent() == Some(&parent)).map(|process| process.id).collect()
 }
 
 /// A process that looks like a machine's.
@@ -217,19 +322,36 @@ struct Candidate {
 }
 
 /// Every machine's process on this host that this user can see into.
-fn all(marks: &Marks) -> impl Iterator<Item = Candidate> {
-    numbers().filter_map(|pid| {
-        let id = (marks.named)(&fs::read(format!("/proc/{pid}/cmdline")).ok()?)?;
-        Some(Candidate { id, identity: Identity::of(pid)?, dir: directory(pid, marks)? })
-    })
+fn all(marks: &Marks) -> impl Iterator<Item = io::Result<Candidate>> {
+    let (numbers, failure) = match numbers() {
+        Ok(numbers) => (numbers, None),
+        Err(error) => (Vec::new(), Some(Err(error))),
+    };
+    failure.into_iter().chain(numbers.into_iter().filter_map(|pid| candidate(pid, marks).transpose()))
+}
+
+fn candidate(pid: i32, marks: &Marks) -> io::Result<Option<Candidate>> {
+    let Some(command_line) = visible(fs::read(format!("/proc/{pid}/cmdline")))? else { return Ok(None) };
+    let Some(id) = (marks.named)(&command_line) else { return Ok(None) };
+    let (identity, dir) = (Identity::of(pid)?, directory(pid, marks)?);
+    Ok(identity.zip(dir).map(|(identity, dir)| Candidate { id, identity, dir }))
+}
+
+/// What was read of a process; `None` of one that has ended, or that cannot be a machine's: another user's, or with a path
+/// that is too long.
+fn visible<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidFilename) => Ok(None),
+        read => present(read),
+    }
 }
 
 /// The directory of the file that a machine's process has as its standard output. It may have been removed.
-fn directory(pid: i32, marks: &Marks) -> Option<PathBuf> {
-    let output = fs::read_link(format!("/proc/{pid}/fd/1")).ok()?;
-    let name = output.file_name()?.to_str()?;
+fn directory(pid: i32, marks: &Marks) -> io::Result<Option<PathBuf>> {
+    let Some(output) = visible(fs::read_link(format!("/proc/{pid}/fd/1")))? else { return Ok(None) };
+    let name = output.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.strip_suffix(" (deleted)").unwrap_or(name);
-    (name == marks.output).then(|| output.parent().map(Path::to_owned))?
+    Ok(output.parent().filter(|_| name == marks.output).map(Path::to_owned))
 }
 
 /// The path as `/proc` shows it. The last component may be gone.
@@ -277,19 +399,105 @@ mod tests {
     #[test]
     fn another_process_is_never_taken_for_a_machine() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Process::locate(dir.path(), &MARKS).is_none(), "no process file");
+        let locate = || Process::locate(dir.path(), &MARKS).unwrap();
+        assert!(locate().is_none(), "no process file");
         record(dir.path(), std::process::id(), &MARKS).unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(Process::locate(dir.path(), &MARKS).unwrap().pid(), own);
+        assert_eq!(locate().unwrap().pid(), own);
         let recorded = fs::read_to_string(dir.path().join(MARKS.file)).unwrap();
-        let earlier = recorded.replace(&boot(), "4e0a5e1c-d4f3-4ba1-9a5e-f1c5a2f3b0d7");
+        let earlier = recorded.replace(&boot().unwrap(), "4e0a5e1c-d4f3-4ba1-9a5e-f1c5a2f3b0d7");
         fs::write(dir.path().join(MARKS.file), earlier).unwrap();
-        assert!(Process::locate(dir.path(), &MARKS).is_none(), "of another boot");
+        assert!(locate().is_none(), "of another boot");
         fs::write(dir.path().join(MARKS.file), recorded.replacen(' ', " 1", 1)).unwrap();
-        assert!(Process::locate(dir.path(), &MARKS).is_none(), "of another time");
+        assert!(locate().is_none(), "of another time");
         fs::write(dir.path().join(MARKS.file), "not numbers").unwrap();
-        assert!(Process::locate(dir.path(), &MARKS).is_none());
+        assert!(locate().is_none());
         forget(dir.path(), &MARKS).unwrap();
         forget(dir.path(), &MARKS).unwrap();
+    }
+
+    #[test]
+    fn a_thread_is_no_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = ended.recv();
+        });
+        let number: i32 = told.recv().unwrap();
+        fs::write(dir.path().join(MARKS.file), format!("{number} 1 {}\n", boot().unwrap())).unwrap();
+        assert!(Process::locate(dir.path(), &MARKS).unwrap().is_none());
+        drop(end);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn one_that_has_ended_is_not_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = sleeper(dir.path(), &[]);
+        child.kill().unwrap();
+        while Identity::of(child.id().try_into().unwrap()).unwrap().is_some() {
+            std::thread::yield_now();
+        }
+        record(dir.path(), child.id(), &MARKS).unwrap();
+        assert!(!dir.path().join(MARKS.file).exists());
+        child.wait().unwrap();
+    }
+
+    /// A process of somebody's; its command line names a machine of QEMU's if `words` do.
+    fn sleeper(dir: &Path, words: &[&str]) -> std::process::Child {
+        let output = fs::File::options().append(true).create(true).open(dir.join(qemu::MARKS.output)).unwrap();
+        let mut command = std::process::Command::new("sh");
+        // The shell waits for what never comes.
+        command.args(["-c", "read never; :"]).args(words).stdin(std::process::Stdio::piped()).stdout(output);
+        command.spawn().unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_started_a_machine_it_is_found_and_ended() {
+        let parent = tempfile::tempdir().unwrap();
+        let id = VmId::new();
+        let dir = parent.path().join(id.to_string());
+        fs::create_dir(&dir).unwrap();
+        let mut child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+        while !find(parent.path()).contains(&id) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert!(is_running(&dir, &qemu::MARKS) && !is_running(&dir, &firecracker::MARKS));
+        record(&dir, child.id(), &qemu::MARKS).unwrap();
+        let (killed, ()) = tokio::join!(kill(&dir), wait(&dir, &qemu::MARKS));
+        killed.unwrap();
+        assert_eq!((find(parent.path()), dir.join(qemu::MARKS.file).exists()), (Vec::new(), false));
+        child.wait().unwrap();
+    }
+
+    /// Runs alone in a process of its own: a limit is all threads'.
+    #[test]
+    fn without_a_descriptor_nothing_is_said_to_have_ended() {
+        const ALONE: &str = "RDS_TEST_WITHOUT_DESCRIPTORS";
+        if std::env::var_os(ALONE).is_none() {
+            let name = "process::tests::without_a_descriptor_nothing_is_said_to_have_ended";
+            let alone = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ALONE, "1")
+                .output();
+            let alone = alone.unwrap();
+            assert!(alone.status.success(), "{}", String::from_utf8_lossy(&alone.stdout));
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        record(dir.path(), std::process::id(), &qemu::MARKS).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let mut few = limit;
+        few.current = Some(1);
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+        let unknown = [dir.path(), other.path()].map(|dir| Process::locate(dir, &qemu::MARKS).is_err());
+        let (running, recorded) =
+            (is_running(dir.path(), &qemu::MARKS), record(other.path(), std::process::id(), &qemu::MARKS));
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+        assert_eq!((unknown, running), ([true, true], true));
+        assert!(recorded.is_err() && !other.path().join(qemu::MARKS.file).exists());
     }
 }

@@ -60,6 +60,7 @@ async fn bench() -> Bench {
         initramfs: given("RDS_TEST_INITRAMFS"),
         rootfs: given("RDS_TEST_ROOTFS"),
         disk: dir.join("disk"),
+        disk_bytes: 512 << 20,
         dir,
         // The temporary directory is closed to it: it gets in through open descriptors alone.
         user: rustix::process::getuid().is_root().then_some(212_345),

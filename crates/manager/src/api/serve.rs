@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt as _;
 
 use crate::app::App;
@@ -28,6 +30,9 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Most connections at once. Others wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+
 /// Answers requests until `shutdown` is done. Requests that are under way then have half a minute to finish.
 pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> io::Result<()> {
     if let Some(address) = app.config.http.metrics_addr {
@@ -35,11 +40,16 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     }
     let router = super::router(Arc::clone(&app));
     let connections = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(room()));
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
+        let accept = async {
+            let place = Arc::clone(&room).acquire_owned().await;
+            listener.accept().await.map(|(stream, peer)| (stream, peer, place))
+        };
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => start(&connections, &router, stream, peer),
+            accepted = accept => match accepted {
+                Ok((stream, peer, place)) => start(&connections, &router, stream, peer, place.ok()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -63,7 +73,20 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     Ok(())
 }
 
-fn start(connections: &GracefulShutdown, router: &Router, stream: TcpStream, peer: SocketAddr) {
+/// How many connections there is room for: a quarter of the descriptors that this process may have open.
+fn room() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    descriptors.map_or(MAX_CONNECTIONS, |descriptors| (descriptors / 4).min(MAX_CONNECTIONS))
+}
+
+/// Answers the requests of a connection, which keeps its place until it ends.
+fn start(
+    connections: &GracefulShutdown,
+    router: &Router,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Option<OwnedSemaphorePermit>,
+) {
     // Replies are small and written at once: waiting to fill a packet only delays them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -80,6 +103,7 @@ fn start(connections: &GracefulShutdown, router: &Router, stream: TcpStream, pee
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     let connection = connections.watch(connection);
     tokio::spawn(async move {
+        let _place = place;
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, %peer, "a connection broke");
         }

@@ -20,9 +20,10 @@ use super::key::Key;
 use super::{Seed, Seeds, Size, shelf};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
-use crate::hypervisor::SEED_UID;
+use crate::hypervisor::{SEED_UID, machines_under};
 use crate::images::ImageFiles;
 use crate::metrics;
+use crate::storage::make_private_dir;
 
 /// How long a build waits for others' starts to be over. When they never are, it begins nevertheless: it yields.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -133,10 +134,11 @@ impl Seeds {
         }
     }
 
-    /// Ends the machine of a build and removes what it wrote.
+    /// Ends the machine of a build and removes what it wrote. All of them run as the same user.
     pub(super) async fn clear_workshop(&self) -> Result<()> {
         let workshop = self.shelf.workshop();
-        for id in self.hypervisor.find(&workshop).await {
+        let machines = machines_under(&*self.hypervisor, &workshop).await;
+        for id in machines.map_err(|error| Error::internal("cannot look for the machine of a seed", error))? {
             let killed = self.hypervisor.kill(&workshop.join(id.to_string())).await;
             killed.map_err(|error| Error::internal("cannot end the machine of a seed", error))?;
         }
@@ -216,7 +218,7 @@ impl Seeds {
         let id = VmId::new();
         let dir = self.shelf.workshop().join(id.to_string());
         let disk = dir.join("disk");
-        super::make_private_dir(&dir).map_err(fault("The seed's directory could not be made"))?;
+        make_private_dir(&dir).map_err(fault("The seed's directory could not be made"))?;
         let (templates, to) = (self.storage.templates_dir(), disk.clone());
         spawn_blocking(move || make_disk(&templates, &to))
             .await
@@ -233,6 +235,7 @@ impl Seeds {
             initramfs: initramfs.to_owned(),
             rootfs: image.rootfs.clone(),
             disk,
+            disk_bytes: FILESYSTEM_BYTES,
             dir: dir.clone(),
             user,
             nic,
@@ -244,19 +247,10 @@ impl Seeds {
         sleep(SETTLE).await;
         let saved = fault("The machine's memory could not be saved");
         let draft = self.shelf.draft(key).map_err(fault("The seed's directory could not be made"))?;
-        match self.save(&dir, &draft).await {
-            Ok(()) => {}
-            Err(error) => {
-                let _ = shelf::remove(&draft.0);
-                return Err(saved(error));
-            }
-        }
+        self.save(&dir, &draft).await.map_err(saved)?;
         let (shelf, key, image_id) = (self.shelf.clone(), key.clone(), image.id.clone());
         let published = spawn_blocking(move || {
-            let published = shelf.publish(&draft, &key, &image_id, size).inspect_err(|_| {
-                let _ = shelf::remove(&draft.0);
-            });
-            let seed = published?;
+            let seed = shelf.publish(&draft, &key, &image_id, size)?;
             Ok((Stamp::of(&seed.dir.0)?, seed))
         });
         let published = published.await.map_err(io::Error::other).flatten();

@@ -17,11 +17,22 @@ const GENERATION: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key(String);
 
+impl ImageFiles {
+    /// What changes with the files that a guest has parts of in its memory, and costs nothing to read.
+    pub(crate) fn facts(&self) -> io::Result<[String; 2]> {
+        let facts = |file: &Path| {
+            let facts = std::fs::metadata(file)?;
+            let (changed, modified) = ((facts.ctime(), facts.ctime_nsec()), (facts.mtime(), facts.mtime_nsec()));
+            Ok::<_, io::Error>(format!("{} {} {modified:?} {changed:?}", facts.ino(), facts.len()))
+        };
+        Ok([facts(&self.kernel)?, facts(&self.rootfs)?])
+    }
+}
+
 impl Key {
     /// The seed of a size for these files. `initramfs` is named after its content.
     ///
-    /// An image's files are known by what changes with them and costs nothing to read; a guest that was saved has parts
-    /// of them in memory, so a seed must never meet others.
+    /// A guest that was saved has parts of its image's files in memory, so a seed must never meet others.
     pub(super) fn of(image: &ImageFiles, initramfs: &Path, fingerprint: &str, size: Size) -> io::Result<Self> {
         let mut digest = Sha256::new();
         let mut add = |part: &str| {
@@ -32,11 +43,7 @@ impl Key {
         add(fingerprint);
         add(&size.to_string());
         add(&initramfs.file_name().unwrap_or_default().to_string_lossy());
-        for file in [&image.kernel, &image.rootfs] {
-            let facts = std::fs::metadata(file)?;
-            let (changed, modified) = ((facts.ctime(), facts.ctime_nsec()), (facts.mtime(), facts.mtime_nsec()));
-            add(&format!("{} {} {modified:?} {changed:?}", facts.ino(), facts.len()));
-        }
+        image.facts()?.iter().for_each(|facts| add(facts));
         Ok(Self(crate::auth::hex(&digest.finalize()).chars().take(LENGTH).collect()))
     }
 

@@ -298,9 +298,3 @@ impl Seeds {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// A directory that only the manager may enter.
-fn make_private_dir(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}

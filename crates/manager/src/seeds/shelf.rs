@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use super::{Seed, Size};
+use crate::storage::make_private_dir;
 
 /// What a seed's directory says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ const DRAFT: &str = ".new";
 pub(super) struct Shelf(pub(super) PathBuf);
 
 impl Shelf {
-    /// Where seeds are built, each in a machine's directory of its own.
+    /// Where seeds are built, each in a machine's directory of its own, and what is not complete.
     pub(super) fn workshop(&self) -> PathBuf {
         self.0.join("build")
     }
@@ -56,9 +57,9 @@ impl Shelf {
 
     /// An empty directory for a snapshot that is to become this seed.
     pub(super) fn draft(&self, key: &Key) -> io::Result<SnapshotDir> {
-        let dir = self.0.join(format!("{key}{DRAFT}"));
+        let dir = self.workshop().join(format!("{key}{DRAFT}"));
         remove(&dir)?;
-        super::make_private_dir(&dir)?;
+        make_private_dir(&dir)?;
         Ok(SnapshotDir(dir))
     }
 

@@ -3,19 +3,22 @@
 //! It stands still while they are written, so that they belong together; what it was doing goes on in every copy.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk_copy::DiskCopy;
-use super::make_private_dir;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
+use crate::storage::make_private_dir;
 use rds_image::disk::CloneMode;
 use rds_vmm::Hypervisor;
 use rds_vmm::hypervisor::SnapshotDir;
 use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+
+/// Between two attempts to let a machine that was saved go on.
+const RESUME_PAUSE: Duration = Duration::from_millis(500);
 
 /// A machine that runs.
 #[derive(Debug, Clone)]
@@ -41,10 +44,8 @@ pub(super) fn memory_in(dir: &Path) -> SnapshotDir {
 pub(crate) fn fits(image: &ImageFiles, hypervisor: &dyn Hypervisor) -> io::Result<String> {
     let mut digest = Sha256::new();
     digest.update(hypervisor.fingerprint());
-    for file in [&image.kernel, &image.rootfs] {
-        let facts = std::fs::metadata(file)?;
-        let (changed, modified) = ((facts.ctime(), facts.ctime_nsec()), (facts.mtime(), facts.mtime_nsec()));
-        digest.update(format!("\n{} {} {modified:?} {changed:?}", facts.ino(), facts.len()));
+    for facts in image.facts()? {
+        digest.update(format!("\n{facts}"));
     }
     Ok(crate::auth::hex(&digest.finalize()))
 }
@@ -72,15 +73,23 @@ impl Machine {
                 Ok(()) => self.write(&memory, &copy).await,
                 Err(error) => Err(error),
             };
-        if let Err(error) = self.hypervisor.resume(&self.dir).await {
-            tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
-        }
+        self.go_on().await;
         let stood_still = begun.elapsed();
-        copy.end().await;
-        saved.map(|disk_bytes| (stood_still, disk_bytes))
+        copy.end(saved).await.map(|disk_bytes| (stood_still, disk_bytes))
     }
 
-    async fn write(&self, memory: &SnapshotDir, copy: &DiskCopy<'_>) -> Result<u64> {
+    /// Lets the machine run again, unless it has ended: nobody else would.
+    async fn go_on(&self) {
+        while let Err(error) = self.hypervisor.resume(&self.dir).await {
+            tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
+            if !self.hypervisor.is_running(&self.dir).await {
+                return;
+            }
+            sleep(RESUME_PAUSE).await;
+        }
+    }
+
+    async fn write(&self, memory: &SnapshotDir, copy: &DiskCopy<'_>) -> Result<()> {
         let (saved, copied) = tokio::join!(self.hypervisor.snapshot(&self.dir, memory), copy.finish());
         saved.map_err(|error| Error::internal("cannot save a machine", error))?;
         copied

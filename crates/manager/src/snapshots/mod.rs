@@ -26,10 +26,12 @@ use crate::activity::Activity;
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::metrics;
+use crate::storage::make_private_dir;
 use crate::store::Store;
 use crate::store::snapshots::SnapshotRow;
 
 use disk_copy::DiskCopy;
+pub(crate) use disk_copy::forget_copy;
 use machine::Machine;
 
 /// How long a guest may take to write down what it has in memory.
@@ -234,8 +236,8 @@ impl Snapshots {
             Err(error) => Err(error.into()),
         };
         let thawed = guest.thaw(THAW_LIMIT).await;
-        copy.end().await;
-        Ok((finished?, Duration::from_micros(thawed?.frozen_us)))
+        let bytes = copy.end(finished).await?;
+        Ok((bytes, Duration::from_micros(thawed?.frozen_us)))
     }
 }
 
@@ -263,12 +265,6 @@ async fn remove(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// A directory that only the manager may enter.
-fn make_private_dir(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().mode(0o700).create(dir)
 }
 
 fn no_such_snapshot() -> Error {

@@ -100,7 +100,7 @@ enum Next {
     Leave,
 }
 
-/// When a machine that runs is looked after again.
+/// When a machine is looked after again.
 struct Care {
     every: Interval,
     /// Whether the host's disk was nearly full the last time.
@@ -289,13 +289,12 @@ impl Actor {
         }
     }
 
-    /// Does what a machine that runs needs every few seconds. One that stands still since a write of its found the host's disk
-    /// full goes on; nothing is lost by that.
+    /// Does what a machine that runs needs every few seconds. One that waits for room on the host's disk tries again.
     async fn take_care(&self, care: &mut Care) {
         self.host.look_after(self.vm.id);
         let was_crowded = std::mem::replace(&mut care.crowded, self.host.is_crowded());
         if (care.crowded || was_crowded)
-            && let Err(error) = self.host.hypervisor.resume(&self.host.dir(self.vm.id)).await
+            && let Err(error) = self.host.hypervisor.retry_writes(&self.host.dir(self.vm.id)).await
         {
             tracing::debug!(vm = %self.vm.id, %error, "cannot have a machine try its writes again");
         }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::hypervisor::FIRST_UID;
 use crate::images::ImageFiles;
 use crate::seeds::Size;
+use crate::storage::make_private_dir;
 
 /// A disk whose content is on its way. It comes though this is dropped.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl Host {
             filling = Some(self.fill_disk(vm, disk::fill_reserved));
         }
         let size = Size { vcpus: vm.spec.vcpus, mem_mib: vm.spec.mem_mib };
-        Ok((self.machine_spec(vm.id, size, vm.host_index, image).await?, filling))
+        Ok((self.machine_spec(vm.id, size, vm.spec.disk_bytes, vm.host_index, image).await?, filling))
     }
 
     /// Begins to clone the content that the VM's disk is to have to its place.
@@ -68,6 +69,7 @@ impl Host {
         &self,
         id: VmId,
         size: Size,
+        disk_bytes: u64,
         host_index: u32,
         image: &ImageFiles,
     ) -> Result<MachineSpec> {
@@ -83,6 +85,7 @@ impl Host {
             initramfs,
             rootfs: image.rootfs.clone(),
             disk: self.disk(id),
+            disk_bytes,
             dir: self.dir(id),
             user,
             nic,
@@ -90,10 +93,4 @@ impl Host {
             background: false,
         })
     }
-}
-
-/// A directory that only the manager may enter: monitors get what they use as open descriptors.
-pub(super) fn make_private_dir(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }

@@ -10,47 +10,93 @@ use super::actor::Begin;
 use super::record::{Settings, VmRecord};
 use super::row::{DELETED, HALF_MADE};
 use super::state::VmState;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
+use crate::hypervisor::machines_under;
 use crate::pool::record;
+use crate::snapshots::forget_copy;
+use crate::store::vms::VmRow;
 
-/// Sorts every VM that is written down, and every directory and process that is there, into kept and removed.
+/// Sorts every VM that is written down, and every directory and process that is there, into kept and removed. One VM that
+/// cannot be brought in order keeps none of the others from being served.
 pub(super) async fn recover(vms: &Vms) -> Result<()> {
     let host = &vms.0.host;
     let mut kept = HashSet::new();
     let mut running_vms = Vec::new();
+    // Their processes may have their taps still open.
+    let mut broken = Vec::new();
     for row in host.store.vms().await? {
-        let (vm, settings) = VmRecord::from_row(&row)?;
-        if row.state == HALF_MADE || row.state == DELETED {
+        let (vm, settings) = match VmRecord::from_row(&row) {
+            Ok(read) => read,
+            Err(error) => {
+                kept.extend(set_aside(vms, &row, &error).await);
+                continue;
+            }
+        };
+        // An earlier manager may have been making one.
+        forget_copy(&host.dir(vm.id));
+        let ended = if row.state == HALF_MADE || row.state == DELETED {
             tracing::info!(vm = %vm.id, state = row.state, "removing what an earlier manager left half done");
-            host.teardown(vm.id).await?;
-            host.store.delete_vm(&row.id).await?;
-            continue;
-        }
-        kept.insert(vm.id);
-        let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
-        if row.state == VmState::Running.as_str() && running {
-            running_vms.push((vm, settings, VmState::Running, Begin::Adopt));
-        } else if row.state == VmState::Paused.as_str() && running {
-            running_vms.push((vm, settings, VmState::Paused, Begin::Paused));
+            match remove(vms, vm.id).await {
+                Ok(()) => continue,
+                failed => failed,
+            }
         } else {
+            let running = host.hypervisor.is_running(&host.dir(vm.id)).await;
+            let adopted = match row.state.as_str() {
+                state if running && state == VmState::Running.as_str() => Some((VmState::Running, Begin::Adopt)),
+                state if running && state == VmState::Paused.as_str() => Some((VmState::Paused, Begin::Paused)),
+                _ => None,
+            };
+            if let Some((state, begin)) = adopted {
+                kept.insert(vm.id);
+                running_vms.push((vm, settings, state, begin));
+                continue;
+            }
             // It may have been started again by a manager that could not write that down.
-            host.end_machine(vm.id).await?;
-            rest(vms, vm, settings, &row.state).await?;
+            host.end_machine(vm.id).await
+        };
+        kept.insert(vm.id);
+        match ended {
+            Ok(()) => rest(vms, vm, settings, &row.state).await?,
+            Err(error) => {
+                broken.push((vm.id, vm.host_index));
+                vms.spawn(vm, settings, VmState::Stopped, Begin::Broken(error));
+            }
         }
     }
     let indices: HashSet<u32> = running_vms.iter().map(|(vm, ..)| vm.host_index).collect();
     remove_unclaimed(vms, &kept, &indices).await?;
     // No tap is in use any more but those of machines that run on.
     let networks = running_vms.iter().map(|(vm, settings, ..)| (vm.id, vm.host_index, settings.network.clone()));
-    let pooled: Vec<_> = {
-        let found = vms.0.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.iter().map(|(id, _, host_index)| (*id, *host_index)).collect()
-    };
-    host.egress.restore(networks.collect(), pooled).await?;
+    let mut idle = broken;
+    idle.extend(
+        vms.0.found.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, _, host_index)| (*id, *host_index)),
+    );
+    host.egress.restore(networks.collect(), idle).await?;
     for (vm, settings, state, begin) in running_vms {
         vms.spawn(vm, settings, state, begin);
     }
     Ok(())
+}
+
+/// Removes a VM that nobody is to see again.
+async fn remove(vms: &Vms, id: VmId) -> Result<()> {
+    vms.0.host.teardown(id).await?;
+    vms.0.host.store.delete_vm(&id.to_string()).await.map(drop)
+}
+
+/// Leaves alone what is on the host of a VM whose row cannot be read, but for its machine. Gives its id.
+async fn set_aside(vms: &Vms, row: &VmRow, why: &Error) -> Option<VmId> {
+    tracing::error!(vm = row.id, error = %Chain(why), "a VM is not served; its files are kept");
+    // Nobody else is to get what a machine of its may still have.
+    if let Ok(host_index) = u32::try_from(row.host_index) {
+        vms.0.pool.announce(host_index);
+    }
+    let id = row.id.parse().ok()?;
+    if let Err(error) = vms.0.host.end_machine(id).await {
+        tracing::error!(vm = %id, error = %Chain(&error), "a machine runs on that nobody looks after");
+    }
+    Some(id)
 }
 
 /// Takes up a VM without a machine.
@@ -78,19 +124,18 @@ async fn rest(vms: &Vms, vm: VmRecord, settings: Settings, state: &str) -> Resul
 async fn remove_unclaimed(vms: &Vms, kept: &HashSet<VmId>, indices: &HashSet<u32>) -> Result<()> {
     let host = &vms.0.host;
     let parent = host.storage.vms_dir();
-    let mut unclaimed: HashSet<VmId> = host.hypervisor.find(&parent).await.into_iter().collect();
     let failed = |error| Error::internal(format!("cannot read {}", parent.display()), error);
-    let mut entries = tokio::fs::read_dir(&parent).await.map_err(failed)?;
-    while let Some(entry) = entries.next_entry().await.map_err(failed)? {
-        // A name that is no VM id was put there by somebody else.
-        unclaimed.extend(entry.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
-    }
+    let unclaimed = machines_under(&*host.hypervisor, &parent).await.map_err(failed)?;
     for id in unclaimed.difference(kept) {
         if found_in_pool(vms, *id, indices).await {
             continue;
         }
         tracing::info!(vm = %id, "removing a machine or directory that belongs to no VM");
-        host.teardown(*id).await?;
+        // Nobody knows as which user one runs on: another machine could become that user, too.
+        host.kill_machine(*id).await?;
+        if let Err(error) = host.teardown(*id).await {
+            tracing::error!(vm = %id, error = %Chain(&error), "cannot remove what belongs to no VM");
+        }
     }
     Ok(())
 }

@@ -17,12 +17,12 @@ use super::Vms;
 use super::failure::stopping;
 use super::host::Host;
 use super::last_start::Timings;
-use super::parts::make_private_dir;
 use super::request::NewVm;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
 use crate::pool::{Kind, Machine, record};
 use crate::seeds::{DISK_BYTES, Size};
+use crate::storage::make_private_dir;
 
 /// How often the pool is looked at though nothing has happened: for machines that ended, logs that grew, seeds that came.
 const TICK: Duration = Duration::from_secs(1);
@@ -41,6 +41,10 @@ const REHEARSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long the end of the server waits for a machine to be cut short.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many times as large as most a disk may be that a VM from the pool has. Its monitor is started with a limit for the
+/// largest file that it may write, which cannot be raised any more.
+const LARGEST_DISKS: u64 = 8;
 
 /// A kind of machine, and how many there are to be.
 struct Wanted {
@@ -102,7 +106,8 @@ impl Vms {
 
     /// The kind of machine that a VM could be made from; `None` if none is kept.
     pub(super) async fn kind(&self, image: &ImageFiles, vm: &NewVm) -> Option<Kind> {
-        if !self.0.pool.is_enabled() {
+        let fits = vm.disk_bytes <= self.0.host.largest_pooled_disk();
+        if !self.0.pool.is_enabled() || !fits {
             return None;
         }
         self.0.host.kind(image, Size { vcpus: vm.vcpus, mem_mib: vm.mem_mib }).await
@@ -194,6 +199,11 @@ impl Vms {
 }
 
 impl Host {
+    /// Bytes of the largest disk of a VM from the pool.
+    fn largest_pooled_disk(&self) -> u64 {
+        self.storage.overlay_size_bytes.saturating_mul(LARGEST_DISKS).min(DISK_BYTES)
+    }
+
     async fn kind(&self, image: &ImageFiles, size: Size) -> Option<Kind> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await.ok()?;
         let (key, disk_bytes) = (self.seeds.key(image, &initramfs, size)?, self.storage.overlay_size_bytes);
@@ -205,7 +215,7 @@ impl Host {
         let (dir, size) = (self.dir(id), kind.size);
         make_private_dir(&dir).map_err(|error| Error::internal(format!("cannot make {}", dir.display()), error))?;
         self.make_waiting_disk(id, disk::clone_sparse).await?;
-        let spec = self.machine_spec(id, size, host_index, image).await?;
+        let spec = self.machine_spec(id, size, self.largest_pooled_disk(), host_index, image).await?;
         let (guest, _) = self.come_up(&spec, image, &mut None, &mut Timings::default()).await?;
         // There is time for this now.
         guest.rehearse(REHEARSE_LIMIT).await?;

@@ -12,6 +12,7 @@ mod images;
 mod limits;
 mod memory;
 mod no_hypervisor;
+mod recovery;
 mod rekey;
 mod rotation;
 mod serving;

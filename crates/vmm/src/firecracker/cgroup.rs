@@ -21,7 +21,7 @@ const CONTROLLERS: &str = "+cpu +memory +pids";
 /// the disk, which is charged to it.
 const OWN_MEMORY: u64 = 128 << 20;
 
-/// Threads that a monitor has beyond one for each virtual CPU.
+/// Threads that a monitor has beyond one for each virtual CPU, and the jailer.
 const OWN_THREADS: u64 = 32;
 
 /// Between two attempts to remove a group whose last process is ending, and how many there are.
@@ -95,6 +95,11 @@ fn parent(own: &str) -> PathBuf {
     }
 }
 
+/// Processes and threads that a machine may have.
+pub(super) fn threads(spec: &MachineSpec) -> u64 {
+    u64::from(spec.vcpus) + OWN_THREADS
+}
+
 /// The limits of a machine's processes, as files of its group.
 fn limits(spec: &MachineSpec) -> Vec<(&'static str, String)> {
     let memory = (u64::from(spec.mem_mib) << 20) + OWN_MEMORY;
@@ -102,7 +107,7 @@ fn limits(spec: &MachineSpec) -> Vec<(&'static str, String)> {
     let quota = (u64::from(spec.vcpus) + 1) * 100_000;
     vec![
         ("memory.max", memory.to_string()),
-        ("pids.max", (u64::from(spec.vcpus) + OWN_THREADS).to_string()),
+        ("pids.max", threads(spec).to_string()),
         ("cpu.max", format!("{quota} 100000")),
         ("cpu.weight", if spec.background { "20" } else { "100" }.into()),
     ]

@@ -6,7 +6,7 @@ use crate::hypervisor::{Log, VmId};
 use crate::process::Marks;
 
 /// What marks a process of this driver: its standard output is the guest's console.
-pub(super) const MARKS: Marks = Marks { file: "firecracker.pid", output: CONSOLE, named };
+pub(crate) const MARKS: Marks = Marks { file: "firecracker.pid", output: CONSOLE, named };
 
 const CONSOLE: &str = "firecracker.console.log";
 

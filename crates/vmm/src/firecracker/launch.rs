@@ -19,9 +19,9 @@ use tokio::process::{Child, Command};
 
 use super::files;
 use super::jail::{Mount, Root};
-use super::seccomp::Filter;
 use crate::hypervisor::Log;
 use crate::process::yield_processors;
+use crate::seccomp::Filter;
 use crate::{HypervisorError, privileges};
 
 /// What a jailer does before it is one.

@@ -13,7 +13,6 @@ mod files;
 mod jail;
 mod launch;
 mod metrics;
-mod seccomp;
 mod snapshot;
 mod version;
 mod vsock;
@@ -43,10 +42,10 @@ use api::{
 };
 use arguments::Arguments;
 use cgroup::Cgroups;
-use files::MARKS;
 use jail::{Jail, Mount, Root, inside};
 use launch::Role;
 
+pub(crate) use files::MARKS;
 pub use version::{OLDEST, of_both as version_of};
 
 /// Time for the jailer to build a jail; it takes 20 ms.
@@ -54,12 +53,6 @@ const JAILER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Time for Firecracker to open its API; it takes 10 ms.
 const API_LIMIT: Duration = Duration::from_secs(20);
-
-/// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Threads of a monitor besides one for each virtual CPU, and the jailer.
-const OWN_THREADS: u64 = 32;
 
 /// The order to look at the disk again.
 const DISK_CHANGED: ChangedDrive<'_> = ChangedDrive { drive_id: "disk", path_on_host: inside::DISK };
@@ -155,7 +148,7 @@ impl Firecracker {
         process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
         let jail = self.jail(&spec.dir);
         let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
-        let (root, threads) = (Arc::new(root), u64::from(spec.vcpus) + OWN_THREADS);
+        let (root, threads) = (Arc::new(root), cgroup::threads(spec));
         let place = CString::new(jail.place().into_os_string().into_vec());
         let place = place.map_err(io::Error::other).map_err(io_error("the jail"))?;
         let role = Role { root: root.clone(), place, mounts, threads, background: spec.background };
@@ -164,7 +157,7 @@ impl Firecracker {
             program: &self.settings.program,
             user,
             jails: self.settings.jails.as_deref().unwrap_or(&spec.dir),
-            largest_file: largest_file(spec).map_err(io_error("the disk"))?,
+            largest_file: spec.largest_file(),
             log_level: &self.settings.log_level,
             cgroup: self.cgroups.as_ref().map(|cgroups| cgroups.options(spec)).unwrap_or_default(),
         };
@@ -176,9 +169,12 @@ impl Firecracker {
             return Err(HypervisorError::Exited(self.last_words(&spec.dir)));
         }
         let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
-        let process = process.ok_or(HypervisorError::NotRunning)?;
+        let process = process.map_err(io_error("the monitor's process"))?.ok_or(HypervisorError::NotRunning)?;
         process::record(&spec.dir, process.pid().unsigned_abs(), &MARKS).map_err(io_error("the process file"))?;
-        let opened = timeout(API_LIMIT, root.await_socket(inside::API, &process)).await;
+        let opened = tokio::select! {
+            opened = timeout(API_LIMIT, root.await_socket(inside::API, &process)) => opened,
+            () = self.wait(&spec.dir) => return Err(HypervisorError::NotRunning),
+        };
         let stream = opened.map_err(|_| HypervisorError::Timeout("opening its API"))?.map_err(io_error("its API"))?;
         Api::over(stream).await
     }
@@ -234,14 +230,11 @@ impl Firecracker {
         work: impl Future<Output = Result<(), HypervisorError>> + Send,
     ) -> Result<(), HypervisorError> {
         let done = match work.await {
-            Ok(()) => match Process::locate(&spec.dir, &MARKS) {
-                Some(process) => confinement::check(&process, spec.user),
-                None => Err(HypervisorError::NotRunning),
-            },
+            Ok(()) => process::running(&spec.dir, &MARKS).and_then(|process| confinement::check(&process, spec.user)),
             failed => failed,
         };
         let Err(error) = done else { return Ok(()) };
-        let ended = Process::locate(&spec.dir, &MARKS).is_none();
+        let ended = !process::is_running(&spec.dir, &MARKS);
         self.kill(&spec.dir).await?;
         Err(match error {
             already @ HypervisorError::Exited(_) => already,
@@ -252,7 +245,7 @@ impl Firecracker {
 
     /// The API of a machine that runs.
     async fn api(&self, dir: &Path) -> Result<Api, HypervisorError> {
-        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         let root = Root::of(&process).map_err(io_error("the jail"))?;
         let stream = timeout(API_LIMIT, root.connect(inside::API, &process)).await;
         let stream = stream.map_err(|_| HypervisorError::Timeout("its API"))?.map_err(io_error("its API"))?;
@@ -334,7 +327,7 @@ impl Hypervisor for Firecracker {
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         snapshot::save(&mut self.api(dir).await?, &process, dir, to).await
     }
 
@@ -344,13 +337,13 @@ impl Hypervisor for Firecracker {
     }
 
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
-        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         let ports = [Port::In, Port::Out].map(|port| self.port(port));
         vsock::greet_for_good(process, ports).await.map_err(io_error("the guest channel"))
     }
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
-        let process = Process::locate(dir, &MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         match vsock::open(&process, self.port(port)).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
@@ -361,36 +354,25 @@ impl Hypervisor for Firecracker {
     }
 
     async fn is_running(&self, dir: &Path) -> bool {
-        Process::locate(dir, &MARKS).is_some()
+        process::is_running(dir, &MARKS)
     }
 
     async fn wait(&self, dir: &Path) {
-        if let Some(process) = Process::locate(dir, &MARKS)
-            && let Err(error) = process.wait().await
-        {
-            tracing::error!(%error, "cannot wait for a machine's process");
-        }
+        process::wait(dir, &MARKS).await;
     }
 
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
-        // A start that was abandoned may have left the jailer, which starts the monitor while it is being ended.
-        while let Some(process) = Process::locate(dir, &MARKS) {
-            process.kill().map_err(io_error("killing the process"))?;
-            let ended = timeout(KILL_LIMIT, process.wait()).await;
-            ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(io_error("the process"))?;
-            process::forget(dir, &MARKS).map_err(io_error("the process file"))?;
-        }
+        process::kill(dir).await?;
         if let (Some(cgroups), Some(id)) = (&self.cgroups, dir.file_name()) {
             cgroups.remove(Path::new(id)).await.map_err(io_error("the machine's control group"))?;
         }
         let (jail, own) = (self.jail(dir), dir.to_owned());
         let removed = tokio::task::spawn_blocking(move || jail.remove().and(snapshot::forget_base(&own))).await;
-        removed.map_err(io::Error::other).flatten().map_err(io_error("the jail"))?;
-        process::forget(dir, &MARKS).map_err(io_error("the process file"))
+        removed.map_err(io::Error::other).flatten().map(drop).map_err(io_error("the jail"))
     }
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
-        process::find(parent, &MARKS)
+        process::find(parent)
     }
 
     fn take_counts(&self, dir: &Path) -> Counts {
@@ -403,11 +385,6 @@ impl Hypervisor for Firecracker {
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {
         files::log(dir, log)
     }
-}
-
-/// Bytes of the largest file that a monitor may write: its disk, or its guest's memory.
-fn largest_file(spec: &MachineSpec) -> io::Result<u64> {
-    Ok(std::fs::metadata(&spec.disk)?.len().max(u64::from(spec.mem_mib) << 20))
 }
 
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {

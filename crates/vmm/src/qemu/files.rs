@@ -10,7 +10,7 @@ use crate::process::Marks;
 const STDOUT: &str = "qemu.stdout.log";
 
 /// What marks a process of this driver.
-pub(super) const MARKS: Marks = Marks { file: "qemu.pid", output: STDOUT, named };
+pub(crate) const MARKS: Marks = Marks { file: "qemu.pid", output: STDOUT, named };
 
 /// The VM in the `-name` of a command line.
 fn named(command_line: &[u8]) -> Option<VmId> {

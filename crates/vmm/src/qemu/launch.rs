@@ -22,6 +22,14 @@ use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
 use crate::privileges::drop_all;
 use crate::process::yield_processors;
+use crate::seccomp::Filter;
+
+/// Threads that a process may have besides one for each virtual CPU: as many as 64 read and write its disks, and QEMU ends if
+/// it cannot start one.
+pub(super) const OWN_THREADS: u64 = 96;
+
+/// Descriptors that it may have open. It needs some 40.
+const DESCRIPTORS: u64 = 256;
 
 /// The open files that a process is given. It needs no right of its own to any of them.
 pub(super) struct Inheritance {
@@ -113,11 +121,21 @@ impl Credentials {
     }
 }
 
+/// What a process may use at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Bytes of the largest file.
+    pub(super) largest_file: u64,
+    /// Processes and threads of its user, if that is its alone.
+    pub(super) threads: u64,
+}
+
 /// Who a process is on the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Role {
     /// Whom it runs as; this user if `None`.
     pub(super) credentials: Option<Credentials>,
+    pub(super) limits: Limits,
     /// Whether it yields the processors to all others.
     pub(super) background: bool,
 }
@@ -144,32 +162,38 @@ pub(super) fn start(
 
 /// Makes `command` start a session of its own in `role`, with the descriptors `inherited`.
 pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, role: Role) {
-    let prepare = move || prepare(&inherited, role);
+    let filter = Filter::new();
+    let prepare = move || prepare(&inherited, role, &filter);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
     // libc's wrappers (rustix) and allocates nothing.
     unsafe { command.pre_exec(prepare) };
 }
 
 /// What a process does to itself before it becomes QEMU.
-fn prepare(inherited: &[RawFd], role: Role) -> io::Result<()> {
+fn prepare(inherited: &[RawFd], role: Role, filter: &Filter) -> io::Result<()> {
     setsid()?;
     if role.background {
         yield_processors()?;
     }
     umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
     // A core dump would hold the guest's secrets.
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Fsize, role.limits.largest_file)?;
+    limit(Resource::Nofile, DESCRIPTORS)?;
     for &number in inherited {
         // SAFETY: the number is of a descriptor that was open when this process was forked, and nothing has closed it since.
         let descriptor = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
         fcntl_setfd(descriptor, FdFlags::empty())?;
     }
     if let Some(credentials) = role.credentials {
+        limit(Resource::Nproc, role.limits.threads)?;
         credentials.assume()?;
     }
     // Only root loses them with its user.
     drop_all()?;
-    Ok(set_no_new_privs(true)?)
+    set_no_new_privs(true)?;
+    filter.install()
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<File, HypervisorError> {

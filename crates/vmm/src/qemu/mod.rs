@@ -13,6 +13,7 @@ mod memory;
 mod probe;
 mod qmp;
 mod snapshot;
+mod stalled;
 mod template;
 mod version;
 
@@ -20,30 +21,25 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
 
-use crate::HypervisorError;
-use crate::Version;
 use crate::accelerator::{self, Accelerator, Choice, Wish};
 use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
-use crate::process::{self, Process};
+use crate::process;
+use crate::{HypervisorError, Version};
 
 use arguments::{Arguments, Descriptors, Memory};
-use launch::{Credentials, Inheritance, Role, io_error};
+use launch::{Credentials, Inheritance, Limits, OWN_THREADS, Role, io_error};
 use probe::Probe;
 use qmp::Qmp;
 use template::Templates;
 
 pub use arguments::EMULATED_PROCESSOR;
+pub(crate) use files::MARKS;
 pub use version::{OLDEST, version_of};
-
-/// Time for a process to end after it was killed. The kernel frees its memory meanwhile.
-const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Name of the program in the distributions' packages.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -99,9 +95,9 @@ impl Qemu {
         arguments::command_line(self.accelerator, self.version, self.tsc_khz, false)
     }
 
-    /// Starts a process and records it. It has not necessarily come to life when this returns.
-    fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
-        process::forget(&spec.dir, &files::MARKS).map_err(|source| io_error("the old process file", source))?;
+    /// Starts a process and records it. It has not necessarily come to life when this returns. After an error it is gone.
+    async fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
+        process::forget(&spec.dir, &MARKS).map_err(|source| io_error("the old process file", source))?;
         let mut inheritance = Inheritance::open(spec)?;
         let incoming = memory.is_some();
         let memory = memory.map_or(Memory::Fresh, |memory| inheritance.start_from(memory));
@@ -119,13 +115,15 @@ impl Qemu {
             incoming,
         };
         let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
-        let role = Role { credentials, background: spec.background };
+        let limits = Limits { largest_file: spec.largest_file(), threads: u64::from(spec.vcpus) + OWN_THREADS };
+        let role = Role { credentials, limits, background: spec.background };
         let mut child = launch::start(&self.program, &arguments.render(), role, inheritance)?;
-        if let Some(pid) = child.id() {
-            // Without the file the process is found by a search, only more slowly.
-            if let Err(error) = process::record(&spec.dir, pid, &files::MARKS) {
-                tracing::warn!(vm = %spec.id, %error, "cannot write the process file");
-            }
+        // Without the file the process could hide from a search.
+        if let Some(pid) = child.id()
+            && let Err(source) = process::record(&spec.dir, pid, &MARKS)
+        {
+            child.kill().await.map_err(|source| io_error("ending the process", source))?;
+            return Err(io_error("the process file", source));
         }
         // Reaps it when it ends while this program lives; init does so afterwards.
         tokio::spawn(async move { child.wait().await });
@@ -180,7 +178,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError> {
-        self.start(spec, None)?;
+        self.start(spec, None).await?;
         self.bring_up(&spec.dir, async { Qmp::open(&spec.dir).await.map(drop) }).await
     }
 
@@ -195,7 +193,8 @@ impl Hypervisor for Qemu {
             length => Err(std::io::Error::other(format!("it has {length} bytes, not {bytes}"))),
         };
         let memory = opened.map_err(std::io::Error::other).flatten().and_then(whole);
-        self.start(spec, Some(memory.map_err(|source| io_error("the snapshot's memory", source))?))?;
+        let memory = memory.map_err(|source| io_error("the snapshot's memory", source))?;
+        self.start(spec, Some(memory)).await?;
         self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
     }
 
@@ -207,13 +206,17 @@ impl Hypervisor for Qemu {
         Qmp::open(dir).await?.execute("cont", Value::Null).await.map(drop)
     }
 
+    async fn retry_writes(&self, dir: &Path) -> Result<(), HypervisorError> {
+        stalled::retry(dir).await
+    }
+
     async fn prepare_snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        let process = Process::locate(dir, &files::MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         snapshot::prepare(&process, to).await
     }
 
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {
-        let process = Process::locate(dir, &files::MARKS).ok_or(HypervisorError::NotRunning)?;
+        let process = process::running(dir, &MARKS)?;
         snapshot::save(dir, &process, to).await
     }
 
@@ -253,30 +256,19 @@ impl Hypervisor for Qemu {
     }
 
     async fn is_running(&self, dir: &Path) -> bool {
-        Process::locate(dir, &files::MARKS).is_some()
+        process::is_running(dir, &MARKS)
     }
 
     async fn wait(&self, dir: &Path) {
-        if let Some(process) = Process::locate(dir, &files::MARKS)
-            && let Err(error) = process.wait().await
-        {
-            tracing::error!(%error, "cannot wait for a machine's process");
-        }
+        process::wait(dir, &MARKS).await;
     }
 
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
-        if let Some(process) = Process::locate(dir, &files::MARKS) {
-            process.kill().map_err(|source| io_error("killing the process", source))?;
-            let ended = timeout(KILL_LIMIT, process.wait()).await;
-            ended
-                .map_err(|_| HypervisorError::Timeout("ending the process"))?
-                .map_err(|e| io_error("the process", e))?;
-        }
-        process::forget(dir, &files::MARKS).map_err(|source| io_error("the process file", source))
+        process::kill(dir).await
     }
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {
-        process::find(parent, &files::MARKS)
+        process::find(parent)
     }
 
     fn log_file(&self, dir: &Path, log: Log) -> PathBuf {

@@ -132,23 +132,30 @@ fn failed(source: io::Error) -> HypervisorError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
 
     use super::*;
     use std::io::{BufRead, Write};
 
     /// A monitor that says `lines` and then reads what comes.
     fn monitor(lines: &'static [u8]) -> tempfile::TempDir {
+        monitor_that_keeps(lines.to_vec()).0
+    }
+
+    /// The same, with what came until the connection ended.
+    pub(in super::super) fn monitor_that_keeps(lines: Vec<u8>) -> (tempfile::TempDir, JoinHandle<String>) {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(files::qmp(dir.path())).unwrap();
-        std::thread::spawn(move || {
+        let said = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let _ = stream.write_all(lines);
-            let mut input = io::BufReader::new(stream);
-            while input.read_line(&mut String::new()).is_ok_and(|read| read > 0) {}
+            let _ = stream.write_all(&lines);
+            let (mut input, mut said) = (io::BufReader::new(stream), String::new());
+            while input.read_line(&mut said).is_ok_and(|read| read > 0) {}
+            said
         });
-        dir
+        (dir, said)
     }
 
     #[tokio::test]

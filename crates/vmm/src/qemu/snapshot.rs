@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 use super::launch::io_error;
 use super::memory::GuestMemory;
 use super::qmp::Qmp;
+use super::stalled::is_stalled;
 use crate::HypervisorError;
 use crate::hypervisor::SnapshotDir;
 use crate::process::Process;
@@ -69,10 +70,14 @@ async fn blocking(copy: impl FnOnce() -> io::Result<()> + Send + 'static) -> Res
 
 /// Writes a paused machine's memory and devices.
 pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Result<(), HypervisorError> {
-    let mut qmp = Qmp::open(dir).await?;
-    let status = qmp.execute("query-status", Value::Null).await?;
+    // Not kept open meanwhile: others would have to wait for as long as it takes to copy the memory.
+    let status = Qmp::open(dir).await?.execute("query-status", Value::Null).await?;
     if status["running"] != false {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
+    }
+    // It was not paused, and may go on at any time.
+    if is_stalled(&status) {
+        return Err(io_error("the machine's last write", io::ErrorKind::StorageFull.into()));
     }
     if !memory(to).exists() {
         prepare(process, to).await?;
@@ -80,7 +85,7 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     let (saved_memory, path) = (GuestMemory::of(process.pid()), memory(to));
     blocking(move || saved_memory?.copy_own(&File::options().write(true).open(path)?)).await?;
 
-    let data = devices(&mut qmp).await?;
+    let data = devices(&mut Qmp::open(dir).await?).await?;
     let stream = migration(&data).ok_or_else(|| io_error("device state", io::Error::other("it is none")))?;
     tokio::fs::write(state(to), sealed(&stream)).await.map_err(|source| io_error("writing device state", source))
 }

@@ -107,6 +107,7 @@ async fn machine(role: &str) -> Machine {
         initramfs: file("initramfs", "", 4096),
         rootfs: file("rootfs", "", 4096),
         disk: file("disk", role, DISK),
+        disk_bytes: DISK,
         dir,
         user: Some(USER.fetch_add(1, Ordering::Relaxed)),
         nic: None,

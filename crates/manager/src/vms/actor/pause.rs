@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 
-use super::{Actor, Command, Next, Reply, answer, expiry, refuse, unfinished};
+use super::{Actor, Care, Command, Next, Reply, answer, expiry, refuse, unfinished};
 use crate::error::{Chain, Error, Result};
 use crate::vms::guest_clock;
 use crate::vms::state::{Event, VmState};
@@ -67,10 +67,15 @@ impl Actor {
     /// Waits while the VM is paused.
     pub(super) async fn sleep(&mut self) -> Next {
         let host = Arc::clone(&self.host);
-        let dir = host.dir(self.vm.id);
+        let (dir, mut care) = (host.dir(self.vm.id), Care::new());
         loop {
             let command = tokio::select! {
                 command = self.inbox.next() => command,
+                // A monitor that was taken over writes to its logs all the same.
+                () = care.due() => {
+                    host.look_after(self.vm.id);
+                    continue;
+                }
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
                 () = expiry(&self.vm) => return self.expired().await,
             };

@@ -26,6 +26,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The first user of a machine by hand; a server has not so many VMs.
 const FIRST_USER: u32 = FIRST_UID + 50_000;
 
+/// Bytes of a machine's disk.
+const DISK_BYTES: u64 = 512 << 20;
+
 /// Starts machines. One that nobody ends is ended with the server.
 pub(super) struct ByHand<'a> {
     hypervisor: Arc<dyn Hypervisor>,
@@ -59,7 +62,7 @@ impl<'a> ByHand<'a> {
     /// With the files of a server that has created a VM.
     pub(super) async fn new(server: &'a BenchServer) -> Result<Self, CliError> {
         let initramfs = only_file(&server.root().join("initramfs"))?;
-        let template = disk::template(&server.root().join("templates"), 512 << 20).map_err(failed)?;
+        let template = disk::template(&server.root().join("templates"), DISK_BYTES).map_err(failed)?;
         Ok(Self { hypervisor: driver().await?, server, initramfs, template, users: AtomicU32::new(FIRST_USER) })
     }
 
@@ -76,6 +79,7 @@ impl<'a> ByHand<'a> {
             initramfs: self.initramfs.clone(),
             rootfs: self.server.image().rootfs.clone(),
             disk: dir.join("disk.ext4"),
+            disk_bytes: DISK_BYTES,
             dir: dir.clone(),
             user: privileges::has_users().then(|| self.users.fetch_add(1, Ordering::Relaxed)),
             nic: None,

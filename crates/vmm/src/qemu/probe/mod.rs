@@ -17,12 +17,15 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::launch::{Credentials, Role, confine};
+use super::launch::{Credentials, Limits, OWN_THREADS, Role, confine};
 use crate::Version;
 use crate::accelerator::Accelerator;
 
 /// Time for the payload, which takes 0.1 s; a guest that hangs is as useless as one that dies.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// The payload has one processor, and files for nothing.
+const LIMITS: Limits = Limits { largest_file: 1 << 20, threads: 1 + OWN_THREADS };
 
 /// What is asked of KVM.
 #[derive(Debug, Clone)]
@@ -82,7 +85,7 @@ impl Probe<'_> {
         command.args(arguments(accelerator)).current_dir("/").env_clear();
         command.stdin(payload).stdout(Stdio::null()).stderr(Stdio::piped());
         let credentials = self.user.map(|user| Credentials::of(user, accelerator));
-        confine(&mut command, Vec::new(), Role { credentials, background: false });
+        confine(&mut command, Vec::new(), Role { credentials, limits: LIMITS, background: false });
         let mut command = Command::from(command);
         let output = timeout(LIMIT, command.kill_on_drop(true).output()).await;
         let Ok(output) = output else { return Ok(Err("/dev/kvm is there, but a guest hangs in it".into())) };

@@ -1,8 +1,8 @@
 //! What a monitor may not even ask the kernel for, whatever program it is.
 //!
-//! Firecracker confines itself much further. This filter is there before it, from the jailer on, and is for the day when
-//! Firecracker is not itself any more: it shares the host's network namespace with the taps, and must reach nothing
-//! through it. A monitor is connected to and connects to nothing.
+//! Monitors confine themselves further, Firecracker much. This filter is there before them, in Firecracker's case from the
+//! jailer on, and is for the day when a monitor is not itself any more: it shares the host's network namespace with the
+//! taps, and must reach nothing through it. A monitor is connected to and connects to nothing.
 
 use std::io;
 
@@ -24,10 +24,10 @@ const SECOND: u32 = 24;
 
 /// A program for the kernel's classic BPF machine.
 #[derive(Debug)]
-pub(super) struct Filter(Vec<libc::sock_filter>);
+pub(crate) struct Filter(Vec<libc::sock_filter>);
 
 impl Filter {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut program = vec![
             load(ARCHITECTURE),
             // Another architecture's calls have other numbers.
@@ -67,7 +67,7 @@ impl Filter {
 
     /// Puts it on this process and all that it will start. It must not be able to gain privileges any more. Makes one
     /// system call and allocates nothing.
-    pub(super) fn install(&self) -> io::Result<()> {
+    pub(crate) fn install(&self) -> io::Result<()> {
         let len = u16::try_from(self.0.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
         let program = libc::sock_fprog { len, filter: self.0.as_ptr().cast_mut() };
         // SAFETY: the kernel copies the program during the call and does not change it.

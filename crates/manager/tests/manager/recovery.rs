@@ -1,0 +1,82 @@
+//! What a manager that starts does with VMs that cannot be brought in order, over agents that answer from memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use rds_manager::App;
+use rds_manager::vms::state::VmState;
+use rds_vmm::{Hypervisor, VmId};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use crate::agents::{Agents, config, vm};
+
+async fn start(root: &Path, machines: &Arc<Agents>) -> Arc<App> {
+    App::start_with(config(root).unwrap(), Arc::clone(machines) as Arc<dyn Hypervisor>).await.unwrap()
+}
+
+async fn create(app: &App) -> VmId {
+    app.vms.create(vm(&json!([])).unwrap()).await.unwrap().id.parse().unwrap()
+}
+
+/// Makes two VMs, and has the first one's row changed by a manager that ends then.
+fn two(root: &Path, machines: &Arc<Agents>, change: impl AsyncFnOnce(&App, &str)) -> [VmId; 2] {
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let app = start(root, machines).await;
+        let vms = [create(&app).await, create(&app).await];
+        change(&app, &vms[0].to_string()).await;
+        vms
+    })
+}
+
+async fn host_index(app: &App, vm: VmId) -> i64 {
+    app.store.vm(&vm.to_string()).await.unwrap().unwrap().host_index
+}
+
+/// Waits until a VM is shown as broken.
+async fn broken(app: &App, vm: VmId) {
+    while !app.vms.get(vm).is_ok_and(|vm| vm.state == VmState::Error) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_end_keeps_no_other_vm_from_being_served() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let [first, second] = two(root.path(), &machines, async |app, vm| {
+        app.store.set_vm_state(vm, "DELETED", None).await.unwrap();
+    });
+    machines.known.endless.store(true, Relaxed);
+    Runtime::new().unwrap().block_on(async {
+        let app = start(root.path(), &machines).await;
+        assert_eq!(app.vms.get(second).unwrap().state, VmState::Running);
+        broken(&app, first).await;
+        let third = create(&app).await;
+        assert_ne!(host_index(&app, third).await, host_index(&app, first).await, "it would run as the same user");
+        app.vms.delete_vm(first).await.unwrap_err();
+        broken(&app, first).await;
+        machines.known.endless.store(false, Relaxed);
+        app.vms.delete_vm(first).await.unwrap();
+        assert!(app.vms.get(first).is_err());
+    });
+}
+
+#[test]
+fn a_row_that_cannot_be_read_keeps_its_files_and_no_other_vm_from_being_served() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let [first, second] = two(root.path(), &machines, async |app, vm| {
+        app.store.set_vm_network(vm, false, "no list", "[]").await.unwrap();
+    });
+    Runtime::new().unwrap().block_on(async {
+        let app = start(root.path(), &machines).await;
+        assert_eq!(app.vms.get(second).unwrap().state, VmState::Running);
+        assert!(app.vms.get(first).is_err());
+        assert!(root.path().join("storage/vms").join(first.to_string()).join("disk.ext4").exists());
+        let third = create(&app).await;
+        assert_ne!(host_index(&app, third).await, host_index(&app, first).await, "it would run as the same user");
+    });
+}
