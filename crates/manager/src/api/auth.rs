@@ -12,6 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::client::Client;
+use super::rate_limit;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::error::{Error, Result};
@@ -44,11 +45,12 @@ pub(super) async fn require(State(app): State<Arc<App>>, mut request: Request, n
         None => by_session(&app, request.headers(), acts(&request)).await?,
     };
     let Some(principal) = principal else {
+        let refused = Error::Unauthorized("Unauthorized");
         let client = Client::of(&request, &app.config.http.trusted_proxies);
-        if let Some(wait) = app.rate_limits.count(Class::Default, &client.name()).and_then(|left| left.retry_after) {
-            return Err(super::rate_limit::refusal(wait));
-        }
-        return Err(Error::Unauthorized("Unauthorized"));
+        return match app.rate_limits.count(Class::Default, &client.name()) {
+            Some(allowance) => Ok(rate_limit::answer(&allowance, async { Err(refused) }).await),
+            None => Err(refused),
+        };
     };
     request.extensions_mut().insert(Caller(principal));
     Ok(next.run(request).await)

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::exec::GuestErrors;
 use super::json::Json;
 use super::path::{Path, Query};
-use super::replies::CallerErrors;
+use super::replies::{Binary, CallerErrors};
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::clock;
@@ -113,7 +113,11 @@ impl From<Listing> for ListBody {
 /// At most 10 MiB, 10,000 entries and 250 MiB unpacked; files and directories at relative paths only. It is checked
 /// whole before anything is written. Files belong to uid 1000; of their modes the executable bit is kept.
 #[utoipa::path(post, path = "/vms/{id}/files/upload", tag = "files", params(("id" = String, Path), Dest),
-    request_body(content = Vec<u8>, content_type = "application/gzip"),
+    request_body(content(
+        (inline(Binary) = "application/gzip"),
+        (inline(Binary) = "application/x-gzip"),
+        (inline(Binary) = "application/octet-stream"),
+    )),
     responses((status = 204, description = "It is unpacked"), CallerErrors, VmErrors, GuestErrors))]
 async fn upload(
     State(app): State<Arc<App>>,
@@ -133,7 +137,7 @@ async fn upload(
 
 /// Download a directory or file as a tar.gz
 #[utoipa::path(get, path = "/vms/{id}/files/download", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, content_type = "application/gzip", body = Vec<u8>), CallerErrors, VmErrors, GuestErrors))]
+    responses((status = 200, content_type = "application/gzip", body = inline(Binary)), CallerErrors, VmErrors, GuestErrors))]
 async fn download(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query): Query<Where>) -> Result<Response> {
     let content = app.vms.download(vm_id(&id)?, &query.path).await?;
     Ok(stream("application/gzip", content))
@@ -141,7 +145,7 @@ async fn download(State(app): State<Arc<App>>, Path(id): Path<String>, Query(que
 
 /// Read a file
 #[utoipa::path(get, path = "/vms/{id}/files/content", tag = "files", params(("id" = String, Path), Where),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), CallerErrors, VmErrors, GuestErrors))]
+    responses((status = 200, content_type = "application/octet-stream", body = inline(Binary)), CallerErrors, VmErrors, GuestErrors))]
 async fn read(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query): Query<Where>) -> Result<Response> {
     let content = app.vms.read_file(vm_id(&id)?, &query.path).await?;
     Ok(stream("application/octet-stream", content))
@@ -151,7 +155,7 @@ async fn read(State(app): State<Arc<App>>, Path(id): Path<String>, Query(query):
 ///
 /// At most 10 MiB. A file that is there is replaced.
 #[utoipa::path(put, path = "/vms/{id}/files/content", tag = "files", params(("id" = String, Path), WriteTo),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = inline(Binary), content_type = "application/octet-stream"),
     responses((status = 204, description = "It is written"), CallerErrors, VmErrors, GuestErrors))]
 async fn write(
     State(app): State<Arc<App>>,

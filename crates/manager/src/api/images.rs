@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::error::ErrorBody;
 use super::json::{Json, drain};
 use super::path::Path;
-use super::replies::{BodyErrors, CallerErrors};
+use super::replies::{Binary, BodyErrors, CallerErrors};
 use super::time::Time;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -224,11 +224,6 @@ macro_rules! upload_route {
         }
     };
 }
-
-/// Any bytes.
-#[derive(ToSchema)]
-#[schema(value_type = String, format = Binary)]
-struct Binary(#[expect(dead_code, reason = "stands for a body in the OpenAPI document")] Vec<u8>);
 
 upload_route!(
     put_kernel,

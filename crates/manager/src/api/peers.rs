@@ -134,6 +134,7 @@ struct PeerCall {
         (status = 403, description = "Not linked, not declared, or refused by the link's policy", body = CallError),
         (status = 409, description = "The provider is not running", body = CallError),
         (status = 413, description = "Body over 1 MiB", body = ErrorBody),
+        (status = 415, description = "The body is not JSON", body = ErrorBody),
         (status = 429, description = "A limit is reached", body = CallError),
         (status = 500, description = "The server failed", body = CallError),
         (status = 502, description = "The provider's function threw, or its result cannot be used", body = CallError),

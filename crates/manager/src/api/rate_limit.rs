@@ -1,17 +1,17 @@
 //! Rate limits on matched routes. The table below says which routes are counted apart; all others are counted together.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 
 use super::auth::Caller;
 use super::client::Client;
 use crate::app::App;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::rate_limit::{Allowance, Class};
 
 /// Routes that have a limit of their own (section 1 of the wire contract).
@@ -45,17 +45,19 @@ pub(super) async fn layer(State(app): State<Arc<App>>, request: Request, next: N
         None => Client::of(&request, &app.config.http.trusted_proxies).name(),
     };
     let Some(allowance) = app.rate_limits.count(class(&request), &name) else { return next.run(request).await };
-    let mut response = match allowance.retry_after {
-        Some(wait) => refusal(wait).into_response(),
-        None => next.run(request).await,
-    };
-    describe(&allowance, response.headers_mut());
-    response
+    answer(&allowance, async { Ok(next.run(request).await) }).await
 }
 
-/// The answer to somebody who asks too often.
-pub(super) fn refusal(wait: Duration) -> Error {
-    Error::TooMany { message: "Rate limit exceeded".into(), retry_after: Some(wait) }
+/// `reply`, or a refusal if somebody asks too often; either tells what is left.
+pub(super) async fn answer(allowance: &Allowance, reply: impl Future<Output = Result<Response>>) -> Response {
+    let refusal = |wait| Error::TooMany { message: "Rate limit exceeded".into(), retry_after: Some(wait) };
+    let reply = match allowance.retry_after {
+        Some(wait) => Err(refusal(wait)),
+        None => reply.await,
+    };
+    let mut response = reply.unwrap_or_else(IntoResponse::into_response);
+    describe(allowance, response.headers_mut());
+    response
 }
 
 fn describe(allowance: &Allowance, headers: &mut HeaderMap) {

@@ -1,7 +1,7 @@
 //! What many routes may answer, described once for the OpenAPI document. The replies themselves are made by
 //! [`crate::Error`].
 
-use utoipa::IntoResponses;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::error::ErrorBody;
 
@@ -40,3 +40,8 @@ pub(super) enum BodyErrors {
     #[response(status = 415)]
     UnsupportedMedia(ErrorBody),
 }
+
+/// Any bytes.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+pub(super) struct Binary(#[expect(dead_code, reason = "stands for a body in the OpenAPI document")] Vec<u8>);

@@ -18,7 +18,7 @@ use super::exec::GuestErrors;
 use super::idempotency;
 use super::json::{Json, OptionalJson};
 use super::path::{Path, Query};
-use super::replies::CallerErrors;
+use super::replies::{BodyErrors, CallerErrors};
 use crate::app::App;
 use crate::egress::PatchNetwork;
 use crate::error::{Error, Result};
@@ -85,9 +85,7 @@ async fn list(State(app): State<Arc<App>>) -> Json<Vec<VmView>> {
     params(("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
     responses(
         (status = 201, description = "It runs", body = VmView),
-        (status = 413, description = "Body over 64 KiB", body = ErrorBody),
-        (status = 415, description = "Body is not JSON", body = ErrorBody),
-        CallerErrors, VmErrors,
+        CallerErrors, VmErrors, GuestErrors,
     )
 )]
 async fn create(
@@ -129,6 +127,8 @@ async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 /// Start a stopped VM
 #[utoipa::path(post, path = "/vms/{id}/start", tag = "vms", params(("id" = String, Path)), responses(
     (status = 204, description = "It runs"),
+    (status = 502, description = "A peer answered something unusable, or was lost", body = ErrorBody),
+    (status = 504, description = "A peer did not answer in time", body = ErrorBody),
     CallerErrors, VmErrors,
 ))]
 async fn start(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
@@ -208,7 +208,8 @@ struct SetSecrets {
 /// Replace a VM's secrets
 ///
 /// Without a restart: programs that begin after the reply see the new ones, those that run keep the old. They are
-/// written down first; after an error they are what the next start uses. Needs `VM_SECRET_KEY`.
+/// written down first. If the VM's agent does not take them, that is an error; it is given them again until it does, and
+/// what is asked of the VM meanwhile waits. Needs `VM_SECRET_KEY`.
 #[utoipa::path(put, path = "/vms/{id}/secrets", tag = "vms", params(("id" = String, Path)), request_body = SetSecrets,
     responses((status = 204, description = "The VM has them"), CallerErrors, VmErrors, GuestErrors))]
 async fn set_secrets(
@@ -226,7 +227,7 @@ async fn set_secrets(
 /// At once, if it runs; a connection that is not allowed any more ends. What is absent stays as it is.
 #[utoipa::path(patch, path = "/vms/{id}/network", tag = "vms", params(("id" = String, Path)),
     request_body = PatchNetwork,
-    responses((status = 204, description = "It holds"), CallerErrors, VmErrors))]
+    responses((status = 204, description = "It holds"), CallerErrors, BodyErrors, VmErrors))]
 async fn patch_network(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

@@ -24,17 +24,12 @@ pub struct PeerLink {
     pub alias: String,
     /// The provider.
     pub vm_id: String,
-    /// `hidden` (default): the consumer sees proxies. `mounted`: also a copy of the provider's files.
-    #[serde(default = "hidden")]
-    #[schema(example = "hidden")]
-    pub source_mode: String,
+    /// `hidden` (default): the consumer sees proxies. `mounted`: also a copy of the provider's files. A reply has it always.
+    #[schema(value_type = String, required = false, example = "hidden")]
+    pub source_mode: Option<String>,
     /// What the consumer may do with the provider; everything that its manifest declares, if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Value>,
-}
-
-fn hidden() -> String {
-    "hidden".into()
 }
 
 /// A link that obeys every rule that can be checked without looking at the provider.
@@ -59,6 +54,13 @@ pub struct PatchLink {
     policy: Option<Value>,
 }
 
+impl PatchLink {
+    /// Whether what the consumer sees of its peer is asked for.
+    pub(crate) fn names_a_mode(&self) -> bool {
+        self.source_mode.is_some()
+    }
+}
+
 impl Link {
     /// Checks the links of a request.
     pub(crate) fn parse_all(links: &[PeerLink]) -> Result<Vec<Self>> {
@@ -78,7 +80,10 @@ impl Link {
         let provider = link.vm_id.parse();
         let provider = provider.map_err(|_| Error::Invalid(format!("Peer alias {alias}: vmId is no VM's id")))?;
         let mut parsed = Self {
-            source_mode: source_mode(&alias, &link.source_mode)?,
+            source_mode: link
+                .source_mode
+                .as_deref()
+                .map_or(Ok(SourceMode::Hidden), |mode| source_mode(&alias, mode))?,
             alias,
             provider,
             policy: Policy::default(),
@@ -116,11 +121,13 @@ impl Link {
         PeerLink {
             alias: self.alias.to_string(),
             vm_id: self.provider.to_string(),
-            source_mode: match self.source_mode {
-                SourceMode::Hidden => "hidden",
-                SourceMode::Mounted => "mounted",
-            }
-            .into(),
+            source_mode: Some(
+                match self.source_mode {
+                    SourceMode::Hidden => "hidden",
+                    SourceMode::Mounted => "mounted",
+                }
+                .into(),
+            ),
             policy: self.has_policy.then(|| serde_json::to_value(&self.policy).unwrap_or_default()),
         }
     }

@@ -17,7 +17,7 @@ use crate::secrets::SecretEnv;
 /// Smallest memory of a VM in MiB (section 2 of the wire contract).
 const MIN_MEM_MIB: u32 = 128;
 
-/// Smallest writable disk in MiB: less leaves no room for a file system and its journal.
+/// Smallest writable disk in MiB: less leaves no room for a file system and its journal. A smaller wish is given this.
 const MIN_DISK_MIB: u64 = 32;
 
 /// Largest writable disk in MiB. Disks are sparse; this only bounds what one guest may fill.
@@ -43,36 +43,37 @@ pub struct CreateVm {
     /// What the VM may reach: IPv4 addresses or CIDR ranges, at most `MAX_ALLOW_IPS`.
     pub allow_ips: Vec<String>,
     /// Whether anything may leave the VM at all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub outbound_internet: bool,
     /// Names that the VM may reach besides, such as `api.github.com` or `*.googleapis.com`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub allow_domains: Vec<String>,
     /// The image to start from; the default image if absent.
     pub image_id: Option<String>,
-    /// Size of the writable disk in MiB; `OVERLAY_SIZE_BYTES` if absent.
+    /// Size of the writable disk in MiB, rounded up, at least 32; `OVERLAY_SIZE_BYTES` if absent.
     pub disk_size_mb: Option<f64>,
     /// Environment of the VM's secrets, each `NAME=value`. Needs `VM_SECRET_KEY`. They are sealed at rest and given only
     /// to what runs in this VM.
-    #[serde(default, serialize_with = "count_secrets")]
+    #[serde(default, deserialize_with = "null_is_absent", serialize_with = "count_secrets")]
     pub secret_env: Vec<String>,
     /// Links to provider VMs, whose SDKs the code in this VM may call. At most 32; aliases are unique.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub peer_links: Vec<PeerLink>,
-    /// A snapshot to start from: the disk is as that VM's was, and memory too if the snapshot has it. `snapshotId` is another name.
-    #[serde(alias = "snapshotId")]
+    /// A snapshot to start from: the disk is as that VM's was, and memory too if the snapshot has it.
     pub user_overlay_snapshot_id: Option<String>,
+    /// An older name of `userOverlaySnapshotId`, which goes before it.
+    pub snapshot_id: Option<String>,
     /// A name for people: 1 to 64 letters, digits, `.`, `_`, `-`; unique among live VMs.
     pub name: Option<String>,
     /// Free labels, at most 32, keys and values of at most 256 bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub labels: BTreeMap<String, String>,
     /// Seconds after which the VM is deleted, from its creation.
     pub ttl_seconds: Option<f64>,
     /// Seconds without a call into the VM or out of it after which `idleAction` is done.
     pub idle_timeout_seconds: Option<f64>,
     /// What is done with an idle VM: `pause` (default) or `delete`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub idle_action: IdleAction,
 }
 
@@ -122,7 +123,7 @@ impl CreateVm {
         let vcpus = integer("cpu", self.cpu, 1, u64::from(limits.max_cpu))?;
         let mem_mib = integer("memMb", self.mem_mb, u64::from(MIN_MEM_MIB), u64::from(limits.max_mem_mb))?;
         let wanted_bytes = match self.disk_size_mb {
-            Some(mib) => Some(integer("diskSizeMb", mib, MIN_DISK_MIB, MAX_DISK_MIB)? << 20),
+            Some(mib) => Some(integer("diskSizeMb", mib.ceil(), 1, MAX_DISK_MIB)?.max(MIN_DISK_MIB) << 20),
             None => None,
         };
         let network = NetworkPolicy {
@@ -156,13 +157,23 @@ impl CreateVm {
             ttl,
             idle,
         };
-        Ok(Asked { vm, secrets, links, network, snapshot: self.user_overlay_snapshot_id, wanted_bytes })
+        let snapshot = self.user_overlay_snapshot_id.or(self.snapshot_id);
+        Ok(Asked { vm, secrets, links, network, snapshot, wanted_bytes })
     }
 }
 
 /// Stands for secrets where a request is written down or hashed: how many they are, and nothing of them.
 pub(super) fn count_secrets<S: serde::Serializer>(secrets: &[String], to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_seq(secrets.iter().map(|_| ""))
+}
+
+/// Clients that write every field say `null` for what they leave out.
+pub(crate) fn null_is_absent<'de, D, T>(from: D) -> std::result::Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 fn invalid<T>(message: String) -> Result<T> {
@@ -197,6 +208,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn validate(change: &Value) -> Result<NewVm> {
+        asked(change).map(|asked| asked.vm)
+    }
+
+    fn asked(change: &Value) -> Result<Asked> {
         let mut body = json!({"cpu": 1, "memMb": 256, "allowIps": []});
         body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let limits = LimitsConfig {
@@ -207,13 +222,40 @@ mod tests {
             max_exec_timeout_ms: 120_000,
             max_runts_timeout_ms: 120_000,
         };
-        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912).map(|asked| asked.vm)
+        serde_json::from_value::<CreateVm>(body).unwrap().validate(&limits, 536_870_912)
     }
 
     #[test]
     fn the_least_request_gets_the_defaults() {
         let vm = validate(&json!({"unknown": 1})).unwrap();
         assert_eq!((vm.vcpus, vm.mem_mib, vm.disk_bytes), (1, 256, 536_870_912));
+    }
+
+    #[test]
+    fn null_is_as_good_as_absent() {
+        let fields =
+            ["outboundInternet", "allowDomains", "imageId", "diskSizeMb", "secretEnv", "peerLinks", "snapshotId"];
+        let others = ["userOverlaySnapshotId", "name", "labels", "ttlSeconds", "idleTimeoutSeconds", "idleAction"];
+        let nulls: Value = fields.iter().chain(&others).map(|field| (*field, Value::Null)).collect();
+        assert_eq!(validate(&nulls).unwrap(), validate(&json!({})).unwrap());
+    }
+
+    #[test]
+    fn a_small_disk_has_room_for_a_file_system() {
+        for (wish, mib) in [(1.0, 32), (31.5, 32), (32.0, 32), (32.5, 33), (512.0, 512)] {
+            assert_eq!(validate(&json!({"diskSizeMb": wish})).unwrap().disk_bytes, mib << 20, "{wish}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_has_two_names() {
+        for (fields, wanted) in [
+            (json!({"snapshotId": "snap-a"}), "snap-a"),
+            (json!({"userOverlaySnapshotId": "snap-b"}), "snap-b"),
+            (json!({"snapshotId": "snap-a", "userOverlaySnapshotId": "snap-b"}), "snap-b"),
+        ] {
+            assert_eq!(asked(&fields).unwrap().snapshot.as_deref(), Some(wanted));
+        }
     }
 
     #[test]

@@ -116,9 +116,9 @@ impl Actor {
                 return None;
             }
         };
-        let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
-        let shows = links.iter().zip(&*before).any(|(link, before)| link.source_mode != before.source_mode);
-        match guest.filter(|_| shows) {
+        let bridge = self.live.borrow().settings.bridge.clone();
+        // One that names the mode it is in asks for a sync all the same (section 7 of the wire contract).
+        match guest.filter(|_| patch.names_a_mode()) {
             Some(guest) => self.sync_peers(links, guest, reply).await,
             None => {
                 let kept = self.keep_links(links, bridge).await;
