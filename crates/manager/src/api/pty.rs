@@ -2,19 +2,23 @@
 //!
 //! Binary messages are the terminal's bytes, both ways. Text messages are JSON: from the client
 //! `{"type":"resize","cols":80,"rows":24}` and `{"type":"signal","signal":2}`, from the server `{"type":"exit","exitCode":0}`
-//! and `{"type":"error","message":"…"}`, the last one. Closing the socket kills what runs in the terminal.
+//! and `{"type":"error","message":"…"}`, the last one. Closing the socket kills what runs in the terminal; so does a client
+//! that does not answer pings, since a terminal keeps its VM in use.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::response::Response;
-use futures_util::{SinkExt, StreamExt};
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use rds_protocol::exec::{AgentFrame, ClientFrame, TerminalSize};
 use rds_protocol::limits::FRAME_BYTES;
-use rds_vmm::guest::{ExecSender, ExecStream};
+use rds_vmm::guest::{ExecSender, ExecStream, GuestError};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -68,11 +72,17 @@ async fn pty(
     }))
 }
 
+/// Between two pings of the client. Proxies often close what is silent for a minute.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// Without a word of the client, a pong at least, it has gone, however well the connection looks.
+const GONE_AFTER: Duration = Duration::from_secs(35);
+
 /// Carries bytes both ways until either side ends. What is dropped then kills the program.
-async fn carry(socket: WebSocket, input: ExecSender, mut output: ExecStream) {
-    let (mut to_client, mut from_client) = socket.split();
+async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream) {
+    let (to_client, mut from_client) = socket.split();
     let keys = async {
-        while let Some(Ok(message)) = from_client.next().await {
+        while let Some(message) = heard(&mut from_client).await {
             let frame = match message {
                 Message::Binary(data) => ClientFrame::Stdin(data),
                 Message::Text(text) => match serde_json::from_str(&text) {
@@ -88,24 +98,41 @@ async fn carry(socket: WebSocket, input: ExecSender, mut output: ExecStream) {
             }
         }
     };
-    let screen = async {
-        while let Some(frame) = output.next().await {
-            let message = match frame {
-                Ok(AgentFrame::Stdout(data) | AgentFrame::Stderr(data)) => Message::Binary(data),
-                Ok(AgentFrame::Exit(exit)) => last(&json!({"type": "exit", "exitCode": exit.exit_code})),
-                Err(error) => last(&json!({"type": "error", "message": Error::from(error).to_string()})),
-            };
-            if to_client.send(message).await.is_err() {
-                break;
-            }
-        }
-        // The client may have gone first.
-        let _ = to_client.close().await;
-    };
     tokio::select! {
         () = keys => {}
-        () = screen => {}
+        () = show(output, to_client) => {}
     }
+}
+
+/// The client's next message; nothing if it has gone. While the guest takes no keys nobody listens to the client: then a
+/// connection that takes no pings ends.
+async fn heard<E>(from_client: &mut (impl Stream<Item = std::result::Result<Message, E>> + Unpin)) -> Option<Message> {
+    tokio::time::timeout(GONE_AFTER, from_client.next()).await.ok()??.ok()
+}
+
+/// Sends what the guest shows, and pings, until one of them ends.
+async fn show(
+    mut output: impl Stream<Item = std::result::Result<AgentFrame, GuestError>> + Unpin,
+    mut to_client: impl Sink<Message> + Unpin,
+) {
+    let mut pings = tokio::time::interval(PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            frame = output.next() => match frame {
+                Some(Ok(AgentFrame::Stdout(data) | AgentFrame::Stderr(data))) => Message::Binary(data),
+                Some(Ok(AgentFrame::Exit(exit))) => last(&json!({"type": "exit", "exitCode": exit.exit_code})),
+                Some(Err(error)) => last(&json!({"type": "error", "message": Error::from(error).to_string()})),
+                None => break,
+            },
+            _ = pings.tick() => Message::Ping(Bytes::new()),
+        };
+        if to_client.send(message).await.is_err() {
+            break;
+        }
+    }
+    // The client may have gone first.
+    let _ = to_client.close().await;
 }
 
 fn last(control: &serde_json::Value) -> Message {
@@ -122,5 +149,30 @@ mod tests {
         let size = TerminalSize { cols: 100, rows: 40 };
         assert_eq!(parse(r#"{"type":"resize","cols":100,"rows":40}"#), Control::Resize(size));
         assert_eq!(parse(r#"{"type":"signal","signal":2}"#), Control::Signal { signal: 2 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_nothing_has_gone() {
+        let from = tokio::time::Instant::now();
+        let mut silent = futures_util::stream::pending::<std::result::Result<Message, ()>>();
+        assert_eq!(heard(&mut silent).await, None);
+        assert_eq!(from.elapsed(), GONE_AFTER);
+        let mut answers = futures_util::stream::iter([Ok::<_, ()>(Message::Pong(Bytes::new()))]);
+        assert_eq!(heard(&mut answers).await, Some(Message::Pong(Bytes::new())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_asked_whether_it_is_there() {
+        let (to, mut sent) = tokio::sync::mpsc::unbounded_channel();
+        let to_client = futures_util::sink::unfold(to, async |to, message: Message| to.send(message).map(|()| to));
+        let silent = futures_util::stream::pending();
+        let asked = async { (sent.recv().await, sent.recv().await, tokio::time::Instant::now()) };
+        let from = tokio::time::Instant::now();
+        let (first, second, at) = tokio::select! {
+            () = show(silent, Box::pin(to_client)) => panic!("it ended"),
+            asked = asked => asked,
+        };
+        assert_eq!((first, second), (Some(Message::Ping(Bytes::new())), Some(Message::Ping(Bytes::new()))));
+        assert_eq!(at - from, PING_EVERY);
     }
 }
