@@ -141,6 +141,9 @@ pub(crate) struct Exit {
     /// Whether the time limit ended it.
     #[serde(default)]
     pub(crate) timed_out: bool,
+    /// Whether output was dropped for its size.
+    #[serde(default)]
+    pub(crate) truncated: bool,
 }
 
 /// A guest image.
@@ -168,6 +171,13 @@ pub(crate) struct Image {
     /// Everything else.
     #[serde(flatten)]
     pub(crate) rest: Map<String, Value>,
+}
+
+impl Image {
+    /// Whether VMs can be made from it.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.kernel_uploaded_at.is_some() && self.rootfs_uploaded_at.is_some()
+    }
 }
 
 /// Lines of a VM's log.

@@ -1,15 +1,20 @@
 //! The command line: its groups, the flags that all of them share, and the way from arguments to a command.
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
-use rds_manager::config;
+use std::ffi::OsString;
+use std::net::IpAddr;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use rds_manager::config::{self, Config, ConfigError};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::arguments::{self, Said};
 use crate::client::Client;
 use crate::commands::{
     api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, setup, snapshot, up, vm,
 };
 use crate::error::CliError;
-use crate::settings;
+use crate::{output, settings};
 
 /// Run code in microVMs of your own.
 ///
@@ -29,7 +34,7 @@ pub(crate) struct Shared {
     /// Address of the server
     #[arg(long, global = true, env = "RDS_URL", default_value = "http://127.0.0.1:3000", help_heading = "Server")]
     pub(crate) url: String,
-    /// API key [default: the one that `rds up` keeps on this machine]
+    /// API key [default: the one that `rds up` keeps on this machine, if --url names this machine]
     // The same id and type as the server's own setting, which takes its place in `serve` and `up`.
     #[arg(long, global = true, env = "RDS_API_KEY", hide_env_values = true, value_parser = secret,
           value_name = "SECRET", help_heading = "Server")]
@@ -88,12 +93,39 @@ enum Command {
     },
 }
 
+impl Command {
+    /// The server's settings, where the command has them (see [`CONFIGURED`]).
+    fn config_mut(&mut self) -> Option<&mut Config> {
+        match self {
+            Self::Up(up) => Some(&mut up.config),
+            Self::Serve(serve) => Some(&mut serve.config),
+            Self::Doctor(doctor) => Some(&mut doctor.config),
+            Self::Secrets(secrets::Secrets::Rekey(rekey)) => Some(&mut rekey.config),
+            _ => None,
+        }
+    }
+}
+
 impl Cli {
     /// Reads the command line, the environment and the configuration file; ends the process with a message if they
     /// cannot be used.
     pub(crate) fn parse_all() -> Result<Self, CliError> {
-        let matches: ArgMatches = command()?.get_matches();
-        Self::from_arg_matches(&matches).map_err(|error| error.exit())
+        let words: Vec<OsString> = std::env::args_os().collect();
+        let mut command = arguments::without_blank_variables(command()?);
+        let said = Said::by(&words, &command);
+        if let Some(said) = &said
+            && let Some(file) = said.file()
+            && let Some(path) = CONFIGURED.into_iter().find(|path| said.is(path))
+        {
+            command = at(command, path, &|own| Ok(config::with_file(own, file)?))?;
+        }
+        let read = command.try_get_matches_from_mut(words).and_then(|matches| Self::from_arg_matches(&matches));
+        let mut cli = read
+            .map_err(|error| said.and_then(|said| said.senseless(&error, &command)).unwrap_or_else(|| error.exit()))?;
+        if let Some(config) = cli.command.config_mut() {
+            *config = config.clone().validated()?;
+        }
+        Ok(cli)
     }
 
     /// What a command does while the process has one thread: a server gives up what it does not need. `up` does not,
@@ -128,7 +160,9 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(shared).await,
             Command::Bench(bench) => bench.run(shared).await,
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "rds", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "rds", &mut script);
+                output::raw(&script);
                 Ok(0)
             }
         }
@@ -138,31 +172,42 @@ impl Cli {
 impl Shared {
     /// A client of the server that was named, with the key that was given or that this machine's server keeps.
     pub(crate) fn client(&self) -> Result<Client, CliError> {
-        let given = self.api_key.as_ref().map(|key| key.expose_secret().to_owned());
-        Client::new(&self.url, given.or_else(|| settings::kept(settings::API_KEY_FILE)))
+        Client::new(&self.url, self.secret(self.api_key.as_ref(), settings::API_KEY_FILE))
+    }
+
+    /// A secret that was given, or the one that `rds up` keeps in a file of this machine. That one is for a server of this
+    /// machine alone: whoever else is named may not be its server at all.
+    pub(crate) fn secret(&self, given: Option<&SecretString>, file: &str) -> Option<String> {
+        let given = given.map(|secret| secret.expose_secret().to_owned());
+        given.or_else(|| settings::kept(file).filter(|_| is_here(&self.url)))
+    }
+}
+
+/// Whether a URL leads to this machine, whatever a name server says.
+fn is_here(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host_str() {
+        Some("localhost") => true,
+        Some(host) => host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        None => false,
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
     }
 }
 
 /// Where the server's settings are flags.
 const CONFIGURED: [&[&str]; 4] = [&["up"], &["serve"], &["doctor"], &["secrets", "rekey"]];
 
-/// The command with the configuration file's values as defaults of the server's flags.
+/// The command line, with the storage root that fits who runs it. A server by itself has the system's.
 fn command() -> Result<clap::Command, CliError> {
     let root = settings::default_storage_root().into_os_string();
-    let mut command = Cli::command();
-    for path in CONFIGURED.into_iter().filter(|path| *path != ["serve"]) {
-        let default = |own: clap::Command| Ok(own.mut_arg("storage_root", |arg| arg.default_value(root.clone())));
-        command = at(command, path, &default)?;
-    }
-    let words = || std::env::args_os().skip(1);
-    let configured = words().any(|arg| CONFIGURED.iter().flat_map(|path| path.last()).any(|name| arg == *name));
-    if let Some(file) = config::path_from(words()).filter(|_| configured) {
-        for path in CONFIGURED {
-            let with_file = |own| config::with_file(own, &file).map_err(|error| CliError::Usage(error.to_string()));
-            command = at(command, path, &with_file)?;
-        }
-    }
-    Ok(command)
+    let default = |own: clap::Command| Ok(own.mut_arg("storage_root", |arg| arg.default_value(root.clone())));
+    let mut others = CONFIGURED.into_iter().filter(|path| *path != ["serve"]);
+    others.try_fold(Cli::command(), |command, path| at(command, path, &default))
 }
 
 /// Changes the subcommand that these names lead to.
@@ -204,6 +249,26 @@ mod tests {
             panic!("another command");
         };
         assert_eq!(serve.config.auth.api_key.unwrap().expose_secret(), "server");
+    }
+
+    #[test]
+    fn what_is_kept_here_is_for_servers_that_are_here() {
+        for here in ["http://127.0.0.1:3000", "http://127.1:1/x", "http://[::1]:3000", "http://LOCALHOST:80"] {
+            assert!(is_here(here), "{here}");
+        }
+        for elsewhere in [
+            "http://127.0.0.1@example.org",
+            "http://127.0.0.1.example.org",
+            "http://localhost.example.org",
+            "http://192.168.0.1:3000",
+            "http://0.0.0.0:3000",
+            "127.0.0.1:3000",
+        ] {
+            assert!(!is_here(elsewhere), "{elsewhere}");
+        }
+        let url = "http://example.org".into();
+        let shared = Shared { url, api_key: Some("given".into()), json: false };
+        assert_eq!(shared.secret(shared.api_key.as_ref(), "none").as_deref(), Some("given"));
     }
 
     #[test]

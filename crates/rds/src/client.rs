@@ -1,11 +1,17 @@
 //! Requests to a manager. Knows the API's paths and errors, nothing about terminals or flags.
 
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api::{CreateVm, ErrorBody, Image, Stat, Vm};
 use crate::error::CliError;
+
+/// Before a request is sent again whose connection broke.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A manager to talk to. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -25,9 +31,11 @@ impl Client {
                  (`ssh -L 3000:127.0.0.1:3000 HOST`) and use http://127.0.0.1:3000"
             )));
         }
-        // The manager is on this machine or one hop away; an outbound proxy from the environment knows neither.
+        // The manager is on this machine or one hop away; an outbound proxy from the environment knows neither. It sends
+        // nobody elsewhere, and the key would go along.
         let http = reqwest::Client::builder()
             .no_proxy()
+            .redirect(Policy::none())
             .build()
             .map_err(|error| CliError::Failed(format!("cannot prepare requests: {error}")))?;
         Ok(Self { http, base, key })
@@ -78,6 +86,20 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| CliError::Answer(error.to_string()))
     }
 
+    /// Sends a request that makes something, and reads the JSON of the reply. If the connection breaks, it asks once more
+    /// under the same key, with which the server makes nothing twice. `list` is the command that shows what was made.
+    pub(crate) async fn make<T: DeserializeOwned>(&self, request: RequestBuilder, list: &str) -> Result<T, CliError> {
+        let request = request.header("idempotency-key", format!("{:032x}", rand::random::<u128>()));
+        let again = request.try_clone();
+        match (self.json(request).await, again) {
+            (Err(broken @ CliError::Broken { .. }), Some(again)) => {
+                tokio::time::sleep(PAUSE).await;
+                self.json(again).await.map_err(|_| broken.of_a_making(list))
+            }
+            (made, _) => made,
+        }
+    }
+
     /// Says why no reply came.
     pub(crate) fn transport(&self, error: &reqwest::Error) -> CliError {
         let mut reason: &dyn std::error::Error = error;
@@ -100,7 +122,7 @@ impl Client {
 
     /// Makes a VM and waits until it answers.
     pub(crate) async fn create_vm(&self, wish: &CreateVm) -> Result<Vm, CliError> {
-        self.json(self.request(Method::POST, &["v1", "vms"]).json(wish)).await
+        self.make(self.request(Method::POST, &["v1", "vms"]).json(wish), "rds vm ls").await
     }
 
     /// Removes a VM; one that is gone already is no error.
@@ -172,6 +194,8 @@ fn pick(kind: &str, list: &str, wanted: &str, entries: &[(&str, Option<&str>)]) 
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     const ENTRIES: &[(&str, Option<&str>)] = &[("aa11", Some("web")), ("aa22", None), ("bb33", Some("aa"))];
@@ -193,5 +217,52 @@ mod tests {
         let client = Client::new("http://127.0.0.1:3000/", None).unwrap();
         assert_eq!(client.url(&["v1", "vms", "a/b?c"]).path(), "/v1/vms/a%2Fb%3Fc");
         assert!(Client::new("https://example.org", None).is_err());
+    }
+    /// A server that gives each connection the next reply, and none to the last ones; what was asked of it.
+    fn server(replies: &'static [&'static str]) -> (String, std::thread::JoinHandle<Vec<String>>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = std::thread::spawn(move || {
+            let answer = |reply: &&str| {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut request = vec![0; 4096];
+                let count = socket.read(&mut request).unwrap();
+                socket.write_all(reply.as_bytes()).unwrap();
+                request.truncate(count);
+                String::from_utf8(request).unwrap().to_lowercase()
+            };
+            replies.iter().map(answer).collect()
+        });
+        (url, asked)
+    }
+
+    fn header<'a>(request: &'a str, name: &str) -> &'a str {
+        request.lines().find_map(|line| line.strip_prefix(name)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_broke_off_is_asked_for_once_more_under_the_same_key() {
+        let (url, asked) = server(&["", "HTTP/1.1 201 Created\r\ncontent-length: 10\r\n\r\n{\"id\":\"a\"}"]);
+        let client = Client::new(&url, None).unwrap();
+        let made: Value = client.make(client.request(Method::POST, &["v1"]), "rds vm ls").await.unwrap();
+        assert_eq!(made["id"], "a");
+        let asked = asked.join().unwrap();
+        let keys: Vec<&str> = asked.iter().map(|request| header(request, "idempotency-key: ")).collect();
+        assert!(keys[0].len() == 32 && keys[0] == keys[1], "{keys:?}");
+
+        let (url, asked) = server(&["", ""]);
+        let client = Client::new(&url, None).unwrap();
+        let error = client.make::<Value>(client.request(Method::POST, &["v1"]), "rds vm ls").await.unwrap_err();
+        assert!(error.to_string().contains("may have been made: `rds vm ls` shows"), "{error}");
+        assert_eq!(asked.join().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_redirection_is_followed() {
+        let (url, asked) = server(&["HTTP/1.1 307 x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"]);
+        let client = Client::new(&url, Some("k".into())).unwrap();
+        let error = client.send(client.request(Method::GET, &["v1"])).await.unwrap_err();
+        assert!(matches!(error, CliError::Refused { status: 307, .. }), "{error}");
+        assert_eq!(header(&asked.join().unwrap()[0], "x-api-key: "), "k");
     }
 }

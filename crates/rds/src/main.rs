@@ -2,6 +2,7 @@
 
 mod api;
 mod archive;
+mod arguments;
 mod cli;
 mod client;
 mod commands;
@@ -9,6 +10,7 @@ mod error;
 mod output;
 mod progress;
 mod settings;
+mod signals;
 mod sse;
 
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ fn main() -> ExitCode {
         let runtime = tokio::runtime::Runtime::new().expect("the system can start threads");
         let outcome = runtime.block_on(cli.run());
         runtime.shutdown_background(); // a read of standard input may still be waiting
-        outcome
+        outcome.and_then(|code| output::finish().map(|()| code))
     });
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -1,33 +1,98 @@
 //! Printing for people and for programs.
+//!
+//! What a command prints about its work cannot undo the work. So it goes on when that fails, and [`finish`] tells of it in
+//! the end, as `close_stdout` does for C's programs. Output that comes as it is made ([`pass`]) is the work itself: it ends
+//! with the first failure.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::error::CliError;
+use crate::error::{CliError, chain};
+
+/// Why standard output could not be written, the first time.
+static FAILED: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Prints a value as indented JSON.
 pub(crate) fn json(value: &impl Serialize) {
+    line(&json_text(value));
+}
+
+/// A value as indented JSON, harmless for a terminal: what [`printable`] spells out is written as JSON's own escapes.
+pub(crate) fn json_text(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).expect("API types have string keys");
-    line(&text);
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        // A line's end is the indentation's; one in a string is an escape already.
+        if c == '\n' || is_harmless(c) {
+            harmless.push(c);
+        } else {
+            c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| harmless.push_str(&format!("\\u{unit:04x}")));
+        }
+    }
+    harmless
 }
 
-/// Prints one line; a reader that has gone (`| head`) is no error.
+/// Prints one line.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    raw(format!("{text}\n").as_bytes());
 }
 
-/// Something that people should know, beside what was asked for.
+/// Prints bytes as they are.
+pub(crate) fn raw(bytes: &[u8]) {
+    if let Err(error) = write(&mut io::stdout(), bytes) {
+        FAILED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Tells whether all that was printed was written. A reader that has gone (`| head`) had what it wanted.
+pub(crate) fn finish() -> Result<(), CliError> {
+    let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match failed.map(CliError::output("standard output")) {
+        None | Some(CliError::ReaderGone) => Ok(()),
+        Some(error) => Err(error),
+    }
+}
+
+/// Where a program's output goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Passes output on as it comes. Where it cannot be written, nobody needs more of it.
+pub(crate) fn pass(stream: Stream, bytes: &[u8]) -> Result<(), CliError> {
+    match stream {
+        Stream::Out => write(&mut io::stdout(), bytes).map_err(CliError::output("standard output")),
+        Stream::Err => write(&mut io::stderr(), bytes).map_err(CliError::output("standard error")),
+    }
+}
+
+fn write(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+/// Something that people should know, beside what was asked for. There is no place to tell that it could not be told.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = write(&mut io::stderr(), format!("{}\n", printable(text)).as_bytes());
 }
 
-/// Prints an error and what to do about it.
+/// Prints an error and what to do about it. Its words may be a guest's: further lines of it are indented, so that none
+/// passes for a line of this program.
 pub(crate) fn failure(error: &CliError) {
-    let mut out = std::io::stderr();
-    let _ = writeln!(out, "rds: {error}");
+    if matches!(error, CliError::ReaderGone) {
+        return;
+    }
+    for (index, text) in chain(error).lines().enumerate() {
+        note(&format!("{} {text}", if index == 0 { "rds:" } else { "    " }));
+    }
     if let Some(hint) = error.hint() {
-        let _ = writeln!(out, "     {hint}");
+        note(&format!("     {hint}"));
     }
 }
 
@@ -61,10 +126,12 @@ pub(crate) fn bytes(count: u64) -> String {
 /// Text of a guest made harmless for a terminal: control characters, and those that change how their neighbours are
 /// shown, are spelled out.
 pub(crate) fn printable(text: &str) -> String {
-    let harmless = |c: char| {
-        !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-    };
-    text.chars().map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+    text.chars().map(|c| if is_harmless(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+fn is_harmless(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 #[cfg(test)]
@@ -85,5 +152,9 @@ mod tests {
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2J"), "a\\u{1b}[2J");
+        let value = serde_json::json!({"a\u{9b}2J": ["\u{202e}x\ny", "é"]});
+        let text = json_text(&value);
+        assert_eq!(text, "{\n  \"a\\u009b2J\": [\n    \"\\u202ex\\ny\",\n    \"é\"\n  ]\n}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

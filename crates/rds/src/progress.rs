@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// A step that took longer than this is worth a line with its time.
 const NOTEWORTHY: Duration = Duration::from_secs(1);
 
@@ -22,7 +24,7 @@ pub(crate) async fn step<T, E>(what: &str, work: impl Future<Output = Result<T, 
 pub(crate) fn finished(what: &str, took: Duration, well: bool) {
     if took >= NOTEWORTHY || !well {
         let mark = if well { "✓" } else { "✗" };
-        eprintln!("{mark} {what} ({:.1} s)", took.as_secs_f64());
+        output::note(&format!("{mark} {what} ({:.1} s)", took.as_secs_f64()));
     }
 }
 

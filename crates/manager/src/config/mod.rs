@@ -7,10 +7,10 @@
 mod file;
 mod parts;
 
-pub use file::{one_line, path_from, with_file};
+pub use file::with_file;
 pub use parts::{
     AcceleratorChoice, AuthConfig, CloneMode, DatabaseConfig, Dialect, HttpConfig, HypervisorChoice, HypervisorConfig,
-    LimitsConfig, NetworkChoice, NetworkConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
+    LimitsConfig, LogConfig, NetworkChoice, NetworkConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
 };
 
 use std::path::PathBuf;
@@ -59,31 +59,17 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub rate_limits: RateLimitsConfig,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "as above")]
+    pub log: LogConfig,
 }
 
 impl Config {
-    /// Checks what one setting alone cannot show, and takes an empty secret or path for none.
+    /// Checks what one setting alone cannot show.
     pub fn validated(mut self) -> Result<Self, ConfigError> {
         let refuse = |text: &str| Err(ConfigError(text.into()));
-        for secret in [
-            &mut self.auth.api_key,
-            &mut self.auth.admin_password,
-            &mut self.auth.vm_secret_key,
-            &mut self.database.database_url,
-            &mut self.http.metrics_token,
-        ] {
-            if secret.as_ref().is_some_and(|value| value.expose_secret().trim().is_empty()) {
-                *secret = None;
-            }
-        }
-        if self.auth.admin_email.as_ref().is_some_and(|email| email.trim().is_empty()) {
-            self.auth.admin_email = None;
-        }
-        self.storage.drop_empty_paths();
         // A filesystem has whole blocks.
         self.storage.overlay_size_bytes = self.storage.overlay_size_bytes.next_multiple_of(DISK_BLOCK_BYTES);
-        self.hypervisor.drop_empty();
-        self.database.sqlite_path.take_if(|path| path.as_os_str().is_empty());
         match (&self.auth.admin_email, &self.auth.admin_password) {
             (Some(_), None) => return refuse("ADMIN_EMAIL is set but ADMIN_PASSWORD is not: set both or neither"),
             (None, Some(_)) => return refuse("ADMIN_PASSWORD is set but ADMIN_EMAIL is not: set both or neither"),

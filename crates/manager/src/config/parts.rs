@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser};
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args, ValueEnum, value_parser};
 use ipnet::IpNet;
 use rds_egress::Subnet;
@@ -12,13 +12,8 @@ use secrecy::SecretString;
 
 use crate::seeds::Size;
 
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text))
-}
-
-/// Unlike the usual parser of paths this takes an empty one, which [`super::Config::validated`] takes for none.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    OsStringValueParser::new().map(PathBuf::from)
+fn secret(text: &str) -> Result<SecretString, &'static str> {
+    if text.trim().is_empty() { Err("it is blank") } else { Ok(SecretString::from(text)) }
 }
 
 /// An address stands for the network of itself alone.
@@ -55,7 +50,7 @@ pub struct AuthConfig {
     #[arg(long, env = "API_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub api_key: Option<SecretString>,
     /// Who may sign in
-    #[arg(long, env = "ADMIN_EMAIL", value_name = "EMAIL")]
+    #[arg(long, env = "ADMIN_EMAIL", value_parser = NonEmptyStringValueParser::new(), value_name = "EMAIL")]
     pub admin_email: Option<String>,
     /// With which password
     #[arg(long, env = "ADMIN_PASSWORD", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
@@ -87,19 +82,19 @@ pub struct StorageConfig {
     #[arg(long, env = "STORAGE_ROOT", default_value = "/var/lib/run-dat-sheesh", value_name = "DIR")]
     pub storage_root: PathBuf,
     /// Directory of the images [default: images in STORAGE_ROOT]
-    #[arg(long, env = "IMAGES_DIR", value_parser = path(), value_name = "DIR")]
+    #[arg(long, env = "IMAGES_DIR", value_name = "DIR")]
     pub images_dir: Option<PathBuf>,
     /// Kernel of an image that is used in place
-    #[arg(long, env = "KERNEL_PATH", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "KERNEL_PATH", value_name = "FILE")]
     pub kernel_path: Option<PathBuf>,
     /// Root filesystem of an image that is used in place
-    #[arg(long, env = "BASE_ROOTFS_PATH", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "BASE_ROOTFS_PATH", value_name = "FILE")]
     pub base_rootfs_path: Option<PathBuf>,
     /// cpio archive of the kernel modules of an image that is used in place
-    #[arg(long, env = "MODULES_PATH", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "MODULES_PATH", value_name = "FILE")]
     pub modules_path: Option<PathBuf>,
     /// The guest agent [default: rds-agent beside this program]
-    #[arg(long, env = "RDS_AGENT_PATH", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "RDS_AGENT_PATH", value_name = "FILE")]
     pub rds_agent_path: Option<PathBuf>,
     /// How a VM's disk is cloned
     #[arg(long, env = "ROOTFS_CLONE_MODE", default_value = "auto")]
@@ -166,20 +161,6 @@ impl StorageConfig {
         }
     }
 
-    /// A variable that is set to nothing is as good as not set.
-    pub(super) fn drop_empty_paths(&mut self) {
-        let paths = [
-            &mut self.images_dir,
-            &mut self.kernel_path,
-            &mut self.base_rootfs_path,
-            &mut self.modules_path,
-            &mut self.rds_agent_path,
-        ];
-        for path in paths {
-            path.take_if(|path| path.as_os_str().is_empty());
-        }
-    }
-
     /// The files that were given in place, by the name of their setting.
     pub(super) fn given_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         [
@@ -208,7 +189,7 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DB_DIALECT", default_value = "sqlite")]
     pub db_dialect: Dialect,
     /// The SQLite file [default: manager.db in STORAGE_ROOT]
-    #[arg(long, env = "SQLITE_PATH", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "SQLITE_PATH", value_name = "FILE")]
     pub sqlite_path: Option<PathBuf>,
     /// URL of the Postgres database; may hold a password
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = secret, value_name = "URL")]
@@ -237,6 +218,9 @@ pub enum AcceleratorChoice {
     Tcg,
 }
 
+/// The highest uid and gid: the number after it stands for none (`chown(2)`).
+const MAX_ID: i64 = 4_294_967_294;
+
 /// What runs the VMs.
 #[derive(Debug, Clone, Args)]
 pub struct HypervisorConfig {
@@ -247,14 +231,20 @@ pub struct HypervisorConfig {
     #[arg(long = "accelerator", id = "rds_accelerator", env = "RDS_ACCELERATOR", default_value = "auto")]
     pub accelerator: AcceleratorChoice,
     /// Firecracker's program [default: the one on PATH]
-    #[arg(long, env = "FIRECRACKER_BIN", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "FIRECRACKER_BIN", value_name = "FILE")]
     pub firecracker_bin: Option<PathBuf>,
     /// Its jailer, of the same release [default: the one on PATH]
-    #[arg(long, env = "JAILER_BIN", value_parser = path(), value_name = "FILE")]
+    #[arg(long, env = "JAILER_BIN", value_name = "FILE")]
     pub jailer_bin: Option<PathBuf>,
     /// Where jails are made [default: in each VM's directory]
-    #[arg(long, env = "JAILER_CHROOT_BASE_DIR", value_parser = path(), value_name = "DIR")]
+    #[arg(long, env = "JAILER_CHROOT_BASE_DIR", value_name = "DIR")]
     pub jailer_chroot_base_dir: Option<PathBuf>,
+    /// Taken for compatibility and not used: the process of each VM has a uid of its own
+    #[arg(long, env = "JAILER_UID", value_parser = value_parser!(u32).range(1..=MAX_ID), value_name = "UID")]
+    pub jailer_uid: Option<u32>,
+    /// Taken for compatibility and not used: it has a gid of its own, too
+    #[arg(long, env = "JAILER_GID", value_parser = value_parser!(u32).range(1..=MAX_ID), value_name = "GID")]
+    pub jailer_gid: Option<u32>,
     /// How much Firecracker tells in its log
     #[arg(long, env = "FIRECRACKER_LOG_LEVEL", default_value = "Error", ignore_case = true,
           value_parser = ["Off", "Error", "Warning", "Info", "Debug", "Trace"])]
@@ -262,15 +252,6 @@ pub struct HypervisorConfig {
     /// Port of the guest's agent where the guest channel is a vsock; it uses the next one, too
     #[arg(long, env = "AGENT_VSOCK_PORT", default_value_t = 8080, value_parser = value_parser!(u16).range(1..=65_534))]
     pub agent_vsock_port: u16,
-}
-
-impl HypervisorConfig {
-    /// Takes what is set to nothing for not set.
-    pub(super) fn drop_empty(&mut self) {
-        for setting in [&mut self.firecracker_bin, &mut self.jailer_bin, &mut self.jailer_chroot_base_dir] {
-            setting.take_if(|path| path.as_os_str().is_empty());
-        }
-    }
 }
 
 /// How VMs start in the time of a function call.
@@ -292,10 +273,10 @@ pub struct SnapshotsConfig {
           value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_warm_pool: bool,
     /// Machines that wait for each image and size in use
-    #[arg(long, env = "WARM_POOL_TARGET", default_value_t = 1, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "WARM_POOL_TARGET", default_value_t = 1, value_parser = value_parser!(u32).range(0..=1000))]
     pub warm_pool_target: u32,
     /// Machines that wait, of all images and sizes together
-    #[arg(long, env = "WARM_POOL_MAX_VMS", default_value_t = 4, value_parser = value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "WARM_POOL_MAX_VMS", default_value_t = 4, value_parser = value_parser!(u32).range(0..=1000))]
     pub warm_pool_max_vms: u32,
 }
 
@@ -383,4 +364,12 @@ pub struct RateLimitsConfig {
     /// Attempts to sign in a minute; 0 for no limit
     #[arg(long, env = "RATE_LIMIT_LOGIN", default_value_t = 10)]
     pub rate_limit_login: u32,
+}
+
+/// What the server tells of its work.
+#[derive(Debug, Clone, Args)]
+pub struct LogConfig {
+    /// Log as JSON, one object a line
+    #[arg(long, env = "LOG_JSON", value_parser = BoolishValueParser::new())]
+    pub log_json: bool,
 }

@@ -7,8 +7,10 @@ fn command() -> Command {
 }
 
 fn parse(command: Command, args: &[&str]) -> Result<Config, String> {
-    let matches = command.try_get_matches_from([&["test"], args].concat()).map_err(|error| one_line(&error))?;
-    Config::from_arg_matches(&matches).map_err(|error| one_line(&error))?.validated().map_err(|error| error.to_string())
+    // The program tells it in its own words; which setting it is stands in the first line.
+    let first_line = |error: clap::Error| error.to_string().lines().next().unwrap().to_owned();
+    let matches = command.try_get_matches_from([&["test"], args].concat()).map_err(first_line)?;
+    Config::from_arg_matches(&matches).map_err(first_line)?.validated().map_err(|error| error.to_string())
 }
 
 #[test]
@@ -46,13 +48,26 @@ fn the_file_is_refused_by_the_name_of_the_setting() {
 }
 
 #[test]
-fn what_is_set_to_nothing_is_not_set() {
-    let flags =
-        ["--kernel-path=", "--base-rootfs-path=", "--modules-path=", "--sqlite-path=", "--api-key=", "--admin-email="];
-    let config = parse(command(), &flags).unwrap();
-    assert!(
-        config.storage.kernel_path.is_none() && config.database.sqlite_path.is_none() && config.auth.api_key.is_none()
-    );
+fn what_is_blank_in_the_file_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rds.toml");
+    let blank = ["kernel_path", "api_key", "admin_email", "dns_server_ip", "db_dialect", "port", "log_json"];
+    std::fs::write(&file, blank.map(|key| format!("{key} = \" \"\n")).concat()).unwrap();
+    let config = parse(with_file(command(), &file).unwrap(), &[]).unwrap();
+    assert!(config.storage.kernel_path.is_none() && config.auth.api_key.is_none() && config.http.port == 3000);
+    std::fs::write(&file, "nothing = \"\"\n").unwrap();
+    assert!(with_file(command(), &file).is_err());
+}
+
+#[test]
+fn any_command_with_settings_takes_all_of_them_from_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rds.toml");
+    std::fs::write(&file, "log_json = true\njailer_uid = 1234\njailer_gid = 1234\nwarm_pool_target = 0\n").unwrap();
+    let config = parse(with_file(command(), &file).unwrap(), &[]).unwrap();
+    assert!(config.log.log_json);
+    assert_eq!((config.hypervisor.jailer_uid, config.snapshots.warm_pool_target), (Some(1234), 0));
+    assert!(parse(command(), &["--log-json"]).unwrap().log.log_json);
 }
 
 #[test]
@@ -68,6 +83,11 @@ fn senseless_values_are_refused_in_one_line() {
         (&["--trusted-proxies", "nobody"], "--trusted-proxies"),
         (&["--vm-subnet", "8.8.8.0/24"], "--vm-subnet"),
         (&["--api-key", "a b"], "API_KEY"),
+        (&["--api-key", " "], "--api-key"),
+        (&["--kernel-path="], "--kernel-path"),
+        (&["--admin-email="], "--admin-email"),
+        (&["--jailer-uid", "0"], "--jailer-uid"),
+        (&["--jailer-gid", "4294967295"], "--jailer-gid"),
     ] {
         let refused = parse(command(), args).unwrap_err();
         assert!(refused.contains(part) && !refused.contains('\n'), "{args:?}: {refused}");
@@ -102,8 +122,9 @@ fn page() -> String {
     let mut page = String::from(
         "# Settings of the server\n\n\
          Each is a flag, an environment variable and a key of the TOML file that `--config` or `RDS_CONFIG` names; a flag \
-         wins over the environment, the environment over the file. The key is the variable's name in lower case. A value \
-         that makes no sense stops the start with one line that says which and why.\n\n\
+         wins over the environment, the environment over the file. The key is the variable's name in lower case. A variable \
+         or a key that is blank is as good as not set. A value that makes no sense stops the start with one line that says \
+         which and why.\n\n\
          | variable | flag | default | what |\n|---|---|---|---|\n",
     );
     for arg in command().get_arguments() {
@@ -111,8 +132,16 @@ fn page() -> String {
         assert!(variable.to_lowercase() == arg.get_id().as_str() || arg.get_id() == "config", "{variable}");
         let values = arg.get_default_values().iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>();
         let default = if values.is_empty() { String::new() } else { format!("`{}`", values.join(",")) };
-        let help = arg.get_help().unwrap().to_string().replace('|', "\\|");
+        let mut help = arg.get_help().unwrap().to_string().replace('|', "\\|");
+        let choices: Vec<_> = arg.get_possible_values().iter().filter(|one| !one.is_hide_set()).map(choice).collect();
+        if !choices.is_empty() {
+            help += &format!(" ({})", choices.join(", "));
+        }
         page += &format!("| `{variable}` | `--{}` | {default} | {help} |\n", arg.get_long().unwrap());
     }
     page
+}
+
+fn choice(value: &clap::builder::PossibleValue) -> String {
+    format!("`{}`", value.get_name())
 }

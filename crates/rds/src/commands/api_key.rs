@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use reqwest::{Method, RequestBuilder};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::cli::Shared;
@@ -16,7 +16,8 @@ pub(crate) struct ApiKey {
     /// The administrator
     #[arg(long, global = true, env = "ADMIN_EMAIL", default_value = settings::ADMIN_EMAIL)]
     email: String,
-    /// The password; better set in the environment [default: the one that `rds up` keeps on this machine]
+    /// The password; better set in the environment [default: the one that `rds up` keeps on this machine, if
+    /// --url names this machine]
     #[arg(long, global = true, env = "ADMIN_PASSWORD", hide_env_values = true, value_name = "SECRET")]
     password: Option<SecretString>,
     #[command(subcommand)]
@@ -49,7 +50,7 @@ impl ApiKey {
     /// Does it.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         let client = shared.client()?;
-        let cookie = self.sign_in(&client).await?;
+        let cookie = self.sign_in(shared, &client).await?;
         let with_cookie = |request: RequestBuilder| request.header("cookie", &cookie);
         match self.action {
             Action::Create { name, expires_at } => {
@@ -81,9 +82,8 @@ impl ApiKey {
     }
 
     /// The cookie of a new session.
-    async fn sign_in(&self, client: &Client) -> Result<String, CliError> {
-        let given = self.password.as_ref().map(|password| password.expose_secret().to_owned());
-        let Some(password) = given.or_else(|| settings::kept(settings::ADMIN_PASSWORD_FILE)) else {
+    async fn sign_in(&self, shared: &Shared, client: &Client) -> Result<String, CliError> {
+        let Some(password) = shared.secret(self.password.as_ref(), settings::ADMIN_PASSWORD_FILE) else {
             return Err(CliError::Usage("give the administrator's password in ADMIN_PASSWORD".into()));
         };
         let body = json!({"email": self.email, "password": password});

@@ -8,13 +8,13 @@ use rds_peers::audit::{Broken, ChainHash, Head, Record};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use tokio::fs::File;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use tokio_util::io::StreamReader;
 
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
-use crate::output;
+use crate::output::{self, Stream};
 
 /// What to do with the log.
 #[derive(Debug, Subcommand)]
@@ -148,11 +148,10 @@ fn export_request(client: &Client) -> RequestBuilder {
 
 async fn export(client: &Client) -> Result<(), CliError> {
     let mut reply = client.send(export_request(client)).await?;
-    let mut out = tokio::io::stdout();
     while let Some(chunk) = reply.chunk().await.map_err(|error| client.transport(&error))? {
-        out.write_all(&chunk).await.map_err(CliError::file("standard output"))?;
+        output::pass(Stream::Out, &chunk)?;
     }
-    out.flush().await.map_err(CliError::file("standard output"))
+    Ok(())
 }
 
 async fn verify_server(client: &Client) -> Result<Head, CliError> {

@@ -1,13 +1,15 @@
 //! `rds cp`: files and directories into a VM and out of it.
 
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures_util::StreamExt;
-use reqwest::{Body, Method};
+use reqwest::{Body, Method, RequestBuilder};
 use serde_json::json;
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
 use crate::cli::Shared;
@@ -22,6 +24,9 @@ pub(crate) struct Cp {
     from: String,
     /// VM:PATH, or a local path
     to: String,
+    /// Most that is taken out of a VM, unpacked
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    limit: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +54,8 @@ impl Cp {
             }
             (Place::There { vm, path }, Place::Here(to)) => {
                 let id = client.find_vm(vm).await?;
-                progress::step("copy out of the VM", out_of_vm(&client, &id, path, to)).await?
+                progress::step("copy out of the VM", out_of_vm(&client, &id, path, to, u64::from(self.limit) << 20))
+                    .await?
             }
             _ => {
                 return Err(CliError::Usage(
@@ -69,9 +75,7 @@ async fn into_vm(client: &Client, from: &Path, id: &str, path: &str) -> Result<S
     let metadata = tokio::fs::metadata(from).await.map_err(CliError::file(from))?;
     if metadata.is_dir() {
         let packed = archive::pack(from)?;
-        if !packed.skipped.is_empty() {
-            eprintln!("left out (links and special files): {}", packed.skipped.join(", "));
-        }
+        packed.left_out.told().iter().for_each(|told| output::note(told));
         client.upload(id, path, packed.archive).await?;
         return Ok(path.to_owned());
     }
@@ -98,32 +102,72 @@ fn inside(path: &str, from: &Path, is_dir: bool) -> String {
     }
 }
 
-fn is_executable(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
+fn is_executable(metadata: &fs::Metadata) -> bool {
     metadata.permissions().mode() & 0o100 != 0
 }
 
 /// Copies and gives the name of the copy.
-async fn out_of_vm(client: &Client, id: &str, path: &str, to: &Path) -> Result<String, CliError> {
+async fn out_of_vm(client: &Client, id: &str, path: &str, to: &Path, most: u64) -> Result<String, CliError> {
     let Some(stat) = client.stat(id, path).await? else {
         return Err(CliError::NotFound(format!("there is no `{path}` in the VM")));
     };
+    let get = |what| client.request(Method::GET, &["v1", "vms", id, "files", what]).query(&[("path", path)]);
     if stat.kind == "directory" {
-        let request = client.request(Method::GET, &["v1", "vms", id, "files", "download"]).query(&[("path", path)]);
-        let archive = client.send(request).await?.bytes().await.map_err(|error| client.transport(&error))?;
-        archive::unpack(&archive, to)?;
+        fs::create_dir_all(to).map_err(CliError::file(to))?;
+        // Nothing is unpacked before all of it is there.
+        let mut archive = tempfile::tempfile_in(to).map_err(CliError::file(to))?;
+        receive(client, get("download"), &mut archive, to, most).await?;
+        archive.rewind().map_err(CliError::file(to))?;
+        let left_out = archive::unpack(archive, to, most)?;
+        left_out.told().iter().for_each(|told| output::note(told));
         return Ok(to.display().to_string());
     }
     let to = local_file(path, to);
-    let request = client.request(Method::GET, &["v1", "vms", id, "files", "content"]).query(&[("path", path)]);
+    save(client, get("content"), &to, most).await?;
+    Ok(to.display().to_string())
+}
+
+/// Makes a file of what a reply carries. What is there stays as it is until all has come.
+async fn save(client: &Client, request: RequestBuilder, to: &Path, most: u64) -> Result<(), CliError> {
+    let there = fs::metadata(to).ok();
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        // A device or a pipe is for writing to, not for replacing.
+        let mut file = OpenOptions::new().write(true).open(to).map_err(CliError::file(to))?;
+        return receive(client, request, &mut file, to, most).await;
+    }
+    // A link stays, and what it leads to is replaced.
+    let target = fs::canonicalize(to).unwrap_or_else(|_| to.to_owned());
+    let mode = there.map_or(0o644, |there| there.permissions().mode() & 0o777);
+    let beside = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let mut draft = tempfile::Builder::new()
+        .prefix(".rds-cp-")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(beside)
+        .map_err(CliError::file(to))?;
+    tokio::select! {
+        received = receive(client, request, &mut draft, to, most) => received?,
+        _ = tokio::signal::ctrl_c() => return Err(CliError::Failed("interrupted".into())), // which removes the draft
+    }
+    draft.persist(&target).map(drop).map_err(|error| CliError::file(to)(error.error))
+}
+
+/// Writes what a reply carries, unless it is more than `most` bytes.
+async fn receive(
+    client: &Client,
+    request: RequestBuilder,
+    file: &mut impl Write,
+    to: &Path,
+    most: u64,
+) -> Result<(), CliError> {
     let mut pieces = client.send(request).await?.bytes_stream();
-    let mut file = File::create(&to).await.map_err(CliError::file(&to))?;
+    let mut left = most;
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| client.transport(&error))?;
-        file.write_all(&piece).await.map_err(CliError::file(&to))?;
+        let rest = left.checked_sub(piece.len() as u64);
+        left = rest.ok_or_else(|| CliError::Failed(format!("{}: {}", to.display(), archive::refusal(most))))?;
+        file.write_all(&piece).map_err(CliError::file(to))?;
     }
-    file.flush().await.map_err(CliError::file(&to))?;
-    Ok(to.display().to_string())
+    file.flush().map_err(CliError::file(to))
 }
 
 fn local_file(path: &str, to: &Path) -> PathBuf {

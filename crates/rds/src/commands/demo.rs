@@ -41,7 +41,7 @@ impl Demo {
             output::json(&shown);
         } else {
             for call in ["run-ts", "run-js"] {
-                output::line(&format!("{call} {:#}", shown[call]));
+                output::line(&format!("{call} {}", output::json_text(&shown[call])));
             }
             peers::tell(&shown["peers"]);
             output::line("All VMs are removed again.");

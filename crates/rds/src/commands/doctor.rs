@@ -13,7 +13,7 @@ use crate::output;
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     #[command(flatten)]
-    config: Config,
+    pub(crate) config: Config,
 }
 
 impl Doctor {

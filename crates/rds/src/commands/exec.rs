@@ -1,7 +1,6 @@
 //! `rds exec`: a command in a VM, its output as it comes, its exit code as this process's.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use clap::Args;
 use futures_util::StreamExt;
@@ -13,11 +12,14 @@ use crate::api::{Exit, RunResult};
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
-use crate::output;
+use crate::output::{self, Stream};
 use crate::sse::{Event, Events};
 
 /// Exit code at the time limit, as that of timeout(1).
 pub(crate) const TIMED_OUT: u8 = 124;
+
+/// What is told where the server says `truncated`.
+pub(crate) const TRUNCATED: &str = "rds: the program wrote more; it was dropped";
 
 /// A command to run.
 #[derive(Debug, Args)]
@@ -121,10 +123,16 @@ async fn stream(client: &Client, id: &str, body: &Value) -> Result<u8, CliError>
 fn show(event: &Event) -> Result<Option<u8>, CliError> {
     let unreadable = |error: serde_json::Error| CliError::Answer(error.to_string());
     match event.name.as_str() {
-        "stdout" => print_to(&mut std::io::stdout(), &serde_json::from_str::<String>(&event.data).map_err(unreadable)?),
-        "stderr" => print_to(&mut std::io::stderr(), &serde_json::from_str::<String>(&event.data).map_err(unreadable)?),
+        "stdout" | "stderr" => {
+            let stream = if event.name == "stdout" { Stream::Out } else { Stream::Err };
+            let text: String = serde_json::from_str(&event.data).map_err(unreadable)?;
+            output::pass(stream, text.as_bytes())?; // a failure closes the connection, which ends the program
+        }
         "exit" => {
             let exit: Exit = serde_json::from_str(&event.data).map_err(unreadable)?;
+            if exit.truncated {
+                output::note(TRUNCATED);
+            }
             return Ok(Some(exit_code(exit.exit_code, exit.timed_out)));
         }
         "error" => {
@@ -134,10 +142,6 @@ fn show(event: &Event) -> Result<Option<u8>, CliError> {
         _ => {}
     }
     Ok(None)
-}
-
-fn print_to(out: &mut impl Write, text: &str) {
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::api;
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
+use crate::signals::Ending;
 use crate::{output, progress};
 
 /// What to do with images. An image is named by its id, the beginning of its id, or its name.
@@ -111,7 +112,7 @@ impl Image {
     /// Does it.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         if let Self::Build { kind: Build::Debian { output: Some(output), .. } } = &self {
-            let built = build(output).await?;
+            let built = build(output, &mut Ending::listen()?).await?;
             say(shared.json, &built.dir.display().to_string());
             return Ok(0);
         }
@@ -144,7 +145,7 @@ impl Image {
             Self::SetDefault { image } => finish(&client, client.find_image(&image).await?, true).await?,
             Self::Rm { image } => {
                 let id = client.find_image(&image).await?;
-                client.send(client.request(Method::DELETE, &["v1", "images", &id])).await?;
+                delete(&client, &id).await?;
                 id
             }
         };
@@ -173,6 +174,11 @@ pub(crate) async fn set_default(client: &Client, id: &str) -> Result<(), CliErro
     client.send(client.request(Method::POST, &["v1", "images", id, "set-default"])).await.map(drop)
 }
 
+/// Removes an image.
+pub(crate) async fn delete(client: &Client, id: &str) -> Result<(), CliError> {
+    client.send(client.request(Method::DELETE, &["v1", "images", id])).await.map(drop)
+}
+
 async fn create(client: &Client, name: &str, description: &str) -> Result<String, CliError> {
     let body = json!({"name": name, "description": description});
     let image: api::Image = client.json(client.request(Method::POST, &["v1", "images"]).json(&body)).await?;
@@ -181,18 +187,27 @@ async fn create(client: &Client, name: &str, description: &str) -> Result<String
 
 /// Builds the Debian image in `scratch` and gives it to the server like any other image; its id.
 ///
-/// An image that could not be uploaded whole is removed again.
+/// An image that could not be uploaded whole, for a signal or an error, is removed again.
 pub(crate) async fn build_debian(client: &Client, scratch: &Path, name: &str) -> Result<String, CliError> {
-    let built = build(&scratch.join("debian-image")).await?;
-    let id = create(client, name, "Debian stable with git, Node.js, npm and Deno").await?;
+    let mut ending = Ending::listen()?;
+    let built = build(&scratch.join("debian-image"), &mut ending).await?;
     let (kernel, rootfs, modules) = (built.kernel(), built.rootfs(), built.modules());
-    let files = [("kernel", kernel.as_path()), ("rootfs", &rootfs), ("modules", &modules)];
-    let uploaded = upload_all(client, &id, files.into_iter()).await;
-    if uploaded.is_err() {
-        let _ = client.send(client.request(Method::DELETE, &["v1", "images", &id])).await;
+    // With the root filesystem it is complete, so that comes last.
+    let files = [("kernel", kernel.as_path()), ("modules", &modules), ("rootfs", &rootfs)];
+    let mut made = None;
+    let given = async {
+        let id = made.insert(create(client, name, "Debian stable with git, Node.js, npm and Deno").await?);
+        upload_all(client, id, files.into_iter()).await?;
+        Ok(id.clone())
+    };
+    let given = ending.or(given).await;
+    if given.is_err()
+        && let Some(id) = &made
+    {
+        let _ = delete(client, id).await; // what went wrong before is what counts
     }
     let _ = tokio::fs::remove_dir_all(&built.dir).await; // the server has its own copy; a rest is in a scratch directory
-    uploaded.map(|()| id)
+    given
 }
 
 async fn upload_all(client: &Client, id: &str, files: impl Iterator<Item = (&str, &Path)>) -> Result<(), CliError> {
@@ -229,12 +244,11 @@ async fn list(client: &Client, json: bool) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = images
         .iter()
         .map(|image| {
-            let complete = image.kernel_uploaded_at.is_some() && image.rootfs_uploaded_at.is_some();
             vec![
                 image.id.clone(),
                 output::printable(&image.name),
                 if image.is_default { "yes" } else { "" }.into(),
-                if complete { "complete" } else { "incomplete" }.into(),
+                if image.is_complete() { "complete" } else { "incomplete" }.into(),
                 size(image),
                 image.created_at.clone(),
             ]
@@ -244,16 +258,18 @@ async fn list(client: &Client, json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Builds on a thread of its own; ctrl-c stops the build and removes what it made.
-async fn build(output: &Path) -> Result<BuiltImage, CliError> {
+/// Builds on a thread of its own; a signal stops the build and removes what it made.
+async fn build(output: &Path, ending: &mut Ending) -> Result<BuiltImage, CliError> {
     let show = Arc::new(Show::default());
     let (worker_show, output) = (show.clone(), output.to_owned());
     let mut worker = tokio::task::spawn_blocking(move || debian::build(&output, &*worker_show));
     let outcome = tokio::select! {
         outcome = &mut worker => outcome,
-        _ = tokio::signal::ctrl_c() => {
+        ended = ending.came() => {
             show.cancelled.store(true, Ordering::Relaxed);
-            worker.await
+            let _ = worker.await; // it has removed what it made
+            show.clear();
+            return Err(ended);
         }
     };
     show.clear();

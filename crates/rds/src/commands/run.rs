@@ -1,16 +1,16 @@
 //! `rds run-ts` and `rds run-js`: a local file, run in a VM.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::exec::{exit_code, variable};
+use super::exec::{TRUNCATED, exit_code, variable};
 use crate::api::RunResult;
 use crate::cli::Shared;
 use crate::error::CliError;
-use crate::output;
+use crate::output::{self, Stream};
 
 /// What both have in common.
 #[derive(Debug, Args)]
@@ -101,13 +101,32 @@ fn read(file: &Path) -> Result<String, CliError> {
     std::fs::read_to_string(file).map_err(CliError::file(file))
 }
 
-/// The program's output where it belongs, then its `result` or `error`.
+/// The program's output where it belongs, then its `result` there or its `error` beside it.
 fn show(result: &RunResult) {
-    let _ = std::io::stdout().write_all(result.stdout.as_bytes());
-    let _ = std::io::stderr().write_all(result.stderr.as_bytes());
-    for name in ["result", "error"] {
-        if let Some(value) = result.rest.get(name) {
-            output::line(&format!("{name}: {value:#}"));
-        }
+    output::raw(shown(&result.stdout, "result", result.rest.get("result")).as_bytes());
+    // Who cannot be told of an error cannot be told of that either.
+    let _ = output::pass(Stream::Err, shown(&result.stderr, "error", result.rest.get("error")).as_bytes());
+    if result.rest.get("truncated") == Some(&Value::Bool(true)) {
+        output::note(TRUNCATED);
+    }
+}
+
+/// A program's output as it is, then a value on lines of its own.
+fn shown(output: &str, name: &str, value: Option<&Value>) -> String {
+    let Some(value) = value else { return output.to_owned() };
+    let end = if output.is_empty() || output.ends_with('\n') { "" } else { "\n" };
+    format!("{output}{end}{name}: {}\n", output::json_text(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_begins_a_line_and_is_harmless() {
+        assert_eq!(shown("out", "result", None), "out");
+        assert_eq!(shown("", "result", Some(&json!(1))), "result: 1\n");
+        assert_eq!(shown("out\n", "result", Some(&json!(1))), "out\nresult: 1\n");
+        assert_eq!(shown("out", "error", Some(&json!("\u{9b}2J"))), "out\nerror: \"\\u009b2J\"\n");
     }
 }

@@ -9,9 +9,8 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use super::secret_source::SecretSource;
-use super::serve::chain;
 use crate::cli::Shared;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
 use crate::output;
 
 /// What to do with them.
@@ -28,6 +27,9 @@ pub(crate) enum Secrets {
 pub(crate) struct Set {
     /// The VM: its id, the beginning of its id, or its name
     vm: String,
+    /// Take all secrets away
+    #[arg(long, conflicts_with_all = ["variables", "files"])]
+    none: bool,
     #[command(flatten)]
     source: SecretSource,
 }
@@ -43,7 +45,7 @@ pub(crate) struct Rekey {
     #[arg(long, env = "VM_SECRET_KEY_OLD_FILE", value_name = "FILE")]
     old_key_file: Option<PathBuf>,
     #[command(flatten)]
-    config: Config,
+    pub(crate) config: Config,
 }
 
 impl Secrets {
@@ -59,8 +61,9 @@ impl Secrets {
 
 impl Set {
     async fn run(self, shared: &Shared) -> Result<(), CliError> {
-        if self.source.is_empty() {
-            return Err(CliError::Usage("name the new secrets with --secret or --secret-file".into()));
+        if self.source.is_empty() && !self.none {
+            let how = "name the new secrets with --secret or --secret-file, or take all away with --none";
+            return Err(CliError::Usage(how.into()));
         }
         let body = json!({ "secretEnv": self.source.read()? });
         let client = shared.client()?;
@@ -78,8 +81,7 @@ impl Set {
 impl Rekey {
     async fn run(self, json: bool) -> Result<(), CliError> {
         let old = self.old_key()?;
-        let config = self.config.validated().map_err(|error| CliError::Usage(error.to_string()))?;
-        let done = secrets::rekey(&config, &old).await.map_err(|error| CliError::Failed(chain(&error)))?;
+        let done = secrets::rekey(&self.config, &old).await.map_err(|error| CliError::Failed(chain(&error)))?;
         if json {
             output::json(&json!({ "changed": done.changed, "already": done.already }));
         } else {

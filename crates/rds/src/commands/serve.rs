@@ -5,29 +5,29 @@ use std::sync::Arc;
 
 use clap::Args;
 use rds_manager::{App, Config};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::telemetry::Telemetry;
-use crate::error::CliError;
+use crate::error::{CliError, chain};
+use crate::output;
 
 /// The server's settings.
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) config: Config,
-    /// Log as JSON, one object a line
-    #[arg(long, env = "LOG_JSON")]
-    pub(crate) log_json: bool,
 }
 
 impl Serve {
     /// Serves until a signal ends it; VMs go on running.
     pub(crate) async fn run(self) -> Result<u8, CliError> {
-        let telemetry = Telemetry::start("info", self.log_json)?;
+        let telemetry = Telemetry::start("info", self.config.log.log_json)?;
         let server = Server::start(self.config).await?;
-        eprintln!("listening on {}", server.url());
-        server.run().await?;
+        let stop = stop_signal()?;
+        output::note(&format!("listening on {}", server.url()));
+        server.run(stop).await?;
         telemetry.close().await;
         Ok(0)
     }
@@ -43,7 +43,7 @@ pub(crate) struct Server {
 impl Server {
     /// Takes the port, then starts the services.
     pub(crate) async fn start(config: Config) -> Result<Self, CliError> {
-        let config = config.validated().map_err(|error| CliError::Usage(error.to_string()))?;
+        raise_descriptors();
         let wanted = SocketAddr::new(config.http.bind_address, config.http.port);
         let taken = |error: std::io::Error| {
             CliError::Failed(format!("cannot listen on {wanted}: {error}; PORT or --port names another port"))
@@ -63,25 +63,26 @@ impl Server {
         format!("http://{address}")
     }
 
-    /// Answers requests until a signal ends it.
-    pub(crate) async fn run(self) -> Result<(), CliError> {
-        let stop = stop_signal().map_err(CliError::file("signals"))?;
+    /// Answers requests until `stop` is done.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<(), CliError> {
         rds_manager::serve(self.app, self.listener, stop).await.map_err(CliError::file("listener"))
     }
 }
 
-/// An error with all its causes in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| match cause.to_string() {
-        cause if text.ends_with(&cause) => text,
-        cause => format!("{text}: {cause}"),
-    })
+/// Raises the limit of open files as far as it goes: what a login shell or systemd begins with is made for programs that use
+/// `select`, and each VM takes some descriptors.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
-/// Ends with the first SIGINT or SIGTERM.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+/// Ends with the first SIGINT or SIGTERM that comes from now on.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()> + Send, CliError> {
+    let on = |kind| signal(kind).map_err(CliError::file("signals"));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

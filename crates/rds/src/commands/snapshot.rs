@@ -53,7 +53,7 @@ async fn create(client: &Client, vm: &str, memory: bool, json: bool) -> Result<(
     let id = client.find_vm(vm).await?;
     let kind = if memory { "vm" } else { "user_overlay" };
     let request = client.request(Method::POST, &["v1", "vms", &id, "snapshots"]).json(&json!({"kind": kind}));
-    let snapshot: Value = progress::step("copy the VM", client.json(request)).await?;
+    let snapshot: Value = progress::step("copy the VM", client.make(request, "rds snapshot ls")).await?;
     match snapshot.get("id").and_then(Value::as_str) {
         Some(id) if !json => output::line(id),
         _ => output::json(&snapshot),
@@ -80,15 +80,21 @@ fn row(snapshot: &Value) -> Vec<String> {
     vec![text("id"), text("kind"), text("imageId"), text("sourceVmId"), format!("{size} MiB"), text("createdAt")]
 }
 
+/// The first failure ends it; what was removed before is told.
 async fn remove(client: &Client, ids: &[String], json: bool) -> Result<(), CliError> {
+    let (mut removed, mut outcome) = (Vec::new(), Ok(()));
     for id in ids {
-        client.send(client.request(Method::DELETE, &["v1", "snapshots", id])).await?;
+        outcome = client.send(client.request(Method::DELETE, &["v1", "snapshots", id])).await.map(drop);
+        if outcome.is_err() {
+            break;
+        }
         if !json {
             output::line(id);
         }
+        removed.push(id);
     }
     if json {
-        output::json(&json!({"removed": ids}));
+        output::json(&json!({"removed": removed}));
     }
-    Ok(())
+    outcome
 }

@@ -1,39 +1,81 @@
 //! A terminal in a VM: this terminal in raw mode at one end of a WebSocket, the guest's at the other.
 
-use std::io::{IsTerminal, Read, Write};
+use std::convert::Infallible;
+use std::io::{IsTerminal, Read};
+use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use bytes::Bytes;
+use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use rustix::termios::{self, OptionalActions, Termios, Winsize};
+use serde::Deserialize;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::exec::exit_code;
-use crate::api::Exit;
+use crate::api::{ErrorBody, Exit};
 use crate::client::Client;
 use crate::error::CliError;
+use crate::output;
+use crate::signals::Ending;
 
 /// The size that a terminal without one has.
 const DEFAULT_SIZE: (u16, u16) = (80, 24);
+
+/// Between two signs of life for the server.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// What a terminal takes for the end of its input.
+const END_OF_INPUT: u8 = 4;
 
 /// Runs a command, or a shell, in a terminal of the VM and gives its exit code.
 pub(crate) async fn run(client: &Client, id: &str, cmd: Option<String>) -> Result<u8, CliError> {
     let request = request(client, id, cmd)?;
     let (socket, _) = connect_async(request).await.map_err(|error| refused(client, error))?;
-    let (mut to_guest, mut from_guest) = socket.split();
+    let (to_guest, from_guest) = socket.split();
+    let mut ending = Ending::listen()?; // a signal must not leave this terminal raw
+    let resized = signal(SignalKind::window_change()).map_err(CliError::file("terminal"))?;
     let _raw = RawMode::enter()?;
-    let mut keys = keyboard();
-    let mut resized = signal(SignalKind::window_change()).map_err(CliError::file("terminal"))?;
+    // Each goes on while the other waits: the guest may take no more keys until somebody reads what it shows.
+    tokio::select! {
+        code = ending.or(show(from_guest)) => code,
+        never = send(to_guest, keyboard(), resized) => match never {},
+    }
+}
+
+/// Shows what the guest sends until its program has ended; gives the exit code.
+async fn show(mut from_guest: impl Stream<Item = tungstenite::Result<Message>> + Unpin) -> Result<u8, CliError> {
+    loop {
+        match from_guest.next().await {
+            Some(Ok(Message::Binary(bytes))) => {
+                // Not on this thread: while nobody reads on, as in a pager, all else goes on.
+                let written = tokio::task::spawn_blocking(move || output::pass(output::Stream::Out, &bytes));
+                written.await.map_err(|error| CliError::Failed(error.to_string()))??;
+            }
+            other => {
+                if let Some(code) = incoming(other)? {
+                    return Ok(code);
+                }
+            }
+        }
+    }
+}
+
+/// Sends what is typed, how large the terminal is, and a sign of life now and then: pings are not seen while nobody reads
+/// what the guest shows, and the server takes a silent client for gone. If that fails,
+/// whoever reads learns why.
+async fn send(
+    mut to_guest: impl Sink<Message> + Unpin,
+    mut keys: mpsc::Receiver<Vec<u8>>,
+    mut resized: Signal,
+) -> Infallible {
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
     let mut reading = true;
     loop {
         let outgoing = tokio::select! {
-            message = from_guest.next() => match incoming(message)? {
-                Some(code) => return Ok(code),
-                None => continue,
-            },
             key = keys.recv(), if reading => match key {
                 Some(bytes) => Message::binary(bytes),
                 None => {
@@ -41,12 +83,15 @@ pub(crate) async fn run(client: &Client, id: &str, cmd: Option<String>) -> Resul
                     continue;
                 }
             },
+            _ = alive.tick() => Message::Pong(Bytes::new()),
             _ = resized.recv() => {
                 let (cols, rows) = size();
                 Message::text(json!({"type": "resize", "cols": cols, "rows": rows}).to_string())
             }
         };
-        to_guest.send(outgoing).await.map_err(|error| lost(&error))?;
+        if to_guest.send(outgoing).await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 
@@ -70,17 +115,21 @@ fn request(
     Ok(request)
 }
 
-/// Shows what the guest sent; gives the exit code with its last message.
+/// The server's last message.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+enum Last {
+    Exit(Exit),
+    Error(ErrorBody),
+}
+
+/// What a message beside the screen says; the exit code with the last one.
 fn incoming(message: Option<tungstenite::Result<Message>>) -> Result<Option<u8>, CliError> {
     match message {
-        Some(Ok(Message::Binary(bytes))) => {
-            let mut out = std::io::stdout();
-            let _ = out.write_all(&bytes).and_then(|()| out.flush());
-            Ok(None)
-        }
-        Some(Ok(Message::Text(text))) => match serde_json::from_str::<Exit>(&text) {
-            Ok(exit) => Ok(Some(exit_code(exit.exit_code, exit.timed_out))),
-            Err(_) => Ok(None),
+        Some(Ok(Message::Text(text))) => match serde_json::from_str(&text) {
+            Ok(Last::Exit(exit)) => Ok(Some(exit_code(exit.exit_code, exit.timed_out))),
+            Ok(Last::Error(error)) => Err(CliError::Lost(error.message.unwrap_or_else(|| "the VM was lost".into()))),
+            Err(_) => Ok(None), // of a newer server
         },
         Some(Ok(Message::Close(_))) | None => {
             Err(CliError::Lost("the server closed the terminal before its program ended".into()))
@@ -98,7 +147,7 @@ fn refused(client: &Client, error: tungstenite::Error) -> CliError {
     match error {
         tungstenite::Error::Http(reply) => {
             let body = reply.body().as_deref().unwrap_or_default();
-            let said: crate::api::ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+            let said: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
             let status = reply.status().as_u16();
             let message = said.message.unwrap_or_else(|| format!("the server answered {status}"));
             CliError::Refused { status, message, request_id: said.request_id }
@@ -111,14 +160,27 @@ fn refused(client: &Client, error: tungstenite::Error) -> CliError {
 fn keyboard() -> mpsc::Receiver<Vec<u8>> {
     let (to, from) = mpsc::channel(16);
     std::thread::spawn(move || {
+        let piped = !std::io::stdin().is_terminal();
+        let pass = |bytes: Vec<u8>| to.blocking_send(bytes);
         let mut buffer = [0; 4096];
+        let mut last = b'\n';
         while let Ok(count @ 1..) = std::io::stdin().read(&mut buffer) {
-            if to.blocking_send(buffer.iter().take(count).copied().collect()).is_err() {
-                break;
+            let bytes: Vec<u8> = buffer.iter().take(count).copied().collect();
+            last = bytes.last().copied().unwrap_or(last);
+            if pass(bytes).is_err() {
+                return;
             }
+        }
+        if piped {
+            let _ = pass(end_of_input(last)); // the terminal may be gone
         }
     });
     from
+}
+
+/// What ends the input after this byte: within a line, the first one only hands over what there is of it.
+fn end_of_input(last: u8) -> Vec<u8> {
+    vec![END_OF_INPUT; if last == b'\n' { 1 } else { 2 }]
 }
 
 fn size() -> (u16, u16) {
@@ -153,5 +215,42 @@ impl Drop for RawMode {
         if let Some(before) = &self.before {
             let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(json: &str) -> Result<Option<u8>, CliError> {
+        incoming(Some(Ok(Message::text(json))))
+    }
+
+    #[test]
+    fn the_last_message_is_told() {
+        assert_eq!(text(r#"{"type":"exit","exitCode":7}"#).unwrap(), Some(7));
+        let error = text(r#"{"type":"error","message":"the VM has gone"}"#).unwrap_err();
+        assert!(matches!(&error, CliError::Lost(words) if words == "the VM has gone"), "{error}");
+        assert_eq!(text(r#"{"type":"new"}"#).unwrap(), None);
+    }
+
+    #[test]
+    fn piped_input_ends_wherever_its_last_line_does() {
+        assert_eq!(end_of_input(b'\n'), [4]);
+        assert_eq!(end_of_input(b'x'), [4, 4]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_does_not_hold_up_what_is_shown() {
+        let (to, keys) = mpsc::channel(1);
+        to.send(b"keys".to_vec()).await.unwrap();
+        let stuck = futures_util::sink::unfold((), |(), _: Message| std::future::pending::<Result<(), ()>>());
+        let resized = signal(SignalKind::window_change()).unwrap();
+        let exit = futures_util::stream::iter([Ok(Message::text(r#"{"type":"exit","exitCode":0}"#))]);
+        let shown = tokio::select! {
+            never = send(Box::pin(stuck), keys, resized) => match never {},
+            code = show(exit) => code,
+        };
+        assert_eq!(shown.unwrap(), 0);
     }
 }

@@ -208,7 +208,7 @@ async fn fork(
     let peer_links = links(client, peers, &[]).await?;
     let body = json!({"count": count, "secretEnv": secrets.read()?, "peerLinks": peer_links});
     let request = client.request(Method::POST, &["v1", "vms", &id, "fork"]).json(&body);
-    let forks: Value = progress::step("copy the VM", client.json(request)).await?;
+    let forks: Value = progress::step("copy the VM", client.make(request, "rds vm ls")).await?;
     if json {
         output::json(&forks);
         return Ok(());
@@ -278,29 +278,38 @@ async fn show(client: &Client, vm: &str, json: bool) -> Result<(), CliError> {
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => output::printable(text),
-        other => other.to_string(),
+        other => output::printable(&other.to_string()),
     }
 }
 
-/// Does the same to each VM; the first failure ends it.
+/// Does the same to each VM. The first failure ends it; what was done before is told.
 async fn each(client: &Client, json: bool, vms: &[String], call: &str, done: &str) -> Result<(), CliError> {
-    let mut ids = Vec::new();
+    let (mut ids, mut outcome) = (Vec::new(), Ok(()));
     for vm in vms {
-        let id = client.find_vm(vm).await?;
-        if call.is_empty() {
-            client.delete_vm(&id).await?;
-        } else {
-            client.send(client.request(Method::POST, &["v1", "vms", &id, call])).await?;
+        match one(client, vm, call).await {
+            Ok(id) if json => ids.push(id),
+            Ok(id) => output::line(&id),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
         }
-        if !json {
-            output::line(&id);
-        }
-        ids.push(id);
     }
     if json {
         output::json(&Map::from_iter([(done.to_owned(), json!(ids))]));
     }
-    Ok(())
+    outcome
+}
+
+/// Does something to a VM and gives its id. No call is a removal.
+async fn one(client: &Client, vm: &str, call: &str) -> Result<String, CliError> {
+    let id = client.find_vm(vm).await?;
+    if call.is_empty() {
+        client.delete_vm(&id).await?;
+    } else {
+        client.send(client.request(Method::POST, &["v1", "vms", &id, call])).await?;
+    }
+    Ok(id)
 }
 
 async fn logs(client: &Client, vm: &str, kind: &str, tail: u32, json: bool) -> Result<(), CliError> {
