@@ -272,7 +272,10 @@ impl Egress {
 
 fn settings(config: &NetworkConfig) -> Settings {
     // A subnet has no more addresses.
-    let monitors = privileges::has_users().then_some(SEED_UID..=FIRST_UID + u32::from(u16::MAX));
+    let users = SEED_UID..=FIRST_UID + u32::from(u16::MAX);
+    // A server that is one of these users itself must not be cut off.
+    let apart = privileges::has_users() && !users.contains(&rustix::process::geteuid().as_raw());
+    let monitors = apart.then_some(users);
     Settings { subnet: config.vm_subnet, monitors }
 }
 
