@@ -20,10 +20,16 @@ mod openings;
 #[path = "../../crates/names/src/report.rs"]
 mod report;
 
+use hello::{Hello, MAX_HELLO, Reader};
 use message::{Found, Question, Read, Step, Verdict};
 
 fuzz_target!(|data: &[u8]| {
-    let _ = hello::read(data);
+    let whole = Reader::default().read(data);
+    if data.len() < MAX_HELLO {
+        let mut reader = Reader::default();
+        let begun = reader.read(&data[..data.len() / 2]);
+        assert_eq!(if begun == Hello::Incomplete { reader.read(data) } else { begun }, whole, "in two pieces");
+    }
     if let Read::Question(question) = Question::read(data) {
         let found = Found { aliases: vec![question.name().clone()], addresses: vec![[192, 0, 2, 1].into()], ttl: 60 };
         for verdict in [Verdict::Blocked, Verdict::Found(found)] {
