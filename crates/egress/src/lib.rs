@@ -14,13 +14,15 @@ mod nft;
 pub mod plan;
 mod report;
 pub mod ruleset;
+mod shut;
 mod special;
 mod subnet;
 mod system;
 
-pub use network::{Network, Repaired, Settings, shut};
+pub use network::{Network, Repaired, Settings};
 pub use plan::{Guest, Policy};
 pub use report::{Count, Counters, Denial};
+pub use shut::shut;
 pub use special::{AZURE_HOST, SPECIAL};
 pub use subnet::{InvalidSubnet, Subnet};
 

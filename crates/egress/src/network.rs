@@ -386,26 +386,7 @@ impl Inner {
     }
 }
 
-/// Takes down the taps of these guests, where no server of this host has the network: whatever an earlier one let them
-/// have ends, and nobody gives it to them again but a start.
-pub async fn shut(guests: Vec<u32>) -> Result<(), EgressError> {
-    let down = move || {
-        let _lock = match system::lock() {
-            // Another server has it, and these taps.
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Ok(()),
-            lock => lock?,
-        };
-        let ours: BTreeSet<String> = guests.into_iter().map(crate::plan::tap).collect();
-        for tap in system::taps()?.iter().filter(|tap| ours.contains(*tap)) {
-            system::disconnect(tap)?;
-            tracing::warn!(tap, "a VM's network is taken from it: this server has none");
-        }
-        Ok(())
-    };
-    blocking(down, "take a tap down").await
-}
-
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     what: &'static str,
 ) -> Result<T, EgressError> {

@@ -78,7 +78,7 @@ impl Host {
         timings.restore_ms = lap.take();
         self.faults.at(Step::Connect)?;
         let guest = self.first_answer(spec.id, History::Fresh, RESTORE_LIMIT).await?;
-        // An upload may have put other files in their place meanwhile, which the guest's memory does not fit.
+        // Files that are given in place may be others meanwhile, which the guest's memory does not fit.
         if !self.seeds.fits(seed, image, &spec.initramfs) {
             return Err(Error::internal("cannot restore a machine", "its image changed meanwhile"));
         }
