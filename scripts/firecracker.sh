@@ -25,7 +25,7 @@ step "Build" cargo build "${quiet[@]}" --locked --release --package rds
 programs=(target/release/rds)
 work="/run/payload/rds bench $*"
 if [[ $where != bench ]]; then
-    suite=$(cargo test --locked --package rds --test suite --no-run --message-format=json 2>/dev/null |
+    suite=$(cargo test "${quiet[@]}" --locked --package rds --test suite --no-run --message-format=json |
         sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
     programs+=("$suite")
     work="code=0; for filter in ${*:-""}; do /run/payload/suite --test-threads ${BOX_THREADS:-1} \$filter || code=\$?; done; exit \$code"
