@@ -72,20 +72,23 @@ async fn an_agent_that_refuses_new_secrets_gets_them_again_before_anything_else(
     assert_eq!(pair.told(&app).await, "");
 }
 
+/// The life of a manager that replaces the secrets of a VM whose agent takes them or refuses. All that it was doing ends with
+/// it, in the middle.
+fn first_life(root: &Path, machines: &Arc<Agents>, refuses: bool) -> Pair {
+    Runtime::new().unwrap().block_on(async {
+        let app = start(root, machines).await;
+        let pair = Pair::create(&app).await;
+        machines.known.refuses.store(refuses, Relaxed);
+        assert_eq!(app.vms.set_secrets(pair.provider, second()).await.is_err(), refuses);
+        pair
+    })
+}
+
 #[test]
 fn the_next_manager_gives_secrets_that_the_one_before_could_not() {
     let root = tempfile::tempdir().unwrap();
     let machines = Arc::new(Agents::new());
-    let runtime = Runtime::new().unwrap();
-    let pair = runtime.block_on(async {
-        let app = start(root.path(), &machines).await;
-        let pair = Pair::create(&app).await;
-        machines.known.refuses.store(true, Relaxed);
-        app.vms.set_secrets(pair.provider, second()).await.unwrap_err();
-        pair
-    });
-    // All that the manager was doing ends here, in the middle.
-    drop(runtime);
+    let pair = first_life(root.path(), &machines, true);
     let key = || machines.known.key(&pair.provider.to_string());
     assert_eq!(key(), FIRST);
     machines.known.tells.store(true, Relaxed);
@@ -103,14 +106,7 @@ fn the_next_manager_gives_secrets_that_the_one_before_could_not() {
 fn the_next_manager_gives_no_secrets_that_an_agent_has() {
     let root = tempfile::tempdir().unwrap();
     let machines = Arc::new(Agents::new());
-    let runtime = Runtime::new().unwrap();
-    let pair = runtime.block_on(async {
-        let app = start(root.path(), &machines).await;
-        let pair = Pair::create(&app).await;
-        app.vms.set_secrets(pair.provider, second()).await.unwrap();
-        pair
-    });
-    drop(runtime);
+    let pair = first_life(root.path(), &machines, false);
     machines.known.tells.store(true, Relaxed);
     // It would replace the workers, and what they remember. An agent that was asked would refuse, and the call wait.
     machines.known.refuses.store(true, Relaxed);
