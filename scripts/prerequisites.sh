@@ -2,7 +2,8 @@
 # Installs what this machine lacks, packages of the distribution and Rust: `prerequisites.sh run` or `prerequisites.sh test`.
 #
 # A person at a terminal is asked first; with CI set nobody is. Without a terminal and without CI nothing is installed:
-# the script says what to do and fails. No package is removed, and who has a default toolchain of Rust keeps it.
+# the script says what to do and fails. A person's packages stay, while in CI those in the way are removed. Who has a
+# default toolchain of Rust keeps it.
 
 source "$(dirname "$0")/common.sh"
 purpose=${1:?run or test}
@@ -40,7 +41,8 @@ if [[ $purpose == test ]]; then
     need shellcheck have shellcheck
 fi 2>/dev/null
 
-packages=(apt-get install --no-install-recommends --no-remove)
+packages=(apt-get install --no-install-recommends)
+if [[ -z ${CI:-} ]]; then packages+=(--no-remove); fi
 toolchain=(rustup toolchain install stable --profile minimal --component "clippy,rustfmt")
 todo=()
 if ! rust_is_new_enough; then need rustup have rustup; fi
@@ -71,8 +73,8 @@ install_missing() {
     done
     # postgresql must not start a server of its own: the tests start theirs.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${packages[@]}" "${quiet[@]}" --yes "${missing[@]}" >&2 ||
-        die "The packages were not installed. None is removed for them: where \`cargo\` and \`rustc\` are in the way of \`rustup\`,
-remove those yourself, or install Rust as its website says. Then try again."
+        die "The packages were not installed. None is removed for them; \`apt-get\` without \`--no-remove\` says which are in the way.
+Remove those yourself, or instead of \`rustup\` install Rust as its website says. Then try again."
 }
 
 no_package() {
