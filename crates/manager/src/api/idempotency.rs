@@ -26,15 +26,23 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// `None` if the request carries no key. `scope` names the operation, so that keys of others are apart.
-    pub(super) fn of(headers: &HeaderMap, caller: &Caller, scope: &str, body: &impl Serialize) -> Result<Option<Self>> {
+    /// `None` if the request carries no key. `scope` names the operation, so that keys of others are apart; `secrets` is
+    /// the fingerprint of what the body's JSON form leaves out.
+    pub(super) fn of(
+        headers: &HeaderMap,
+        caller: &Caller,
+        scope: &str,
+        body: &impl Serialize,
+        secrets: Option<[u8; 32]>,
+    ) -> Result<Option<Self>> {
         let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
         let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY);
         let key =
             key.ok_or_else(|| Error::invalid(format!("Idempotency-Key must have 1 to {MAX_KEY} ASCII characters")))?;
         let body =
             serde_json::to_vec(body).map_err(|error| Error::internal("a request body has no JSON form", error))?;
-        let hash = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = Sha256::new().chain_update(body).chain_update(secrets.as_ref().map_or(&[][..], |print| print));
+        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let key = IdempotencyKey { caller: caller.0.name(), scope: scope.to_owned(), key: key.to_owned() };
         Ok(Some(Self { key, hash }))
     }

@@ -192,7 +192,7 @@ async fn take(
     if body.kind == Some(Kind::ImageSeed) {
         return Err(Error::invalid("kind must be user_overlay or vm"));
     }
-    let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/snapshots"), &body)?;
+    let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/snapshots"), &body, None)?;
     let vms = app.vms.clone();
     idempotency::once(&app.store, request, async move {
         let taken = match body.kind {

@@ -94,8 +94,9 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json<CreateVm>,
 ) -> Result<Response> {
-    let request = idempotency::Request::of(&headers, &caller, "POST /v1/vms", &body)?;
     let vms = app.vms.clone();
+    let secrets = vms.fingerprint(&body.secret_env);
+    let request = idempotency::Request::of(&headers, &caller, "POST /v1/vms", &body, secrets)?;
     idempotency::once(&app.store, request, async move {
         let vm = vms.create(body).await?;
         Ok((StatusCode::CREATED, vm))
@@ -192,8 +193,9 @@ async fn fork(
     OptionalJson(body): OptionalJson<ForkVm>,
 ) -> Result<Response> {
     let id = vm_id(&id)?;
-    let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/fork"), &body)?;
     let vms = app.vms.clone();
+    let (scope, secrets) = (format!("POST /v1/vms/{id}/fork"), vms.fingerprint(&body.secret_env));
+    let request = idempotency::Request::of(&headers, &caller, &scope, &body, secrets)?;
     idempotency::once(&app.store, request, async move { Ok((StatusCode::CREATED, vms.fork(id, body).await?)) }).await
 }
 

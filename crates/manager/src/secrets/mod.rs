@@ -10,8 +10,10 @@ use std::fmt;
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac as _};
 use rds_vmm::VmId;
 use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
@@ -25,6 +27,9 @@ const NONCE_BYTES: usize = 24;
 /// Keeps the key apart from any other that is derived from the same words. Not secret, and the same everywhere, so that
 /// a database can be moved together with its `VM_SECRET_KEY` alone.
 const SALT: &[u8] = b"run-dat-sheesh vm secrets 1";
+
+/// Keeps what fingerprints are made with apart from what seals.
+const FINGERPRINTS: &[u8] = b"run-dat-sheesh fingerprints of secrets 1";
 
 /// Bytes of all names and values of one VM together.
 const MAX_BYTES: usize = 48 * 1024;
@@ -97,6 +102,7 @@ impl Drop for SecretEnv {
 /// What was sealed for one VM cannot be opened for another.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
+    fingerprints: Hmac<Sha256>,
     key_id: [u8; KEY_ID_BYTES],
 }
 
@@ -117,9 +123,19 @@ impl Sealer {
         let (key, id) = derived.split_at(KEY_BYTES);
         let cipher =
             XChaCha20Poly1305::new_from_slice(key).map_err(|error| Error::internal("bad key", error.to_string()))?;
+        let fingerprints = keyed(&keyed(key).chain_update(FINGERPRINTS).finalize().into_bytes());
         let mut key_id = [0; KEY_ID_BYTES];
         key_id.copy_from_slice(id);
-        Ok(Self { cipher, key_id })
+        Ok(Self { cipher, fingerprints, key_id })
+    }
+
+    /// What is the same for the same `NAME=value` pairs and tells nothing about them without the key: it may be kept.
+    pub fn fingerprint(&self, pairs: &[String]) -> [u8; 32] {
+        // Lengths go in front, so that no two lists are the same bytes.
+        let hashed = pairs.iter().fold(self.fingerprints.clone(), |hashed, pair| {
+            hashed.chain_update((pair.len() as u64).to_be_bytes()).chain_update(pair)
+        });
+        hashed.finalize().into_bytes().into()
     }
 
     /// Seals a VM's secrets. Nonces are random: XChaCha20's are long enough for that.
@@ -158,6 +174,10 @@ impl Sealer {
     }
 }
 
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of every length")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,6 +198,20 @@ mod tests {
         assert_eq!(sealer.open(vm, &sealed).unwrap(), env());
         assert!(sealer.open(VmId::new(), &sealed).is_err());
         assert_ne!(sealed, sealer.seal(vm, &env()).unwrap(), "every nonce is new");
+    }
+
+    #[test]
+    fn fingerprints_are_of_the_pairs_and_the_key() {
+        let (one, other) = (sealer("words"), sealer("other words"));
+        let print = |sealer: &Sealer, pairs: &[&str]| {
+            sealer.fingerprint(&pairs.iter().map(|pair| (*pair).to_owned()).collect::<Vec<_>>())
+        };
+        let first = print(&one, &["A=1", "B=2"]);
+        assert_eq!(first, print(&sealer("words"), &["A=1", "B=2"]), "after a restart too");
+        for pairs in [&["A=1", "B=3"][..], &["A=1B=2"], &["A=1"], &["B=2", "A=1"], &[]] {
+            assert_ne!(first, print(&one, pairs), "{pairs:?}");
+        }
+        assert_ne!(first, print(&other, &["A=1", "B=2"]));
     }
 
     #[test]

@@ -151,6 +151,11 @@ impl Vms {
         Ok(vms)
     }
 
+    /// The fingerprint of `NAME=value` pairs, if there are any and a key for them.
+    pub fn fingerprint(&self, secrets: &[String]) -> Option<[u8; 32]> {
+        self.0.host.sealer.as_ref().filter(|_| !secrets.is_empty()).map(|sealer| sealer.fingerprint(secrets))
+    }
+
     /// The snapshots that users made.
     pub fn snapshots(&self) -> &Snapshots {
         &self.0.host.snapshots
