@@ -113,6 +113,11 @@ impl Error {
     }
 }
 
+/// A wait as `Retry-After` tells it: in whole seconds, never too short, and at least one.
+pub fn retry_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
 /// `SQLITE_FULL`, sqlite3.h.
 const SQLITE_FULL: &str = "13";
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rds_protocol::guest::AgentError;
 use rds_protocol::peer::{Bridge as Opened, CALL_BYTES, INVOKE, OpenBridge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -135,21 +134,24 @@ impl Bridge {
             Ok(whole) => whole.to_bytes(),
             Err(error) if error.is::<LengthLimitError>() => {
                 drain(&mut body).await;
-                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the call is larger than 1 MiB"));
+                return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the call is larger than 1 MiB"));
             }
-            Err(_) => return Err(refuse(StatusCode::BAD_REQUEST, "the call broke off")),
+            Err(_) => return Err(refuse(StatusCode::BAD_REQUEST, "invalid_request", "the call broke off")),
         };
         let mut call = Request::new(Full::new(body));
         *call.method_mut() = Method::POST;
         *call.uri_mut() = format!("http://manager{INVOKE}").parse().expect("a constant is a URI");
         call.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let reply = self.manager.ask(call).await;
-        let reply = reply.ok_or_else(|| refuse(StatusCode::BAD_GATEWAY, "the manager can't be reached"))?;
+        let reply =
+            reply.ok_or_else(|| refuse(StatusCode::BAD_GATEWAY, "bad_gateway", "the manager can't be reached"))?;
         let (head, body) = reply.into_parts();
         let mut passed_on = Response::new(Either::Left(body));
         *passed_on.status_mut() = head.status;
-        if let Some(kind) = head.headers.get(CONTENT_TYPE) {
-            passed_on.headers_mut().insert(CONTENT_TYPE, kind.clone());
+        for name in [CONTENT_TYPE, RETRY_AFTER] {
+            if let Some(value) = head.headers.get(&name) {
+                passed_on.headers_mut().insert(name, value.clone());
+            }
         }
         Ok(passed_on)
     }
@@ -157,17 +159,23 @@ impl Bridge {
     /// Room for a call, if its head is that of one.
     fn admit(&self, head: &Parts) -> Result<SemaphorePermit<'_>, Box<Reply>> {
         if head.uri.path() != INVOKE {
-            return Err(refuse(StatusCode::NOT_FOUND, "there is nothing here").into());
+            return Err(refuse(StatusCode::NOT_FOUND, "not_found", "there is nothing here").into());
         }
         if head.method != Method::POST {
-            let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "calls are made with POST");
+            let mut reply = refuse(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "calls are made with POST");
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return Err(reply.into());
         }
         if !self.knows(head.headers.get(AUTHORIZATION)) {
-            return Err(refuse(StatusCode::UNAUTHORIZED, "the bearer token is missing or not valid").into());
+            return Err(
+                refuse(StatusCode::UNAUTHORIZED, "unauthorized", "the bearer token is missing or not valid").into()
+            );
         }
-        self.calls.try_acquire().map_err(|_| refuse(StatusCode::TOO_MANY_REQUESTS, "too many calls at once").into())
+        self.calls.try_acquire().map_err(|_| {
+            let mut reply = refuse(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many calls at once");
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            reply.into()
+        })
     }
 
     fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
@@ -195,8 +203,9 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && difference == 0
 }
 
-fn refuse(status: StatusCode, message: &str) -> Reply {
-    let text = serde_json::to_vec(&AgentError { message: message.into() }).expect("a string is JSON");
+/// A refusal in the words of the manager's own, so that a caller need not know who refused.
+fn refuse(status: StatusCode, code: &str, message: &str) -> Reply {
+    let text = serde_json::json!({ "message": message, "code": code }).to_string();
     let mut reply = Response::new(Either::Right(Full::new(text.into())));
     *reply.status_mut() = status;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

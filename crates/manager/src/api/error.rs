@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::request_id;
-use crate::error::{Chain, Error};
+use crate::error::{Chain, Error, retry_seconds};
 
 /// The body of every error.
 #[derive(Debug, Serialize, ToSchema)]
@@ -52,8 +52,7 @@ impl IntoResponse for Error {
         let body = ErrorBody { message: self.to_string(), code: self.code(), request_id };
         let mut response = (status, Reply(body)).into_response();
         if let Self::TooMany { retry_after: Some(wait), .. } = self {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.max(1).into());
+            response.headers_mut().insert(header::RETRY_AFTER, retry_seconds(wait).into());
         }
         response
     }

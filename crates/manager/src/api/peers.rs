@@ -15,9 +15,10 @@ use super::exec::GuestErrors;
 use super::json::{Bytes, Json, RUN_BYTES};
 use super::path::Path;
 use super::replies::CallerErrors;
+use super::request_id;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, retry_seconds};
 use crate::peers::{CallError, CallFailure, CallResult, PatchLink, PendingCall};
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
@@ -135,7 +136,7 @@ struct PeerCall {
         (status = 409, description = "The provider is not running", body = CallError),
         (status = 413, description = "Body over 1 MiB", body = ErrorBody),
         (status = 415, description = "The body is not JSON", body = ErrorBody),
-        (status = 429, description = "A limit is reached", body = CallError),
+        (status = 429, description = "A limit is reached; `Retry-After` says when to try again", body = CallError),
         (status = 500, description = "The server failed", body = CallError),
         (status = 502, description = "The provider's function threw, or its result cannot be used", body = CallError),
         (status = 504, description = "The provider did not answer in time", body = CallError),
@@ -152,7 +153,12 @@ async fn invoke(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes<RUN
 
 impl IntoResponse for CallFailure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, axum::Json(self.body)).into_response()
+        let failure = self.of_request(request_id::current);
+        let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(failure.body)).into_response();
+        if let Some(wait) = failure.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, retry_seconds(wait).into());
+        }
+        response
     }
 }

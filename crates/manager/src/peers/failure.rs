@@ -1,5 +1,7 @@
 //! A call that gave no result, as both of its doors answer it.
 
+use std::time::Duration;
+
 use rds_peers::audit::Outcome;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,8 +15,10 @@ pub struct CallFailure {
     pub status: u16,
     /// How it goes into the audit log.
     pub outcome: Outcome,
+    /// When the same call may do better.
+    pub retry_after: Option<Duration>,
     /// What the caller is told.
-    pub body: CallError,
+    pub body: Box<CallError>,
 }
 
 /// The body of a failed call.
@@ -33,16 +37,33 @@ pub struct CallError {
     /// The rule of the link's policy that refused the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Finds the cause of a failure of the server in its log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl CallFailure {
     pub(crate) fn new(status: u16, outcome: Outcome, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, outcome, body: CallError { message: message.into(), code, name: None, rule: None } }
+        let body = CallError { message: message.into(), code, name: None, rule: None, request_id: None };
+        Self { status, outcome, retry_after: None, body: Box::new(body) }
+    }
+
+    /// As the request of this name is answered.
+    pub(crate) fn of_request(mut self, id: impl FnOnce() -> Option<String>) -> Self {
+        if self.status == 500 {
+            self.body.request_id = id();
+        }
+        self
     }
 
     /// Refused before the provider was entered.
     pub(crate) fn refused(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self::new(status, Outcome::Refused, code, message)
+    }
+
+    /// Over a limit.
+    pub(crate) fn over_limit(retry_after: Duration, message: impl Into<String>) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::refused(429, "policy", message) }
     }
 
     /// The provider could not make the call, or what it gave back cannot be used.

@@ -25,6 +25,8 @@ use rds_protocol::link::History;
 use rds_vmm::guest::outbound::{self, Answer, Reply};
 use rds_vmm::{Hypervisor, VmId};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+use uuid::Uuid;
 
 pub use approvals::PendingCall;
 pub use call::CallResult;
@@ -33,7 +35,7 @@ pub use link::{PatchLink, PeerLink};
 
 use crate::activity::Activity;
 use crate::audit::Audit;
-use crate::error::Result;
+use crate::error::{Result, retry_seconds};
 use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
 use crate::vms::record::Sealed;
@@ -120,14 +122,21 @@ struct Channel {
 #[async_trait::async_trait]
 impl Answer for Channel {
     async fn answer(&self, body: Bytes) -> Reply {
-        match self.peers.call(self.consumer, &body).await {
-            Ok(result) => Reply { status: 200, body: to_json(&result) },
-            Err(failure) => Reply { status: failure.status, body: to_json(&failure.body) },
+        let id = Uuid::new_v4().to_string();
+        let span = tracing::info_span!("request", id, consumer = %self.consumer);
+        match self.peers.call(self.consumer, &body).instrument(span).await {
+            Ok(result) => Reply { status: 200, retry_after: None, body: to_json(&result) },
+            Err(failure) => {
+                let failure = failure.of_request(|| Some(id));
+                let retry_after = failure.retry_after.map(retry_seconds);
+                Reply { status: failure.status, retry_after, body: to_json(&failure.body) }
+            }
         }
     }
 
     fn refuse(&self, status: u16, message: &str) -> Reply {
-        Reply { status, body: to_json(&CallFailure::refused(status, "invalid_request", message).body) }
+        let body = to_json(&CallFailure::refused(status, "invalid_request", message).body);
+        Reply { status, retry_after: None, body }
     }
 }
 

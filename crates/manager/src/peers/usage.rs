@@ -47,7 +47,8 @@ impl Counts {
             count.begun.pop_front();
         }
         let last_minute = u32::try_from(count.begun.len()).unwrap_or(u32::MAX);
-        decide(Usage { last_minute, running: count.running })?;
+        let frees_in = count.begun.front().map_or(Duration::ZERO, |begun| MINUTE - now.duration_since(*begun));
+        decide(Usage { last_minute, running: count.running, frees_in })?;
         count.running += 1;
         if count.begun.len() < REMEMBERED {
             count.begun.push_back(now);
@@ -87,9 +88,12 @@ mod tests {
             seen
         };
         let first = counts.admit(vm, &alias, |_| Ok::<_, ()>(())).unwrap();
-        assert_eq!(seen(&counts), Usage { last_minute: 1, running: 1 });
+        let usage = seen(&counts);
+        assert_eq!((usage.last_minute, usage.running), (1, 1));
+        assert!(usage.frees_in > Duration::from_secs(50) && usage.frees_in <= MINUTE, "{:?}", usage.frees_in);
         drop(first);
-        assert_eq!(seen(&counts), Usage { last_minute: 1, running: 0 });
+        let usage = seen(&counts);
+        assert_eq!((usage.last_minute, usage.running), (1, 0));
         counts.forget(vm);
         assert_eq!(seen(&counts), Usage::default());
     }

@@ -34,6 +34,9 @@ const ENTRIES: usize = 100;
 /// Longest time of a call in seconds (section 7 of the wire contract).
 const SECONDS: u32 = 120;
 
+/// When to ask again for what other calls must end for: nobody knows when they do.
+const SOON: Duration = Duration::from_secs(1);
+
 /// The policy of one link.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -110,6 +113,8 @@ pub struct Usage {
     pub last_minute: u32,
     /// Calls that are under way.
     pub running: u32,
+    /// How long until the oldest of `last_minute` is none of them any more.
+    pub frees_in: Duration,
 }
 
 /// A rule that a call breaks.
@@ -117,8 +122,8 @@ pub struct Usage {
 pub struct Refusal {
     /// The rule as the policy names it, such as `deny` or `arguments/0`; for the audit log, too.
     pub rule: String,
-    /// 429 for what may pass a little later, 403 for the rest.
-    pub status: u16,
+    /// When the call may pass; `None` if waiting does not help.
+    pub retry_after: Option<Duration>,
     /// What the rule asks for. It holds no argument.
     pub message: String,
 }
@@ -177,29 +182,29 @@ impl Policy {
 
     fn too_large(&self, what: &str, bytes: u64) -> Option<Refusal> {
         let limit = self.max_bytes.filter(|limit| bytes > *limit)?;
-        Some(refusal("maxBytes", 403, format!("the {what} may have at most {limit} bytes")))
+        Some(refusal("maxBytes", None, format!("the {what} may have at most {limit} bytes")))
     }
 
     fn broken(&self, call: &Call<'_>, usage: Usage) -> Vec<Refusal> {
         let target = format!("{}#{}", call.module, call.export);
         let mut broken = Vec::new();
         if let Some(pattern) = self.deny.iter().find(|pattern| pattern.matches(&target)) {
-            broken.push(refusal("deny", 403, format!("{target} is denied by {pattern}")));
+            broken.push(refusal("deny", None, format!("{target} is denied by {pattern}")));
         }
         if self.allow.as_ref().is_some_and(|allowed| !allowed.iter().any(|pattern| pattern.matches(&target))) {
-            broken.push(refusal("allow", 403, format!("{target} is not among the allowed exports")));
+            broken.push(refusal("allow", None, format!("{target} is not among the allowed exports")));
         }
         for (index, rule) in self.arguments.iter().enumerate().filter(|(_, rule)| rule.exports.matches(&target)) {
             if let Err(message) = rule.judge(call.args) {
-                broken.push(refusal(&format!("arguments/{index}"), 403, message));
+                broken.push(refusal(&format!("arguments/{index}"), None, message));
             }
         }
         broken.extend(self.too_large("arguments", call.bytes));
         if let Some(limit) = self.concurrent_calls.filter(|limit| usage.running >= *limit) {
-            broken.push(refusal("concurrentCalls", 429, format!("at most {limit} calls at once")));
+            broken.push(refusal("concurrentCalls", Some(SOON), format!("at most {limit} calls at once")));
         }
         if let Some(limit) = self.calls_per_minute.filter(|limit| usage.last_minute >= *limit) {
-            broken.push(refusal("callsPerMinute", 429, format!("at most {limit} calls a minute")));
+            broken.push(refusal("callsPerMinute", Some(usage.frees_in), format!("at most {limit} calls a minute")));
         }
         broken
     }
@@ -211,15 +216,15 @@ pub fn decide(policy: &Policy, call: &Call<'_>, usage: Usage) -> Decision {
     match (policy.require, policy.mode) {
         (Some(Requirement::Approval), Mode::Enforce) if broken.is_empty() => return Decision::NeedsApproval,
         (Some(Requirement::Approval), Mode::Warn) => {
-            broken.push(refusal("require", 403, "the call needs a person's approval".to_owned()));
+            broken.push(refusal("require", None, "the call needs a person's approval".to_owned()));
         }
         _ => {}
     }
     policy.judge(broken)
 }
 
-fn refusal(rule: &str, status: u16, message: String) -> Refusal {
-    Refusal { rule: rule.to_owned(), status, message }
+fn refusal(rule: &str, retry_after: Option<Duration>, message: String) -> Refusal {
+    Refusal { rule: rule.to_owned(), retry_after, message }
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
+    /// Value of the header `Retry-After`, in seconds.
+    pub retry_after: Option<u64>,
     /// JSON.
     pub body: Vec<u8>,
 }
@@ -142,5 +144,8 @@ fn response(reply: Reply) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    if let Some(seconds) = reply.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     response
 }

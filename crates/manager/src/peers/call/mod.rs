@@ -210,7 +210,7 @@ impl Peers {
             Err(failure)
         };
         let Some(asked) = self.0.approvals.ask(&question) else {
-            return by_rule(CallFailure::refused(429, "policy", "Too many calls wait for approval"));
+            return by_rule(CallFailure::over_limit(limit, "Too many calls wait for approval"));
         };
         let alias = link.alias.as_str();
         let meta = json!({"approvalId": asked.id(), "alias": alias, "module": module, "export": export});
@@ -241,7 +241,10 @@ fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
 }
 
 fn refused(refusal: &Refusal) -> CallFailure {
-    let mut failure = CallFailure::refused(refusal.status, "policy", &refusal.message);
+    let mut failure = match refusal.retry_after {
+        Some(wait) => CallFailure::over_limit(wait, &refusal.message),
+        None => CallFailure::refused(403, "policy", &refusal.message),
+    };
     failure.body.rule = Some(refusal.rule.clone());
     failure
 }

@@ -101,6 +101,9 @@ async fn what_is_no_call_is_refused_at_both_doors(world: &World) {
     let replies = node(&stage.api, &stage.consumer, &inside).await;
     let statuses: Vec<_> = replies.as_array().expect("a list").iter().map(|reply| reply[0].clone()).collect();
     assert_eq!(json!(statuses), json!([405, 405, 401, 401, 404, 404, 400, 400, 400, 400, 200]), "{replies}");
+    for (index, code) in [(0, "method_not_allowed"), (2, "unauthorized"), (4, "not_found"), (6, "invalid_request")] {
+        assert_eq!(replies[index][1]["code"], code, "{replies}");
+    }
 }
 
 async fn the_managers_api_is_not_reachable_from_a_guest(world: &World) {

@@ -77,6 +77,7 @@ impl Linked {
     async fn call(&self, export: &str, args: Value) -> Value {
         let body = json!({"alias": "p", "modulePath": "/workspace/mail.mjs", "exportName": export, "args": args});
         let reply = invoke(&self.anonymous, &self.token, &body).await;
+        assert_eq!(reply.headers.contains_key("retry-after"), reply.status == 429, "{reply:?}");
         let body = reply.json();
         if reply.status == 200 { body["result"].clone() } else { json!([reply.status, body["rule"]]) }
     }
