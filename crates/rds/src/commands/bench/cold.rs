@@ -56,14 +56,7 @@ pub(super) async fn measure(client: &Client, server: &BenchServer, rounds: usize
             .map_err(|error| CliError::Failed(error.to_string()))?;
         booted.push(by_hand.boot().await?);
     }
-    Ok(Figure {
-        name: "create, cold".into(),
-        unit: "ms",
-        measured: median(&created),
-        floor: Some(median(&booted)),
-        floor_is: by_hand.floor_is,
-        limit: Limit::Times(by_hand.times),
-    })
+    Ok(Figure::beside("create, cold", median(&created), median(&booted), by_hand.floor_is, Limit::Times(by_hand.times)))
 }
 
 /// Milliseconds from the request to the 201.

@@ -65,22 +65,19 @@ async fn at_once(server: &BenchServer, client: &Client, seed: &SnapshotDir) -> R
     let vms: Vec<String> = created.into_iter().flatten().map(|vm| vm.id).collect();
     delete(client, &vms).await?;
     Ok(vec![
-        Figure {
-            name: format!("{AT_ONCE} creates asked for at once, all there"),
-            unit: "ms",
+        Figure::beside(
+            format!("{AT_ONCE} creates asked for at once, all there"),
             measured,
-            floor: Some(floor),
-            floor_is: "as many restored by hand at once, all having answered",
-            limit: Limit::Times(1.5),
-        },
-        Figure {
-            name: format!("{AT_ONCE} creates asked for at once, failed"),
-            unit: "",
-            measured: count(AT_ONCE - vms.len()),
-            floor: None,
-            floor_is: "",
-            limit: Limit::AtMost(0.0),
-        },
+            floor,
+            "as many restored by hand at once, all having answered",
+            Limit::Times(1.5),
+        ),
+        Figure::alone(
+            format!("{AT_ONCE} creates asked for at once, failed"),
+            "",
+            count(AT_ONCE - vms.len()),
+            Limit::AtMost(0.0),
+        ),
     ])
 }
 
@@ -111,16 +108,10 @@ async fn grow(
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     let memory = weight(server, vms);
-    let known = |what: &str, unit, measured| Figure {
-        name: format!("with {level} VMs: {what}"),
-        unit,
-        measured,
-        floor: None,
-        floor_is: "",
-        limit: Limit::Any,
-    };
+    let name = |what: &str| format!("with {level} VMs: {what}");
+    let known = |what: &str, unit, measured| Figure::alone(name(what), unit, measured, Limit::Any);
     Ok(vec![
-        Figure { limit: Limit::AtMost(0.0), ..known("VMs that do not answer", "", count(silent)) },
+        Figure::alone(name("VMs that do not answer"), "", count(silent), Limit::AtMost(0.0)),
         known("create, p50", "ms", median(&created)),
         known("create, p99", "ms", percentile(&created, 0.99)),
         known("creates a second on the way, 4 at once", "", rate),

@@ -24,21 +24,37 @@ pub(crate) enum Limit {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Figure {
-    /// What was measured.
-    pub(crate) name: String,
-    /// In what.
-    pub(crate) unit: &'static str,
-    /// The figure.
-    pub(crate) measured: f64,
-    /// The same work without the server.
-    pub(crate) floor: Option<f64>,
-    /// What the floor is.
-    pub(crate) floor_is: &'static str,
-    /// What it may be at most.
-    pub(crate) limit: Limit,
+    name: String,
+    unit: &'static str,
+    measured: f64,
+    /// The same work without the server, and what that is.
+    floor: Option<f64>,
+    floor_is: &'static str,
+    limit: Limit,
 }
 
 impl Figure {
+    /// Milliseconds beside those of the same work without the server, which `floor_is` names.
+    pub(crate) fn beside(
+        name: impl Into<String>,
+        measured: f64,
+        floor: f64,
+        floor_is: &'static str,
+        limit: Limit,
+    ) -> Self {
+        Self { name: name.into(), unit: "ms", measured, floor: Some(floor), floor_is, limit }
+    }
+
+    /// A figure without a floor: its limit is [`Limit::AtMost`] or [`Limit::Any`].
+    pub(crate) fn alone(name: impl Into<String>, unit: &'static str, measured: f64, limit: Limit) -> Self {
+        Self { name: name.into(), unit, measured, floor: None, floor_is: "", limit }
+    }
+
+    /// The same figure in another unit than milliseconds.
+    pub(crate) fn in_unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
     /// The largest value that passes.
     fn allowed(&self) -> f64 {
         let floor = self.floor.unwrap_or_default();
@@ -110,7 +126,10 @@ mod tests {
     use super::*;
 
     fn figure(measured: f64, floor: Option<f64>, limit: Limit) -> Figure {
-        Figure { name: "f".into(), unit: "ms", measured, floor, floor_is: "", limit }
+        match floor {
+            Some(floor) => Figure::beside("f", measured, floor, "", limit),
+            None => Figure::alone("f", "ms", measured, limit),
+        }
     }
 
     #[test]

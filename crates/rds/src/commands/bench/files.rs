@@ -33,13 +33,8 @@ pub(super) async fn measure(client: &Client, vm: &str, rounds: usize) -> Result<
             down_floor.push(packed_there + raw_out);
         }
     }
-    let figure = |name: &str, measured: &[f64], floor: &[f64], floor_is| Figure {
-        name: name.into(),
-        unit: "ms",
-        measured: median(measured),
-        floor: Some(median(floor)),
-        floor_is,
-        limit: Limit::Times(1.5),
+    let figure = |name: &str, measured: &[f64], floor: &[f64], floor_is| {
+        Figure::beside(name, median(measured), median(floor), floor_is, Limit::Times(1.5))
     };
     Ok(vec![
         figure("upload of 8 MB", &up, &up_floor, "raw copy, then tar -xz in the guest"),

@@ -43,19 +43,17 @@ async fn measure_in(client: &Client, vms: &[String], server: Option<u32>) -> Res
     }
     figures.push(failures("1,000 commands over 10 VMs, failed", failed));
     if let Some(resident) = server.and_then(resident_mb) {
-        figures.push(Figure {
-            name: "server's memory with 10 VMs, after 1,000 commands".into(),
-            unit: "MB",
-            measured: resident,
-            floor: None,
-            floor_is: "",
-            limit: Limit::AtMost(40.0),
-        });
+        figures.push(Figure::alone(
+            "server's memory with 10 VMs, after 1,000 commands",
+            "MB",
+            resident,
+            Limit::AtMost(40.0),
+        ));
     }
     Ok(figures)
 }
 
 fn failures(name: &str, count: usize) -> Figure {
     let measured = u32::try_from(count).map_or(f64::INFINITY, f64::from);
-    Figure { name: name.into(), unit: "", measured, floor: None, floor_is: "", limit: Limit::AtMost(0.0) }
+    Figure::alone(name, "", measured, Limit::AtMost(0.0))
 }

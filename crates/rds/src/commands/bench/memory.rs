@@ -27,30 +27,21 @@ pub(super) async fn measure() -> Result<Vec<Figure>, CliError> {
     let seeded = one_more(true).await?;
     let booted = one_more(false).await?;
     Ok(vec![
-        Figure {
-            name: "one more idle VM from a seed, memory on the host".into(),
-            unit: "MB",
-            measured: seeded.all,
-            floor: Some(booted.all),
-            floor_is: "one more with a guest that was booted",
-            limit: Limit::Times(0.4),
-        },
-        Figure {
-            name: "one more idle VM from a seed, its guest's pages".into(),
-            unit: "MB",
-            measured: seeded.guest,
-            floor: None,
-            floor_is: "",
-            limit: Limit::AtMost(12.0),
-        },
-        Figure {
-            name: "one more idle VM from a seed, its monitor itself".into(),
-            unit: "MB",
-            measured: seeded.all - seeded.guest,
-            floor: None,
-            floor_is: "",
-            limit: monitor_limit,
-        },
+        Figure::beside(
+            "one more idle VM from a seed, memory on the host",
+            seeded.all,
+            booted.all,
+            "one more with a guest that was booted",
+            Limit::Times(0.4),
+        )
+        .in_unit("MB"),
+        Figure::alone("one more idle VM from a seed, its guest's pages", "MB", seeded.guest, Limit::AtMost(12.0)),
+        Figure::alone(
+            "one more idle VM from a seed, its monitor itself",
+            "MB",
+            seeded.all - seeded.guest,
+            monitor_limit,
+        ),
     ])
 }
 

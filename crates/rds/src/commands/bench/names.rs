@@ -47,14 +47,13 @@ pub(super) async fn measure() -> Result<Figure, CliError> {
         by_hand.push(lookup(upstream.at).await.map_err(failed)?);
         through.push(lookup((HERE, resolver).into()).await.map_err(failed)?);
     }
-    Ok(Figure {
-        name: "lookup of an allowed name, p50".into(),
-        unit: "ms",
-        measured: median(&through),
-        floor: Some(median(&by_hand)),
-        floor_is: "the same lookup at the upstream resolver",
-        limit: Limit::Plus(1.0),
-    })
+    Ok(Figure::beside(
+        "lookup of an allowed name, p50",
+        median(&through),
+        median(&by_hand),
+        "the same lookup at the upstream resolver",
+        Limit::Plus(1.0),
+    ))
 }
 
 /// Milliseconds of a lookup.

@@ -59,14 +59,13 @@ pub(super) async fn beside_qemu(client: &Client, rounds: usize) -> Result<Figure
     let measured = both(client, &server.client()?, rounds).await;
     server.end().await;
     let (ours, qemu) = measured?;
-    Ok(Figure {
-        name: "peer call, warm, p50".into(),
-        unit: "ms",
-        measured: median(&ours),
-        floor: Some(median(&qemu)),
-        floor_is: "the same in VMs of QEMU with KVM",
-        limit: Limit::Times(1.2),
-    })
+    Ok(Figure::beside(
+        "peer call, warm, p50",
+        median(&ours),
+        median(&qemu),
+        "the same in VMs of QEMU with KVM",
+        Limit::Times(1.2),
+    ))
 }
 
 /// Milliseconds of calls on two servers, measured by turns.
@@ -141,36 +140,21 @@ async fn calls(
     by_hand.end().await?;
     let (p50, p99) = (percentile(&one, 0.5), percentile(&one, 0.99));
     let hand = "the same bytes to both agents and back, by hand";
-    let beside = |name: &str, measured, floor, floor_is, limit| Figure {
-        name: name.into(),
-        unit: "ms",
-        measured,
-        floor: Some(floor),
-        floor_is,
-        limit,
+    let times = |name: &str, measured, floor, floor_is, limit| {
+        Figure::beside(name, measured, floor, floor_is, Limit::Times(limit))
     };
-    let times =
-        |name: &str, measured, floor, floor_is, limit| beside(name, measured, floor, floor_is, Limit::Times(limit));
     let (first, last) = YOUNG;
     let young_name = format!("peer call, a program's {first}th to {last}th, p50");
-    let plain = |name: &str, unit, measured, limit| Figure {
-        name: name.into(),
-        unit,
-        measured,
-        floor: None,
-        floor_is: "",
-        limit: Limit::AtMost(limit),
-    };
     // The first rounds fill caches and the allocator's pools.
     let grown = memory.last().zip(memory.get(memory.len() / 2)).map_or(f64::NAN, |(last, middle)| last - middle);
     Ok(vec![
         times("peer call, warm, p50", p50, percentile(&floor, 0.5), hand, 2.0),
         times("peer call, warm, p99", p99, percentile(&floor, 0.99), hand, 4.0),
-        beside(&young_name, median(&young), percentile(&floor, 0.5), hand, Limit::Any),
+        Figure::beside(young_name, median(&young), percentile(&floor, 0.5), hand, Limit::Any),
         times("peer call, warm, p50", p50, median(&starts), "starting the interpreter for the call", 1.0 / 30.0),
-        plain("calls lost of 1,000, 50 at once, each round", "", lost, 0.0),
+        Figure::alone("calls lost of 1,000, 50 at once, each round", "", lost, Limit::AtMost(0.0)),
         times("peer call, 50 at once, p99", percentile(&many, 0.99), median(&many), "their own p50", 5.0),
-        plain("server's memory grown by the later calls", "MB", grown, 4.0),
+        Figure::alone("server's memory grown by the later calls", "MB", grown, Limit::AtMost(4.0)),
     ])
 }
 
@@ -221,12 +205,6 @@ async fn creates(client: &Client, provider: &str, rounds: usize) -> Result<Figur
             client.delete_vm(&made.id).await?;
         }
     }
-    Ok(Figure {
-        name: "create with 2 links".into(),
-        unit: "ms",
-        measured: median(&with),
-        floor: Some(median(&without)),
-        floor_is: "a plain create",
-        limit: Limit::Plus((median(&without) * 0.15).max(300.0)),
-    })
+    let limit = Limit::Plus((median(&without) * 0.15).max(300.0));
+    Ok(Figure::beside("create with 2 links", median(&with), median(&without), "a plain create", limit))
 }

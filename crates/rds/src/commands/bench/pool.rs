@@ -48,14 +48,13 @@ async fn measure_with(server: &BenchServer, rounds: usize) -> Result<Figure, Cli
         }
         client.delete_vm(&vm.id).await?;
     }
-    Ok(Figure {
-        name: "create from the pool to 201, p50".into(),
-        unit: "ms",
-        measured: median(&created),
-        floor: Some(median(&ran)),
-        floor_is: "one exec of true in these VMs",
-        limit: Limit::Times(3.0),
-    })
+    Ok(Figure::beside(
+        "create from the pool to 201, p50",
+        median(&created),
+        median(&ran),
+        "one exec of true in these VMs",
+        Limit::Times(3.0),
+    ))
 }
 
 async fn full(server: &BenchServer) -> Result<(), CliError> {

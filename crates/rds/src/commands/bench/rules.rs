@@ -56,27 +56,14 @@ async fn measure_with(network: &Network, rounds: usize) -> Result<Vec<Figure>, C
         network.close(guest(MANY - 1)?).await.map_err(failed)?;
     }
     let name = "network part of a create, p50";
-    let figure = |name: &str, measured: f64, floor, floor_is, limit| Figure {
-        name: name.into(),
-        unit: "ms",
-        measured,
-        floor,
-        floor_is,
-        limit,
-    };
+    let by_hand_is = "ip tuntap add, ip addr add and nft -f by hand";
     Ok(vec![
-        figure(
-            name,
-            median(&made),
-            Some(median(&by_hand)),
-            "ip tuntap add, ip addr add and nft -f by hand",
-            Limit::Times(1.5),
-        ),
-        figure(name, median(&made), None, "", Limit::AtMost(10.0)),
-        figure(
+        Figure::beside(name, median(&made), median(&by_hand), by_hand_is, Limit::Times(1.5)),
+        Figure::alone(name, "ms", median(&made), Limit::AtMost(10.0)),
+        Figure::beside(
             "the same for the 1,000th VM, 64 entries each, p50",
             median(&last),
-            Some(median(&first)),
+            median(&first),
             "the first VM with 64 entries",
             Limit::Times(1.5),
         ),

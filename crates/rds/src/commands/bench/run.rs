@@ -51,13 +51,14 @@ pub(super) async fn exec(client: &Client, vm: &str, count: usize) -> Result<Vec<
             guest.push(sample.guest);
         }
     }
-    let figure = |name: &str, share: f64, more: f64| Figure {
-        name: format!("exec true, {name}"),
-        unit: "ms",
-        measured: percentile(&wall, share),
-        floor: Some(percentile(&guest, share)),
-        floor_is: "the same command timed in the guest",
-        limit: Limit::Plus(more),
+    let figure = |name: &str, share: f64, more: f64| {
+        Figure::beside(
+            format!("exec true, {name}"),
+            percentile(&wall, share),
+            percentile(&guest, share),
+            "the same command timed in the guest",
+            Limit::Plus(more),
+        )
     };
     Ok(vec![figure("p50", 0.5, 4.0), figure("p99", 0.99, 20.0)])
 }
@@ -76,12 +77,11 @@ pub(super) async fn run_ts(client: &Client, vm: &str, count: usize) -> Result<Fi
             floor.push(plain.guest);
         }
     }
-    Ok(Figure {
-        name: "run-ts console.log(1), p50".into(),
-        unit: "ms",
-        measured: median(&api),
-        floor: Some(median(&floor)),
-        floor_is: "deno run of the same file, timed in the guest",
-        limit: Limit::Times(1.1),
-    })
+    Ok(Figure::beside(
+        "run-ts console.log(1), p50",
+        median(&api),
+        median(&floor),
+        "deno run of the same file, timed in the guest",
+        Limit::Times(1.1),
+    ))
 }

@@ -55,49 +55,30 @@ async fn measure_with(server: &BenchServer, unseeded: &Client, rounds: usize) ->
     }
     let kept = Kept::measure(&client, rounds).await?;
     let forked = forks(&client, rounds).await?;
-    let to_exec = |name: &str, share: f64, times: f64| Figure {
-        name: format!("create from a seed to the first exec, {name}"),
-        unit: "ms",
-        measured: percentile(&used, share),
-        floor: Some(percentile(&restored, share)),
-        floor_is: "the seed restored by hand to the agent's first answer",
-        limit: Limit::Times(times),
+    let to_exec = |name: &str, share: f64, times: f64| {
+        let name = format!("create from a seed to the first exec, {name}");
+        let by_hand_is = "the seed restored by hand to the agent's first answer";
+        Figure::beside(name, percentile(&used, share), percentile(&restored, share), by_hand_is, Limit::Times(times))
     };
-    let of_vm = |name: &str, measured, limit| Figure {
-        name: name.into(),
-        unit: "ms",
-        measured,
-        floor: None,
-        floor_is: "",
-        limit: Limit::AtMost(limit),
-    };
+    let of_vm = |name: &str, measured, limit| Figure::alone(name, "ms", measured, Limit::AtMost(limit));
     Ok(vec![
         to_exec("p50", 0.5, 1.25),
         to_exec("p99", 0.99, 2.0),
-        Figure {
-            name: "create from a seed".into(),
-            unit: "ms",
-            measured: median(&created),
-            floor: Some(median(&cold)),
-            floor_is: "a cold create",
-            limit: Limit::Times(0.1),
-        },
-        Figure {
-            name: format!("create from a snapshot of {WRITTEN_MB} MB"),
-            unit: "ms",
-            measured: median(&kept.created),
-            floor: Some(median(&created)),
-            floor_is: "a create from a seed",
-            limit: Limit::Times(1.2),
-        },
-        Figure {
-            name: "fork of a running VM to the first exec in the fork".into(),
-            unit: "ms",
-            measured: median(&forked),
-            floor: Some(median(&used)),
-            floor_is: "a create from a seed to the first exec",
-            limit: Limit::Times(1.5),
-        },
+        Figure::beside("create from a seed", median(&created), median(&cold), "a cold create", Limit::Times(0.1)),
+        Figure::beside(
+            format!("create from a snapshot of {WRITTEN_MB} MB"),
+            median(&kept.created),
+            median(&created),
+            "a create from a seed",
+            Limit::Times(1.2),
+        ),
+        Figure::beside(
+            "fork of a running VM to the first exec in the fork",
+            median(&forked),
+            median(&used),
+            "a create from a seed to the first exec",
+            Limit::Times(1.5),
+        ),
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, guest frozen"), median(&kept.frozen), 50.0),
         of_vm(&format!("snapshot of {WRITTEN_MB} MB, total"), median(&kept.total), 400.0),
         of_vm("processor time of the driver itself in a restore", median(&driver), 10.0),
