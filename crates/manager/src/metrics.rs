@@ -28,7 +28,7 @@ const SECONDS: [f64; 16] =
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
-/// One label.
+/// Sets of labels whose values are all known when this is compiled.
 macro_rules! labels {
     ($($(#[$about:meta])* $name:ident { $($field:ident),+ })+) => {
         $(
@@ -102,67 +102,68 @@ fn seconds() -> Histogram {
 
 impl Metrics {
     fn new() -> Self {
-        let durations = || seconds as fn() -> Histogram;
-        let mut metrics = Self {
-            registry: Registry::with_prefix("rds"),
-            creates: Family::default(),
-            starts: Family::new_with_constructor(durations()),
-            steps: Family::new_with_constructor(durations()),
-            runs: Family::default(),
-            run_seconds: Family::new_with_constructor(durations()),
-            peer_calls: Family::default(),
-            peer_seconds: seconds(),
-            seeds: Family::default(),
-            snapshots: Family::default(),
-            packets: Family::default(),
-            bytes: Family::default(),
-            disks: Family::default(),
-            channels: Family::default(),
-            faults: Family::default(),
-            requests: Family::default(),
-            request_seconds: Family::new_with_constructor(durations()),
-            vms: Family::default(),
-            pool: Gauge::default(),
-            seeds_there: Gauge::default(),
-            about: Family::default(),
-        };
-        let all = &mut metrics.registry;
-        all.register("vm_creates", "Creates of VMs, by how they ended", metrics.creates.clone());
-        let help = "Starts of VMs that came up, by how";
-        all.register_with_unit("vm_start", help, Unit::Seconds, metrics.starts.clone());
-        let help = "Steps of the starts of VMs that came up";
-        all.register_with_unit("vm_start_step", help, Unit::Seconds, metrics.steps.clone());
-        all.register("runs", "Programs that were run in VMs, by how they ended", metrics.runs.clone());
-        let help = "Programs that were run in VMs, as their guests measured them";
-        all.register_with_unit("run", help, Unit::Seconds, metrics.run_seconds.clone());
-        all.register("peer_calls", "Calls between VMs, by class of their status", metrics.peer_calls.clone());
-        let help = "Calls between VMs";
-        all.register_with_unit("peer_call", help, Unit::Seconds, metrics.peer_seconds.clone());
-        all.register("seed_builds", "Seeds that were to be made, by how that ended", metrics.seeds.clone());
-        all.register(
-            "snapshots_taken",
-            "Snapshots that were to be taken, by how that ended",
-            metrics.snapshots.clone(),
-        );
-        all.register("network_packets", "Packets of VMs, by what became of them", metrics.packets.clone());
-        let help = "The same in bytes";
-        all.register_with_unit("network", help, Unit::Bytes, metrics.bytes.clone());
-        let help = "What VMs read from their disks and wrote to them, as their monitors say";
-        all.register_with_unit("vm_disk", help, Unit::Bytes, metrics.disks.clone());
-        let help = "What went through the guest channels, as the monitors say";
-        all.register_with_unit("vm_channel", help, Unit::Bytes, metrics.channels.clone());
-        let help = "What monitors could not handle, by the part of the machine";
-        all.register("monitor_faults", help, metrics.faults.clone());
-        all.register("http_requests", "Requests that were answered", metrics.requests.clone());
-        let help = "Requests until the head of their answer";
-        all.register_with_unit("http_request", help, Unit::Seconds, metrics.request_seconds.clone());
-        all.register("vms", "VMs, by state", metrics.vms.clone());
-        all.register("pool_machines", "Machines that wait in the warm pool", metrics.pool.clone());
-        all.register("seeds", "Seeds that VMs can start from", metrics.seeds_there.clone());
-        all.register("server", "This server", metrics.about.clone());
-        metrics
+        let mut registry = Registry::with_prefix("rds");
+        let all = &mut registry;
+        let monitors = "as their monitors say";
+        Self {
+            creates: counted(all, "vm_creates", "Creates of VMs, by how they ended"),
+            starts: timed(all, "vm_start", "Starts of VMs that came up, by how"),
+            steps: timed(all, "vm_start_step", "Steps of the starts of VMs that came up"),
+            runs: counted(all, "runs", "Programs that were run in VMs, by how they ended"),
+            run_seconds: timed(all, "run", "Programs that were run in VMs, as their guests measured them"),
+            peer_calls: counted(all, "peer_calls", "Calls between VMs, by class of their status"),
+            peer_seconds: in_unit(all, "peer_call", "Calls between VMs", Unit::Seconds, seconds()),
+            seeds: counted(all, "seed_builds", "Seeds that were to be made, by how that ended"),
+            snapshots: counted(all, "snapshots_taken", "Snapshots that were to be taken, by how that ended"),
+            packets: counted(all, "network_packets", "Packets of VMs, by what became of them"),
+            bytes: bytes(all, "network", "The same in bytes"),
+            disks: bytes(all, "vm_disk", &format!("What VMs read from their disks and wrote to them, {monitors}")),
+            channels: bytes(all, "vm_channel", &format!("What went through the guest channels, {monitors}")),
+            faults: counted(all, "monitor_faults", "What monitors could not handle, by the part of the machine"),
+            requests: counted(all, "http_requests", "Requests that were answered"),
+            request_seconds: timed(all, "http_request", "Requests until the head of their answer"),
+            vms: plain(all, "vms", "VMs, by state"),
+            pool: plain(all, "pool_machines", "Machines that wait in the warm pool"),
+            seeds_there: plain(all, "seeds", "Seeds that VMs can start from"),
+            about: plain(all, "server", "This server"),
+            registry,
+        }
     }
 }
+
+/// A metric that is registered.
+fn plain<M: prometheus_client::registry::Metric + Clone + Default>(all: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    all.register(name, help, metric.clone());
+    metric
+}
+
+fn in_unit<M: prometheus_client::registry::Metric + Clone>(
+    all: &mut Registry,
+    name: &str,
+    help: &str,
+    unit: Unit,
+    metric: M,
+) -> M {
+    all.register_with_unit(name, help, unit, metric.clone());
+    metric
+}
+
+fn counted<L: Labels>(all: &mut Registry, name: &str, help: &str) -> Counts<L> {
+    plain(all, name, help)
+}
+
+fn bytes<L: Labels>(all: &mut Registry, name: &str, help: &str) -> Counts<L> {
+    in_unit(all, name, help, Unit::Bytes, Family::default())
+}
+
+fn timed<L: Labels>(all: &mut Registry, name: &str, help: &str) -> Durations<L> {
+    in_unit(all, name, help, Unit::Seconds, Family::new_with_constructor(seconds as fn() -> Histogram))
+}
+
+/// What metrics are told apart by.
+trait Labels: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static {}
+impl<L: EncodeLabelSet + Clone + std::hash::Hash + Eq + std::fmt::Debug + Send + Sync + 'static> Labels for L {}
 
 /// What there is now.
 pub(crate) struct Now {
