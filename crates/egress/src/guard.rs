@@ -81,8 +81,9 @@ fn start(program: &Path) -> io::Result<()> {
 /// Ends every such process of this network namespace; the table goes with it.
 pub(crate) fn end() -> io::Result<()> {
     let own = fs::read_link("/proc/thread-self/ns/net")?;
+    let words = [NAME.as_bytes(), b"\0-i"].concat();
     for process in fs::read_dir("/proc")?.flatten() {
-        let is_one = fs::read(process.path().join("cmdline")).is_ok_and(|line| line.starts_with(b"rds-guard\0-i"));
+        let is_one = fs::read(process.path().join("cmdline")).is_ok_and(|line| line.starts_with(&words));
         if !is_one || fs::read_link(process.path().join("ns/net")).ok().as_ref() != Some(&own) {
             continue;
         }

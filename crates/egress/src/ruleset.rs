@@ -72,7 +72,7 @@ pub(crate) fn forget_denials() -> String {
     format!("flush set {TABLE} denials\nflush set {TABLE} pace\n")
 }
 
-/// Forgets how many connections a guest has, which is gone; there may be none to forget.
+/// Forgets the count of connections of a guest that is gone. There may be none.
 pub(crate) fn forget_flows(guest: Guest, zone: Zone) -> String {
     let element = format!("\"{}\" . {zone}", guest.tap());
     format!(

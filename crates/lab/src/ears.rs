@@ -65,7 +65,7 @@ impl Ears {
     /// Counts a packet, if it has a label.
     ///
     /// # Panics
-    /// Another user of these did.
+    /// If a thread panicked while it held the lock.
     pub fn hear(&self, place: &str, packet: &[u8]) {
         let Some(begin) = packet.windows(BEGIN.len()).position(|bytes| bytes == BEGIN) else { return };
         let text = packet[begin + BEGIN.len()..].split(|byte| *byte == END).next().unwrap_or_default();
@@ -76,7 +76,7 @@ impl Ears {
     /// How often a label was heard at a place.
     ///
     /// # Panics
-    /// Another user of these did.
+    /// If a thread panicked while it held the lock.
     pub fn count(&self, place: &str, label: &str) -> usize {
         self.0.lock().unwrap().get(&(place.to_owned(), label.to_owned())).copied().unwrap_or_default()
     }
@@ -84,7 +84,7 @@ impl Ears {
     /// Everything that was heard: `place: label × count`.
     ///
     /// # Panics
-    /// Another user of these did.
+    /// If a thread panicked while it held the lock.
     pub fn all(&self) -> Vec<String> {
         let heard = self.0.lock().unwrap();
         heard.iter().map(|((place, label), count)| format!("{place}: {label} × {count}")).collect()

@@ -78,8 +78,8 @@ pub struct Configured {
     pub mount_us: u64,
     /// Everything together.
     pub total_us: u64,
-    /// The wall clock as it was then, in microseconds since the Unix epoch: by how much it is behind the manager's when
-    /// that reads this is what both ways took.
+    /// The guest's wall clock when it answered, in microseconds since the Unix epoch. The manager's clock when it reads this,
+    /// less this, is how long the answer took and how far the clocks are apart together.
     #[serde(default)]
     pub clock_us: u64,
 }

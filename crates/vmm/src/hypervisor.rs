@@ -264,8 +264,8 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Has a machine that stands still since the host's disk was too full for a write of its try that again; nothing is lost
-    /// by that. Does nothing to any other, above all to one that was paused.
+    /// A machine stands still when the host's disk is too full for one of its writes; nothing is lost. This has it try that
+    /// write again. Does nothing to any other machine, in particular to one that was paused.
     async fn retry_writes(&self, _dir: &Path) -> Result<(), HypervisorError> {
         Ok(())
     }

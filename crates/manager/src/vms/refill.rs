@@ -42,8 +42,8 @@ const REHEARSE_LIMIT: Duration = Duration::from_secs(60);
 /// How long the end of the server waits for a machine to be cut short.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// How many times as large as most a disk may be that a VM from the pool has. Its monitor is started with a limit for the
-/// largest file that it may write, which cannot be raised any more.
+/// The disk of a pooled VM may be at most this many times the usual size: its monitor is started with a limit on the size of
+/// files, which cannot be raised later.
 const LARGEST_DISKS: u64 = 8;
 
 /// A kind of machine, and how many there are to be.

@@ -60,7 +60,7 @@ impl VmState {
     pub const ALL: [Self; 7] =
         [Self::Created, Self::Starting, Self::Running, Self::Paused, Self::Stopping, Self::Stopped, Self::Error];
 
-    /// The state after `event`, or `None` if the event makes no sense in this state (a 409 for a client).
+    /// The state after `event`, or `None` if the event makes no sense in this state.
     pub fn after(self, event: Event) -> Option<Self> {
         Some(match (self, event) {
             (Self::Created | Self::Stopped, Event::Start) => Self::Starting,
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_can_start_only_what_is_stopped_and_stop_only_what_runs() {
+    fn only_what_is_stopped_starts_and_only_what_runs_stops() {
         use VmState::{Error, Paused, Running, Starting, Stopped, Stopping};
         for state in [Starting, Running, Paused, Stopping, Error] {
             assert_eq!(state.after(Event::Start), None);

@@ -10,8 +10,8 @@ pub const OLDEST: Version = Version { major: 7, minor: 2, patch: 0 };
 /// From this version on a read-only file can back writable private memory (`rom=off`).
 pub(super) const READ_ONLY_TEMPLATES: Version = Version { major: 8, minor: 2, patch: 0 };
 
-/// From this version on an emulated `cmpxchg16b` leaves whole flags behind. Before, where the flags of an instruction before it
-/// were not worked out yet, it put the lower half of an operand in their place.
+/// From this version on an emulated `cmpxchg16b` leaves whole flags behind. Before, it overwrote an operand from which the
+/// flags of an earlier instruction were still to be worked out.
 pub(super) const WHOLE_FLAGS: Version = Version { major: 8, minor: 0, patch: 0 };
 
 /// Asks a program.
