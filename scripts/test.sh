@@ -32,8 +32,12 @@ heavy() { cargo test --quiet --locked --package rds-image --test debian -- --ign
 programs() {
     local probe=payload_passes
     if [[ -e /dev/kvm ]]; then probe=qemu::probe; fi
-    cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres &&
+    cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
         cargo test --quiet --locked --package rds-vmm --lib -- --ignored "$probe" && hostile_monitor
+}
+proxies() {
+    NODE=$(command -v node) TSC=$PWD/target/tools/typescript/node_modules/typescript/bin/tsc \
+        cargo test --quiet --locked --package rds-peers --test proxies -- --ignored tsc_
 }
 # Firecracker's jailer is no package of the distribution.
 hostile_monitor() {

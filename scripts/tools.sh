@@ -23,6 +23,13 @@ fi
 cargo_tool cargo-machete 0.9.2
 cargo_tool cargo-deny 0.20.2 --no-default-features
 
+# Checks programs that use generated proxies.
+typescript=typescript@5.9.3
+if [[ $(cat "$tools/typescript/installed" 2>/dev/null) != "$typescript" ]]; then
+    npm install --silent --no-audit --no-fund --prefix "$tools/typescript" "$typescript"
+    echo "$typescript" >"$tools/typescript/installed"
+fi
+
 # The validator of OpenAPI documents is not of this project's making, nor written in its language.
 validator=openapi-spec-validator==0.9.0
 if [[ $(cat "$tools/python/installed" 2>/dev/null) != "$validator" ]]; then
