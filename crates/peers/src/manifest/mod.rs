@@ -8,13 +8,11 @@ mod faults;
 mod names;
 mod read;
 
-use std::collections::BTreeMap;
-
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 pub use faults::{Fault, Faults, ProviderFault};
-pub use names::{Alias, ExportName, ModulePath, NameError, Runtime};
+pub use names::{Alias, ExportName, ModulePath, NameError};
 pub(crate) use names::{is_identifier, is_invisible, is_reserved};
 pub use read::{Limits, parse};
 
@@ -106,15 +104,6 @@ impl Manifest {
     /// The module that a call names, by its path relative to `/workspace`.
     pub fn module(&self, path: &str) -> Option<&Module> {
         self.modules.iter().find(|module| module.path.as_str() == path)
-    }
-
-    /// The modules by the runtime that they need, for the workers' module tables.
-    pub fn by_runtime(&self) -> BTreeMap<Runtime, Vec<&Module>> {
-        let mut table: BTreeMap<Runtime, Vec<&Module>> = BTreeMap::new();
-        for module in &self.modules {
-            table.entry(module.path.runtime()).or_default().push(module);
-        }
-        table
     }
 
     /// The bytes of the consumer's `manifest.json`.

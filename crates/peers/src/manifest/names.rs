@@ -22,15 +22,6 @@ pub struct ModulePath(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExportName(String);
 
-/// What loads a module in the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Runtime {
-    /// Deno: TypeScript, and everything with JSX.
-    Deno,
-    /// Node.js: JavaScript.
-    Node,
-}
-
 impl Alias {
     /// Checks an alias.
     pub fn new(text: &str) -> Result<Self, NameError> {
@@ -109,14 +100,6 @@ impl ModulePath {
     /// The path without its extension and the dot before it.
     pub fn stem(&self) -> &str {
         self.split_extension().map_or(&self.0, |(stem, _)| stem)
-    }
-
-    /// What loads it.
-    pub fn runtime(&self) -> Runtime {
-        match self.extension() {
-            "js" | "mjs" | "cjs" => Runtime::Node,
-            _ => Runtime::Deno,
-        }
     }
 
     fn split_extension(&self) -> Option<(&str, &str)> {
@@ -293,13 +276,6 @@ mod tests {
         assert!(ModulePath::from_absolute("/workspace/../etc/a.ts").is_err());
         assert!(ModulePath::from_absolute("/workspacex/a.ts").is_err());
         assert_eq!(ModulePath::from_absolute("/workspace/a.ts").unwrap().absolute(), "/workspace/a.ts");
-    }
-
-    #[test]
-    fn typescript_runs_in_deno_and_javascript_in_node() {
-        let runtime = |path| ModulePath::new(path).unwrap().runtime();
-        assert!(["a.ts", "a.mts", "a.tsx", "a.jsx"].into_iter().all(|path| runtime(path) == Runtime::Deno));
-        assert!(["a.js", "a.mjs", "a.cjs"].into_iter().all(|path| runtime(path) == Runtime::Node));
     }
 
     #[test]
