@@ -51,7 +51,7 @@ impl Peers {
         for (link, contract) in links.iter().zip(&contracts) {
             entries.push(IndexEntry::new(&link.alias, &contract.manifest, link.source_mode));
             let tree = peer_tree(&link.alias, &contract.manifest);
-            files.extend(tree.map_err(|error| Error::internal("cannot make a peer's proxies", error))?);
+            files.extend(tree.map_err(|fault| Error::Invalid(fault.for_alias(&link.alias)))?);
         }
         files.push(index(&entries));
         let mounted = links.iter().filter(|link| link.source_mode == SourceMode::Mounted);

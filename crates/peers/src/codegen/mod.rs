@@ -17,8 +17,10 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::manifest::{Alias, Manifest};
-use crate::schema::SchemaFault;
+use crate::manifest::{Alias, Manifest, ProviderFault};
+
+/// Bytes of the files under one alias. A manifest as large as it may be makes half of that.
+const TREE_BYTES: usize = 8 * 1024 * 1024;
 
 /// A file that a consumer gets, to be owned by root and read-only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,27 +88,46 @@ pub fn index(peers: &[IndexEntry]) -> GeneratedFile {
     GeneratedFile::new("peers/index.json", json + "\n")
 }
 
-/// The files under `peers/ALIAS`, all but `source`.
+/// The files under `peers/ALIAS`, all but `source`. May take seconds.
 ///
-/// Fails only for a manifest whose schemas this build does not compile, which [`crate::manifest::parse`] refuses.
-pub fn peer_tree(alias: &Alias, manifest: &Manifest) -> Result<Vec<GeneratedFile>, SchemaFault> {
+/// Fails if they would be larger than 8 MiB together.
+pub fn peer_tree(alias: &Alias, manifest: &Manifest) -> Result<Vec<GeneratedFile>, ProviderFault> {
     let root = format!("peers/{alias}");
-    let mut files = vec![
-        GeneratedFile::new(format!("{root}/manifest.json"), manifest.to_json()),
-        GeneratedFile::new(format!("{root}/README.md"), readme::readme(alias, manifest)),
-        GeneratedFile::new(format!("{root}/proxy/package.json"), "{ \"type\": \"module\" }\n"),
-    ];
+    let mut room = Room(TREE_BYTES);
+    let mut files = Vec::new();
+    let mut push = |path: String, contents: String, room: &mut Room| {
+        room.take(contents.len())?;
+        files.push(GeneratedFile { path, contents });
+        Ok::<_, ProviderFault>(())
+    };
+    let json = manifest.to_json(room.0).ok_or(TOO_LARGE)?;
+    push(format!("{root}/manifest.json"), json, &mut room)?;
+    push(format!("{root}/README.md"), readme::readme(alias, manifest, room)?, &mut room)?;
+    push(format!("{root}/proxy/package.json"), "{ \"type\": \"module\" }\n".to_owned(), &mut room)?;
     for module in &manifest.modules {
-        let made = proxy::proxy(alias, module)?;
-        files.push(GeneratedFile::new(format!("{root}/proxy/{}", module.path), made.code));
+        let made = proxy::proxy(alias, module, room)?;
+        push(format!("{root}/proxy/{}", module.path), made.code, &mut room)?;
         if let Some((extension, text)) = made.declarations {
-            files.push(GeneratedFile::new(format!("{root}/proxy/{}.{extension}", module.path.stem()), text));
+            push(format!("{root}/proxy/{}.{extension}", module.path.stem()), text, &mut room)?;
         }
     }
     // `a.js` and `a.jsx` would share declarations: the first one's stay.
     let mut seen = HashSet::new();
     files.retain(|file| seen.insert(file.path.clone()));
     Ok(files)
+}
+
+const TOO_LARGE: ProviderFault = ProviderFault::LargeTree { mib: TREE_BYTES >> 20 };
+
+/// Bytes that the files of a peer may still have.
+#[derive(Debug, Clone, Copy)]
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), ProviderFault> {
+        self.0 = self.0.checked_sub(bytes).ok_or(TOO_LARGE)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Proxies: modules with the exports of a provider's module that call the provider.
 
+use super::Room;
 use super::text;
 use super::types::{Docs, type_of};
-use crate::manifest::{Alias, Export, ExportName, Module, Param, is_identifier, is_reserved};
-use crate::schema::{ExportChecker, SchemaFault};
+use crate::manifest::{Alias, Export, ExportName, Module, Param, ProviderFault, is_identifier, is_reserved};
 
 /// The dialect of a proxy, and of the runtime that it imports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,15 @@ pub(super) struct Proxy {
     pub(super) declarations: Option<(&'static str, String)>,
 }
 
-/// Makes the proxy of a module. Fails only for schemas that were not checked.
-pub(super) fn proxy(alias: &Alias, module: &Module) -> Result<Proxy, SchemaFault> {
+/// Makes the proxy of a module. No more is made of one that has no room.
+pub(super) fn proxy(alias: &Alias, module: &Module, mut room: Room) -> Result<Proxy, ProviderFault> {
     let call = call_name(module);
-    let functions: Vec<Function> =
-        module.exports.iter().map(|export| Function::new(alias, module, export, &call)).collect::<Result<_, _>>()?;
+    let mut functions = Vec::new();
+    for export in &module.exports {
+        let function = Function::new(alias, module, export, &call);
+        room.take(function.bytes())?;
+        functions.push(function);
+    }
     let (dialect, declared) = match module.path.extension() {
         "js" | "jsx" => (Dialect::Esm, Some("d.ts")),
         "mjs" => (Dialect::Esm, Some("d.mts")),
@@ -83,8 +87,8 @@ struct Parameter {
 }
 
 impl Function {
-    fn new(alias: &Alias, module: &Module, export: &Export, call: &str) -> Result<Self, SchemaFault> {
-        let params = parameters(export)?;
+    fn new(alias: &Alias, module: &Module, export: &Export, call: &str) -> Self {
+        let params = parameters(export);
         let names: Vec<&str> = params.iter().map(|param| param.name.as_str()).collect();
         let arguments = format!(
             "({}, {}, {}, [{}])",
@@ -94,7 +98,12 @@ impl Function {
             names.join(", "),
         );
         let (doc, returns) = (doc(export, &names), type_of(&export.returns.schema, Docs::Shown));
-        Ok(Self { name: export.name.as_str().to_owned(), doc, params, returns, call: call.to_owned(), arguments })
+        Self { name: export.name.as_str().to_owned(), doc, params, returns, call: call.to_owned(), arguments }
+    }
+
+    /// What is large of it.
+    fn bytes(&self) -> usize {
+        self.doc.len() + self.returns.len() + self.params.iter().map(|param| param.kind.len()).sum::<usize>()
     }
 
     fn is_default(&self) -> bool {
@@ -149,8 +158,7 @@ fn exports(functions: &[Function]) -> String {
     format!("{doc}module.exports = ({}) => {call}{arguments};\n{itself}", default.names())
 }
 
-fn parameters(export: &Export) -> Result<Vec<Parameter>, SchemaFault> {
-    let optional = ExportChecker::compile(export)?.optional();
+fn parameters(export: &Export) -> Vec<Parameter> {
     let mut names: Vec<String> = Vec::new();
     for (index, param) in export.params.iter().enumerate() {
         let usable = is_identifier(&param.name) && !is_reserved(&param.name);
@@ -160,14 +168,14 @@ fn parameters(export: &Export) -> Result<Vec<Parameter>, SchemaFault> {
         }
         names.push(name);
     }
-    let trailing = optional.iter().rev().take_while(|optional| **optional).count();
+    let trailing = export.params.iter().rev().take_while(|param| param.optional).count();
     let first_optional = names.len() - trailing;
     let parameter = |(index, (name, param)): (usize, (String, &Param))| Parameter {
         name,
         optional: index >= first_optional,
         kind: type_of(&param.schema, Docs::Shown),
     };
-    Ok(names.into_iter().zip(&export.params).enumerate().map(parameter).collect())
+    names.into_iter().zip(&export.params).enumerate().map(parameter).collect()
 }
 
 fn doc(export: &Export, names: &[&str]) -> String {

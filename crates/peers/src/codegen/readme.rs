@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use super::text;
 use super::types::{Docs, type_of};
-use crate::manifest::{Alias, Export, Manifest, Module, is_identifier, is_reserved};
+use super::{Room, TOO_LARGE};
+use crate::manifest::{Alias, Export, Manifest, Module, ProviderFault, is_identifier, is_reserved};
 
-/// The guide.
-pub(super) fn readme(alias: &Alias, manifest: &Manifest) -> String {
+/// The guide. No more is made of one that has no room.
+pub(super) fn readme(alias: &Alias, manifest: &Manifest, room: Room) -> Result<String, ProviderFault> {
     let mut out = format!("# {}\n\n", text::markdown(&manifest.sdk.name));
     push_paragraphs(&mut out, &manifest.sdk.description);
     let _ = write!(
@@ -24,9 +25,12 @@ pub(super) fn readme(alias: &Alias, manifest: &Manifest) -> String {
         push_paragraphs(&mut out, module.description.as_deref().unwrap_or_default());
         for export in &module.exports {
             push_export(&mut out, alias, module, export);
+            if out.len() > room.0 {
+                return Err(TOO_LARGE);
+            }
         }
     }
-    out
+    Ok(out)
 }
 
 fn push_paragraphs(out: &mut String, text: &str) {

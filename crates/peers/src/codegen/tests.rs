@@ -52,6 +52,35 @@ fn the_index() {
     assert_eq!(serde_json::from_str::<Value>(&index(&[]).contents).unwrap(), json!({"peers": []}));
 }
 
+/// Each is below the limits of its own.
+#[test]
+fn what_grows_too_large_is_no_tree() {
+    let definition = json!({"const": "x".repeat(1000)});
+    let large =
+        json!({"$defs": {"D": definition}, "prefixItems": vec![json!({"$ref": "#/$defs/D"}); 60], "items": false});
+    let mut deep = json!(vec![1; 100_000]);
+    for _ in 0..50 {
+        deep = json!([deep]);
+    }
+    let with = |modules: usize, exports: usize, schema: &Value| {
+        let export = |n| {
+            json!({"name": format!("f{n}"), "description": "", "examples": [{"description": "", "code": ""}],
+            "params": [], "returns": {"description": "", "schema": schema}})
+        };
+        let exports: Vec<Value> = (0..exports).map(export).collect();
+        let module = |n| json!({"path": format!("{n}.js"), "exports": exports});
+        let document =
+            json!({"sdk": {"name": "S", "description": ""}, "modules": (0..modules).map(module).collect::<Vec<_>>()});
+        let manifest = parse(document.to_string().as_bytes(), Limits::default()).unwrap();
+        peer_tree(&Alias::new("mail").unwrap(), &manifest)
+    };
+    assert_eq!(with(1, 20, &large).unwrap().len(), 5);
+    for refused in [with(1, 250, &large), with(100, 2, &large), with(1, 1, &json!({"const": deep}))] {
+        let told = refused.unwrap_err().for_alias(&Alias::new("mail").unwrap());
+        assert!(told.starts_with("Peer alias mail: invalid provider manifest: ") && told.contains("8 MiB"), "{told}");
+    }
+}
+
 #[test]
 fn names_never_meet() {
     let mut document = mail();

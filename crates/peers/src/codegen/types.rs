@@ -11,8 +11,11 @@ use super::text;
 use crate::manifest::is_identifier;
 use crate::schema::resolve;
 
-/// Parts of one type; beyond them it is `unknown`.
+/// Parts of one type, with the names that it only requires. One that has more is `unknown` as a whole.
 const PARTS: usize = 1_000;
+
+/// Bytes of one type: a short definition that holds a long text can be referred to hundreds of times.
+const BYTES: usize = 64 * 1024;
 
 /// Types within each other; beyond them it is `unknown`.
 const DEPTH: usize = 24;
@@ -24,9 +27,10 @@ pub(super) enum Docs {
     Hidden,
 }
 
-/// The type of a schema's values.
+/// The type of a schema's values: a few times 64 KiB at most.
 pub(super) fn type_of(schema: &Value, docs: Docs) -> String {
-    Types { root: schema, docs, parts: 0 }.of(schema, 0).text
+    let mut types = Types { root: schema, docs, parts: PARTS, bytes: BYTES };
+    types.of(schema, 0).unwrap_or_else(Type::unknown).text
 }
 
 struct Type {
@@ -75,49 +79,59 @@ fn join(types: Vec<Type>, operator: &str, none: &str) -> Type {
     Type { text, compound: true }
 }
 
+/// Each method gives `None` when the type has become too large.
 struct Types<'a> {
     root: &'a Value,
     docs: Docs,
+    /// Parts that it may still have.
     parts: usize,
+    /// Bytes that its names and texts may still have.
+    bytes: usize,
 }
 
-impl Types<'_> {
-    fn of(&mut self, schema: &Value, depth: usize) -> Type {
-        self.parts += 1;
-        if self.parts > PARTS || depth > DEPTH {
-            return Type::unknown();
+impl<'a> Types<'a> {
+    fn of(&mut self, schema: &'a Value, depth: usize) -> Option<Type> {
+        self.part()?;
+        if depth > DEPTH {
+            return Some(Type::unknown());
         }
         match schema {
-            Value::Bool(false) => Type::new("never"),
+            Value::Bool(false) => Some(Type::new("never")),
             Value::Object(members) => self.of_object_schema(members, depth + 1),
-            _ => Type::unknown(),
+            _ => Some(Type::unknown()),
         }
     }
 
-    fn of_object_schema(&mut self, schema: &Map<String, Value>, depth: usize) -> Type {
+    fn of_each(&mut self, schemas: &'a [Value], depth: usize) -> Option<Vec<Type>> {
+        schemas.iter().map(|schema| self.of(schema, depth)).collect()
+    }
+
+    fn of_object_schema(&mut self, schema: &'a Map<String, Value>, depth: usize) -> Option<Type> {
         if let Some(value) = schema.get("const") {
             return self.literal(value, depth);
         }
         if let Some(Value::Array(values)) = schema.get("enum") {
-            return union(values.iter().map(|value| self.literal(value, depth)).collect());
+            return Some(union(values.iter().map(|value| self.literal(value, depth)).collect::<Option<_>>()?));
         }
-        let mut parts = vec![self.base(schema, depth)];
+        let mut parts = vec![self.base(schema, depth)?];
         if let Some(Value::String(reference)) = schema.get("$ref") {
-            let target = resolve(self.root, reference).cloned();
-            parts.push(target.map_or_else(Type::unknown, |target| self.of(&target, depth)));
+            parts.push(match resolve(self.root, reference) {
+                Some(target) => self.of(target, depth)?,
+                None => Type::unknown(),
+            });
         }
         for key in ["anyOf", "oneOf"] {
             if let Some(Value::Array(choices)) = schema.get(key) {
-                parts.push(union(choices.iter().map(|choice| self.of(choice, depth)).collect()));
+                parts.push(union(self.of_each(choices, depth)?));
             }
         }
         if let Some(Value::Array(all)) = schema.get("allOf") {
-            parts.extend(all.iter().map(|each| self.of(each, depth)).collect::<Vec<_>>());
+            parts.extend(self.of_each(all, depth)?);
         }
-        intersection(parts)
+        Some(intersection(parts))
     }
 
-    fn base(&mut self, schema: &Map<String, Value>, depth: usize) -> Type {
+    fn base(&mut self, schema: &'a Map<String, Value>, depth: usize) -> Option<Type> {
         let named: Vec<&str> = match schema.get("type") {
             Some(Value::String(name)) => vec![name],
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
@@ -125,99 +139,118 @@ impl Types<'_> {
                 vec!["object"]
             }
             _ if ["items", "prefixItems"].iter().any(|key| schema.contains_key(*key)) => vec!["array"],
-            _ => return Type::unknown(),
+            _ => return Some(Type::unknown()),
         };
-        union(named.into_iter().map(|name| self.named(name, schema, depth)).collect())
+        Some(union(named.into_iter().map(|name| self.named(name, schema, depth)).collect::<Option<_>>()?))
     }
 
-    fn named(&mut self, name: &str, schema: &Map<String, Value>, depth: usize) -> Type {
+    fn named(&mut self, name: &str, schema: &'a Map<String, Value>, depth: usize) -> Option<Type> {
         match name {
-            "string" | "boolean" | "null" => Type::new(name),
-            "number" | "integer" => Type::new("number"),
+            "string" | "boolean" | "null" => Some(Type::new(name)),
+            "number" | "integer" => Some(Type::new("number")),
             "array" => self.array(schema, depth),
             "object" => self.object(schema, depth),
-            _ => Type::unknown(),
+            _ => Some(Type::unknown()),
         }
     }
 
-    fn array(&mut self, schema: &Map<String, Value>, depth: usize) -> Type {
-        let rest = schema.get("items").map_or_else(Type::unknown, |items| self.of(items, depth));
+    fn array(&mut self, schema: &'a Map<String, Value>, depth: usize) -> Option<Type> {
+        let rest = match schema.get("items") {
+            Some(items) => self.of(items, depth)?,
+            None => Type::unknown(),
+        };
         let Some(Value::Array(first)) = schema.get("prefixItems") else {
-            return Type::new(format!("{}[]", rest.atom()));
+            return Some(Type::new(format!("{}[]", rest.atom())));
         };
         let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or(0);
         let mut items: Vec<String> = Vec::new();
         for (index, item) in first.iter().enumerate() {
             let optional = if (index as u64) < least { "" } else { "?" };
-            items.push(format!("{}{optional}", self.of(item, depth).atom()));
+            items.push(format!("{}{optional}", self.of(item, depth)?.atom()));
         }
         if rest.text != "never" {
             items.push(format!("...{}[]", rest.atom()));
         }
-        Type::new(format!("[{}]", items.join(", ")))
+        Some(Type::new(format!("[{}]", items.join(", "))))
     }
 
-    fn object(&mut self, schema: &Map<String, Value>, depth: usize) -> Type {
+    fn object(&mut self, schema: &'a Map<String, Value>, depth: usize) -> Option<Type> {
         let empty = Map::new();
-        let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-        let required: Vec<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        let mut members: Vec<String> = Vec::new();
-        for (name, property) in properties {
-            let kind = self.of(property, depth).text;
-            members.push(format!(
-                "{}{}",
-                self.doc(property),
-                property_text(name, required.contains(&name.as_str()), &kind)
-            ));
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let mut required: Vec<&str> = Vec::new();
+        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+            self.part()?;
+            required.extend(name.as_str());
         }
-        let unnamed = required.iter().filter(|name| !properties.contains_key(**name));
-        members.extend(unnamed.map(|name| property_text(name, true, "unknown")));
+        let mut members: Vec<String> = Vec::new();
+        for (name, property) in properties.into_iter().flatten() {
+            let kind = self.of(property, depth)?.text;
+            members.push(self.doc(property)? + &self.property(name, required.contains(&name.as_str()), &kind)?);
+        }
+        let properties = properties.unwrap_or(&empty);
+        for name in required.into_iter().filter(|name| !properties.contains_key(*name)) {
+            members.push(self.property(name, true, "unknown")?);
+        }
         let others = match schema.get("additionalProperties") {
             Some(Value::Bool(false)) => None,
             None if !members.is_empty() && !schema.contains_key("patternProperties") => None,
-            Some(others @ Value::Object(_)) if members.is_empty() => Some(self.of(others, depth).text),
+            Some(others @ Value::Object(_)) if members.is_empty() => Some(self.of(others, depth)?.text),
             _ => Some("unknown".to_owned()),
         };
         members.extend(others.map(|kind| format!("[key: string]: {kind}")));
         if members.is_empty() {
-            return Type::new("{ [key: string]: never }");
+            return Some(Type::new("{ [key: string]: never }"));
         }
-        Type::new(format!("{{ {} }}", members.join("; ")))
+        Some(Type::new(format!("{{ {} }}", members.join("; "))))
     }
 
-    fn doc(&self, property: &Value) -> String {
-        let description = property.get("description").and_then(Value::as_str).map(text::comment);
-        match description.filter(|text| self.docs == Docs::Shown && !text.is_empty()) {
-            Some(text) => format!("/** {text} */ "),
-            None => String::new(),
-        }
+    fn doc(&mut self, property: &Value) -> Option<String> {
+        let description = property.get("description").and_then(Value::as_str).filter(|_| self.docs == Docs::Shown);
+        let text = self.written(description.unwrap_or_default(), text::comment)?;
+        Some(if text.is_empty() { text } else { format!("/** {text} */ ") })
     }
 
-    fn literal(&mut self, value: &Value, depth: usize) -> Type {
-        self.parts += 1;
-        if self.parts > PARTS || depth > DEPTH {
-            return Type::unknown();
+    fn property(&mut self, name: &str, required: bool, kind: &str) -> Option<String> {
+        let plain = name.is_ascii() && is_identifier(name);
+        let key = self.written(name, if plain { str::to_owned } else { text::literal })?;
+        Some(format!("{key}{}: {kind}", if required { "" } else { "?" }))
+    }
+
+    fn literal(&mut self, value: &Value, depth: usize) -> Option<Type> {
+        self.part()?;
+        if depth > DEPTH {
+            return Some(Type::unknown());
         }
-        match value {
-            Value::Null | Value::Bool(_) | Value::Number(_) => Type::new(value.to_string()),
-            Value::String(text) => Type::new(text::literal(text)),
+        Some(Type::new(match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::String(text) => self.written(text, text::literal)?,
             Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(|item| self.literal(item, depth + 1).text).collect();
-                Type::new(format!("[{}]", items.join(", ")))
+                let item = |item| Some(self.literal(item, depth + 1)?.text);
+                format!("[{}]", items.iter().map(item).collect::<Option<Vec<_>>>()?.join(", "))
             }
             Value::Object(members) => {
-                let member =
-                    |(name, value): (&String, &Value)| property_text(name, true, &self.literal(value, depth + 1).text);
-                Type::new(format!("{{ {} }}", members.iter().map(member).collect::<Vec<_>>().join("; ")))
+                let mut texts: Vec<String> = Vec::new();
+                for (name, value) in members {
+                    let kind = self.literal(value, depth + 1)?.text;
+                    texts.push(self.property(name, true, &kind)?);
+                }
+                format!("{{ {} }}", texts.join("; "))
             }
-        }
+        }))
     }
-}
 
-fn property_text(name: &str, required: bool, kind: &str) -> String {
-    let key = if name.is_ascii() && is_identifier(name) { name.to_owned() } else { text::literal(name) };
-    format!("{key}{}: {kind}", if required { "" } else { "?" })
+    fn part(&mut self) -> Option<()> {
+        self.parts = self.parts.checked_sub(1)?;
+        Some(())
+    }
+
+    /// A text in the form that `write` gives it, which is not asked for one that is too long already.
+    fn written(&mut self, text: &str, write: impl FnOnce(&str) -> String) -> Option<String> {
+        self.bytes.checked_sub(text.len())?;
+        let written = write(text);
+        self.bytes = self.bytes.checked_sub(written.len())?;
+        Some(written)
+    }
 }
 
 #[cfg(test)]
@@ -259,5 +292,32 @@ mod tests {
         assert!(type_of(&schema, Docs::Hidden).starts_with("unknown["));
         let wide = json!({"enum": (0..5000).collect::<Vec<_>>()});
         assert_eq!(type_of(&wide, Docs::Hidden), "unknown");
+    }
+
+    #[test]
+    fn what_is_referred_to_many_times_is_written_within_bounds() {
+        let long = "x".repeat(900_000);
+        let many = |definition: Value| {
+            let items = vec![json!({"$ref": "#/$defs/D"}); 330];
+            json!({"$defs": {"D": definition}, "prefixItems": items, "minItems": 330, "items": false})
+        };
+        for definition in [
+            json!({"const": long}),
+            json!({"const": {(long.clone()): 1}}),
+            json!({"enum": [1, long]}),
+            json!({"properties": {"p": {"type": "string", "description": long}}}),
+            json!({"properties": {(long.clone()): {}}}),
+            json!({"required": [long]}),
+            json!({"required": (0..50_000).map(|n| n.to_string()).collect::<Vec<_>>()}),
+            json!({"const": "\u{e0001}".repeat(1_500)}),
+        ] {
+            assert_eq!(type_of(&many(definition), Docs::Shown), "unknown");
+        }
+        let short = type_of(&many(json!({"const": "x".repeat(190)})), Docs::Shown);
+        assert!(
+            short.starts_with("[\"xxx") && short.len() > 60_000 && short.len() <= BYTES + 16 * PARTS,
+            "{}",
+            short.len()
+        );
     }
 }

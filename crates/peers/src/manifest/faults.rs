@@ -86,6 +86,12 @@ pub enum ProviderFault {
         /// What it is instead, or the error that loading the module threw.
         reason: String,
     },
+    /// A sync would put too many bytes into the consumer.
+    #[error("invalid provider manifest: the proxies, the guide and the manifest itself have more than {mib} MiB")]
+    LargeTree {
+        /// The limit in MiB.
+        mib: usize,
+    },
     /// The provider is not running.
     #[error("provider VM is not running (state {0}); start it first")]
     NotRunning(String),

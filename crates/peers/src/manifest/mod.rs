@@ -8,6 +8,8 @@ mod faults;
 mod names;
 mod read;
 
+use std::io::{self, Write};
+
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -78,6 +80,9 @@ pub struct Param {
     pub description: String,
     /// A valid JSON Schema (2020-12) without references to other documents.
     pub schema: Value,
+    /// Whether it may be left out at the end of a call: see [`crate::schema`].
+    #[serde(skip)]
+    pub optional: bool,
 }
 
 /// A return value.
@@ -106,9 +111,31 @@ impl Manifest {
         self.modules.iter().find(|module| module.path.as_str() == path)
     }
 
-    /// The bytes of the consumer's `manifest.json`.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("strings, lists and JSON values serialise") + "\n"
+    /// The text of the consumer's `manifest.json`; `None` if it has more bytes than `most`. Its lines are indented, so it may
+    /// have a hundred times those of the provider's.
+    pub fn to_json(&self, most: usize) -> Option<String> {
+        let mut text = Bounded { bytes: Vec::new(), left: most };
+        serde_json::to_writer_pretty(&mut text, self).ok()?;
+        text.write_all(b"\n").ok()?;
+        String::from_utf8(text.bytes).ok()
+    }
+}
+
+/// Takes so many bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    left: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(data.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.bytes.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

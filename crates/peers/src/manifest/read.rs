@@ -104,8 +104,8 @@ impl Reader {
         let fields = self.object(value, at)?;
         let name = self.name(fields, at);
         let description = self.text(fields, at, "description");
-        let schema = self.schema(fields, at);
-        Some(Param { name: name?, description: description?, schema: schema? })
+        let (schema, optional) = self.schema(fields, at).unzip();
+        Some(Param { name: name?, description: description?, schema: schema?, optional: optional? })
     }
 
     fn returns(&mut self, fields: &Map<String, Value>, at: &str) -> Option<Returns> {
@@ -113,7 +113,7 @@ impl Reader {
         let at = format!("{at}/returns");
         let fields = self.object(value, &at)?;
         let (description, schema) = (self.text(fields, &at, "description"), self.schema(fields, &at));
-        Some(Returns { description: description?, schema: schema? })
+        Some(Returns { description: description?, schema: schema?.0 })
     }
 
     fn example(&mut self, value: &Value, at: &str) -> Option<Example> {
@@ -122,12 +122,13 @@ impl Reader {
         Some(Example { description: description?, code: code? })
     }
 
-    fn schema(&mut self, fields: &Map<String, Value>, at: &str) -> Option<Value> {
+    /// A schema, and whether a parameter that has it may be left out.
+    fn schema(&mut self, fields: &Map<String, Value>, at: &str) -> Option<(Value, bool)> {
         let value = self.member(fields, at, "schema")?;
         let at = format!("{at}/schema");
         self.object(value, &at)?;
         match schema::Checker::compile_with(value, &mut self.patterns) {
-            Ok(_) => Some(value.clone()),
+            Ok(checker) => Some((value.clone(), checker.is_optional(value))),
             Err(fault) => {
                 self.faults.add(format!("{at}{}", fault.pointer), fault.message);
                 None
@@ -252,8 +253,11 @@ mod tests {
     #[test]
     fn a_good_manifest_comes_back_as_it_was() {
         let parsed = read(&manifest()).unwrap();
-        assert_eq!(serde_json::from_str::<Value>(&parsed.to_json()).unwrap(), manifest());
-        assert_eq!(read(&serde_json::from_str(&parsed.to_json()).unwrap()).unwrap(), parsed);
+        let text = parsed.to_json(10_000).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), manifest());
+        assert_eq!(read(&serde_json::from_str(&text).unwrap()).unwrap(), parsed);
+        assert_eq!(parsed.to_json(text.len()).as_ref(), Some(&text));
+        assert_eq!(parsed.to_json(text.len() - 1), None);
     }
 
     #[test]

@@ -110,6 +110,11 @@ impl Checker {
         Err(whole("schema", "does not fit its schema, and is too large to tell where".to_owned()))
     }
 
+    /// Whether a trailing argument may be missing, if this is compiled from its `schema`.
+    pub(crate) fn is_optional(&self, schema: &Value) -> bool {
+        schema.get("default").is_some() || self.validator.is_valid(&Value::Null)
+    }
+
     fn takes_long(&self, value: &Value) -> bool {
         Size::of(value).is_long(self.expanded.parts) || work::is_long(self.expanded.reads.work(value))
     }
@@ -208,7 +213,7 @@ impl ExportChecker {
     pub fn compile(export: &Export) -> Result<Self, SchemaFault> {
         let compile = |param: &crate::manifest::Param| {
             let checker = Checker::compile(&param.schema)?;
-            Ok(ParamChecker { name: param.name.clone(), optional: is_optional(&param.schema, &checker), checker })
+            Ok(ParamChecker { name: param.name.clone(), optional: param.optional, checker })
         };
         let params = export.params.iter().map(compile).collect::<Result<_, _>>()?;
         Ok(Self { params, returns: Checker::compile(&export.returns.schema)? })
@@ -256,11 +261,6 @@ impl ExportChecker {
     pub fn check_result(&self, value: &Value) -> Result<(), Vec<ValueFault>> {
         self.returns.check(value)
     }
-
-    /// Which parameters may be left out at the end of a call.
-    pub fn optional(&self) -> Vec<bool> {
-        self.params.iter().map(|param| param.optional).collect()
-    }
 }
 
 impl ParamChecker {
@@ -278,10 +278,6 @@ impl ParamChecker {
         let message = format!("argument {} is missing", self.name);
         ArgumentFault { param: self.name.clone(), pointer: String::new(), rule: "required".to_owned(), message }
     }
-}
-
-fn is_optional(schema: &Value, checker: &Checker) -> bool {
-    schema.get("default").is_some() || checker.validator.is_valid(&Value::Null)
 }
 
 #[cfg(test)]

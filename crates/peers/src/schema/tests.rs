@@ -48,7 +48,8 @@ fn trailing_arguments_may_be_left_out_if_null_or_a_default_stands_for_them() {
         json!({"type": ["string", "null"]}),
         json!({}),
     ]);
-    assert_eq!(checker.optional(), [false, true, true, true]);
+    let optional: Vec<bool> = checker.params.iter().map(|param| param.optional).collect();
+    assert_eq!(optional, [false, true, true, true]);
     assert!(checker.check_args(&[json!("q")]).is_ok());
     assert_eq!(messages(&checker, &[]), ["required: argument p0 is missing"]);
     assert!(checker.check_args(&[json!("q"), json!(null)]).is_err(), "null is not the default");
