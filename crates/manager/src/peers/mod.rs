@@ -51,7 +51,7 @@ pub struct Peers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     directory: Directory,
-    providers: Providers,
+    providers: Arc<Providers>,
     counts: Counts,
     approvals: Approvals,
     audit: Audit,
@@ -60,7 +60,7 @@ struct Inner {
 
 impl Peers {
     pub(crate) fn new(directory: Directory, sealer: Option<Arc<Sealer>>, audit: Audit, activity: Activity) -> Self {
-        let providers = Providers::new(directory.clone(), sealer);
+        let providers = Arc::new(Providers::new(directory.clone(), sealer));
         let (counts, approvals) = (Counts::default(), Approvals::default());
         Self(Arc::new(Inner { directory, providers, counts, approvals, audit, activity }))
     }

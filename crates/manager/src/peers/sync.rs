@@ -1,6 +1,7 @@
 //! Putting a consumer's peers in place: first everything that its providers have to say, then the files in the consumer.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -16,7 +17,9 @@ use tokio::task::spawn_blocking;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::Peers;
+use super::large;
 use super::link::Link;
+use super::provider::Contract;
 use super::token::BridgeToken;
 use super::trees::{self, Pieces, Source};
 use crate::error::{Error, Result};
@@ -46,14 +49,8 @@ impl Peers {
             async move { self.0.providers.refresh(&alias, provider).await }
         };
         let contracts = try_join_all(links.iter().map(look)).await?;
-        let mut entries = Vec::new();
-        let mut files = Vec::new();
-        for (link, contract) in links.iter().zip(&contracts) {
-            entries.push(IndexEntry::new(&link.alias, &contract.manifest, link.source_mode));
-            let tree = peer_tree(&link.alias, &contract.manifest);
-            files.extend(tree.map_err(|fault| Error::Invalid(fault.for_alias(&link.alias)))?);
-        }
-        files.push(index(&entries));
+        let linked: Vec<_> = links.iter().cloned().zip(contracts).collect();
+        let files = large::work(true, move || generated(&linked)).await??;
         let mounted = links.iter().filter(|link| link.source_mode == SourceMode::Mounted);
         let sources = mounted.map(|link| (link.alias.clone(), link.provider)).collect();
         Ok(Prepared { files, sources, linked: !links.is_empty() })
@@ -100,6 +97,19 @@ impl Peers {
         let archive = SyncIoBridge::new_with_handle(StreamReader::new(stream), runtime.clone());
         Ok(Source { alias, archive })
     }
+}
+
+/// All that is made from manifests. Takes as long as these are hostile.
+fn generated(linked: &[(Link, Arc<Contract>)]) -> Result<Vec<GeneratedFile>> {
+    let mut entries = Vec::new();
+    let mut files = Vec::new();
+    for (link, contract) in linked {
+        entries.push(IndexEntry::new(&link.alias, &contract.manifest, link.source_mode));
+        let tree = peer_tree(&link.alias, &contract.manifest);
+        files.extend(tree.map_err(|fault| Error::Invalid(fault.for_alias(&link.alias)))?);
+    }
+    files.push(index(&entries));
+    Ok(files)
 }
 
 #[cfg(test)]
