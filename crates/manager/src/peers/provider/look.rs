@@ -13,7 +13,7 @@ use rds_protocol::peer::{Offer, OfferedModule, Uncallable};
 use rds_vmm::VmId;
 use rds_vmm::guest::{GuestClient, GuestError};
 
-use super::{Checkers, Contract, Found, Providers};
+use super::{Checkers, Contract, Found, Provider, Providers};
 use crate::error::{Error, Result};
 use crate::peers::large::{self, is_large};
 
@@ -38,7 +38,7 @@ macro_rules! or_fault {
 
 impl Providers {
     /// What a provider offers now.
-    pub(super) async fn look_at(&self, id: VmId) -> Result<Found> {
+    pub(super) async fn look_at(&self, id: VmId, provider: &Provider) -> Result<Found> {
         let guest = or_fault!(self.reach(id).await?);
         let text = or_fault!(read_manifest(&guest).await?);
         let (manifest, checkers) = or_fault!(large::work(true, move || compile(&text)).await?);
@@ -49,7 +49,15 @@ impl Providers {
         }
         drop(looks);
         let manifest = Arc::new(manifest);
-        or_fault!(self.have_loaded(id, &guest, &manifest).await?);
+        let loaded = self.have_loaded(id, &guest, &manifest).await;
+        // By now the agent has taken the offer, and refuses whatever is declared no more. Consumers still have proxies of it.
+        if !matches!(loaded, Ok(Ok(())))
+            && let Some(before) = provider.current()
+            && let Err(error) = guest.offer(&offer(&before.manifest), OFFER_LIMIT).await
+        {
+            tracing::warn!(vm = %id, %error, "a provider does not offer what it did before its new manifest failed");
+        }
+        or_fault!(loaded?);
         Ok(Ok(Arc::new(Contract { manifest, checkers, guest: guest.clone() })))
     }
 

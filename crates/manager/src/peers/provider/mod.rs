@@ -149,7 +149,7 @@ impl Providers {
         let providers = Arc::clone(self);
         let look = async move {
             let _turn = turn;
-            let found = providers.look_at(id).await?;
+            let found = providers.look_at(id, &provider).await?;
             provider.note(&found);
             Ok(found)
         };

@@ -178,7 +178,14 @@ async fn a_sync_follows_the_manifest(world: &World) {
     let both = "import { one, two } from 'file:///workspace/peers/small/proxy/sdk/small.mjs'; result.set([await one(), await two()])";
     assert_eq!(deno(&api, &consumer, both).await, json!(["one", 2]));
 
-    // A sync that fails changes nothing.
+    // A sync that fails changes nothing, nor does a create.
+    let code = "export const one = () => 'one'; export const two = () => 2; export const three = 3;";
+    let uncallable = javascript(code, &[export("three", &[], json!({}))]);
+    uncallable.upload(&api, &provider).await;
+    let links = json!({"cpu": 1, "memMb": 256, "allowIps": [], "peerLinks": [link("small", &provider)]});
+    let refused = api.post("/v1/vms", &links).await.status(400).message();
+    assert!(refused.starts_with("Peer alias small: declared export three is not callable"), "{refused}");
+    assert_eq!(node(&api, &consumer, both).await, json!(["one", 2]));
     api.sh(&provider, "echo broken > .rds-peer/manifest.json").await;
     let refused = api.poke(&format!("/v1/vms/{consumer}/peers/sync")).await.status(400);
     assert!(refused.message().starts_with("Peer alias small: "), "{}", refused.message());
