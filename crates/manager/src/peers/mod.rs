@@ -99,10 +99,10 @@ impl Peers {
     }
 
     /// What strikes one generation of a VM's secrets out.
-    pub(crate) fn striker(&self, id: VmId, sealed: &Sealed) -> Result<Arc<Striker>> {
-        match self.0.providers.strikes(id)?.of(sealed) {
+    pub(crate) async fn striker(&self, id: VmId, sealed: &Sealed) -> Result<Arc<Striker>> {
+        match self.0.providers.strikes(id).await?.of(sealed) {
             Some(known) => Ok(Arc::clone(known)),
-            None => self.0.providers.striker(id, sealed),
+            None => self.0.providers.striker(id, sealed).await,
         }
     }
 

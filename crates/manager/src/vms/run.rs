@@ -150,7 +150,7 @@ impl Vms {
             let (host, now) = (&self.0.host, self.secrets(id)?);
             let earlier = began_with.all().filter(|sealed| now.all().all(|known| known != *sealed));
             for sealed in now.all().chain(earlier) {
-                log = log.without(&sealed.open(host.sealer.as_deref(), id)?, host.peers.striker(id, sealed)?);
+                log = log.without(&sealed.open(host.sealer.as_deref(), id)?, host.peers.striker(id, sealed).await?);
             }
             let reply = reply.clone();
             let row = tokio::task::spawn_blocking(move || log.into_row(id, reply)).await;

@@ -17,7 +17,7 @@ mod escapes;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, BuildError, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, BuildError, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
@@ -50,7 +50,7 @@ impl Verbatim {
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Self, BuildError> {
         let distinct: BTreeSet<&str> = values.into_iter().filter(|value| !value.is_empty()).collect();
         // Of two that begin at the same place the longer one, so that no part of it stays.
-        AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(distinct).map(Self)
+        builder().match_kind(MatchKind::LeftmostLongest).build(distinct).map(Self)
     }
 
     /// A text with [`STRUCK`] in the place of each value.
@@ -84,7 +84,8 @@ impl std::fmt::Debug for Striker {
 }
 
 impl Striker {
-    /// Prepares for secret values. Fails if they are too many or too long for one automaton (gigabytes).
+    /// Prepares for secret values, which takes some 300 bytes of memory and 10 µs for each byte of them. Fails if they are too
+    /// many or too long for one automaton (gigabytes).
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Result<Self, BuildError> {
         let mut patterns: Vec<(Vec<u8>, bool)> = Vec::new();
         for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
@@ -104,7 +105,7 @@ impl Striker {
         patterns.sort();
         patterns.dedup();
         let (texts, is_base64): (Vec<_>, Vec<_>) = patterns.into_iter().unzip();
-        Ok(Self { patterns: AhoCorasick::new(texts)?, is_base64 })
+        Ok(Self { patterns: builder().build(texts)?, is_base64 })
     }
 
     /// Strikes secrets out of a text.
@@ -198,6 +199,13 @@ impl Striker {
         }
         merge(places)
     }
+}
+
+/// What the library chooses for few patterns takes a kilobyte for each byte of them.
+fn builder() -> AhoCorasickBuilder {
+    let mut builder = AhoCorasick::builder();
+    builder.kind(Some(AhoCorasickKind::ContiguousNFA));
+    builder
 }
 
 fn byte(value: &Value) -> Option<u8> {

@@ -99,6 +99,16 @@ fn a_long_text_takes_little_time() {
 }
 
 #[test]
+fn a_long_secret_takes_little_memory() {
+    let bytes = std::iter::successors(Some(1_u64), |n| Some(n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1)));
+    let secret: String = bytes.take(48 * 1024).map(|n| char::from(b' ' + ((n >> 33) % 95) as u8)).collect();
+    let patterns = striker(&secret).patterns;
+    assert!(patterns.memory_usage() < 32 << 20, "{} bytes", patterns.memory_usage());
+    let verbatim = Verbatim::new([secret.as_str()]).unwrap().0;
+    assert!(verbatim.memory_usage() < 4 << 20, "{} bytes", verbatim.memory_usage());
+}
+
+#[test]
 fn the_debug_text_shows_nothing() {
     assert!(!format!("{:?}", striker("s3cret-value")).contains("s3cret"));
 }

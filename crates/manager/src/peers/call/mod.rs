@@ -162,7 +162,7 @@ impl Peers {
         }
 
         // Secrets may be replaced while the call is made: then both generations are struck out.
-        let before = self.0.providers.strikes(link.provider)?;
+        let before = self.0.providers.strikes(link.provider).await?;
         record.entry.secret_version = Some(before.version());
         let call = Call {
             module: module.path.absolute(),
@@ -171,7 +171,7 @@ impl Peers {
             timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(MAX_TIMEOUT_MS),
         };
         let made = guest.call(&call, limit + GRACE).await;
-        let after = self.0.providers.strikes(link.provider).unwrap_or_else(|_| before.clone());
+        let after = self.0.providers.strikes(link.provider).await.unwrap_or_else(|_| before.clone());
         let (long, strikers, checker) = (takes_long(&made, checker), before.and(&after), Arc::clone(checker));
         let Answer { result, strikes } = large::work(long, move || receive(made, &checker, strikers)).await?;
         record.entry.strikes = strikes;

@@ -68,7 +68,7 @@ impl Providers {
         guest: &GuestClient,
         manifest: &Arc<Manifest>,
     ) -> Result<Result<(), ProviderFault>> {
-        let strikes = self.strikes(id)?;
+        let strikes = self.strikes(id).await?;
         let offered = guest.offer(&offer(manifest), OFFER_LIMIT).await?;
         let Some(first) = offered.uncallable.into_iter().next() else { return Ok(Ok(())) };
         let (manifest, strikers) = (Arc::clone(manifest), strikes.and(&strikes));

@@ -4,6 +4,7 @@
 //! was. Everything that is read from a provider is hostile.
 
 mod look;
+mod strikes;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use rds_peers::manifest::{Alias, Export, Manifest, Module, ProviderFault};
 use rds_peers::schema::ExportChecker;
-use rds_peers::strike::Striker;
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestClient;
 use tokio::sync::OwnedMutexGuard;
@@ -20,8 +20,9 @@ use tracing::Instrument as _;
 use crate::error::{Error, Result};
 use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
-use crate::vms::record::Sealed;
 use crate::vms::uses::Lease;
+
+pub(super) use strikes::Strikes;
 
 /// How long calls are told of a fault before the provider is looked at again: each look reads and compiles all that it
 /// declares.
@@ -41,6 +42,8 @@ struct Provider {
     /// What was wrong with it at the last look, and when that was.
     fault: Mutex<Option<(ProviderFault, Instant)>>,
     strikes: Mutex<Option<Arc<Strikes>>>,
+    /// Held while [`Self::strikes`] are made.
+    striking: tokio::sync::Mutex<()>,
     /// Held while the provider is looked at, so that it is looked at once.
     looking: Arc<tokio::sync::Mutex<()>>,
 }
@@ -60,11 +63,6 @@ pub(super) struct Contract {
     guest: GuestClient,
 }
 
-/// What strikes the secrets of a provider out of what leaves it: those that it is to have and those that it may have instead,
-/// for new ones are known here a moment before its agent has them.
-#[derive(Debug)]
-pub(super) struct Strikes(Vec<(Sealed, Arc<Striker>)>);
-
 impl Contract {
     /// A declared export, and how its arguments and results are checked.
     pub(super) fn export(&self, module: &str, export: &str) -> Option<(&Module, &Export, &Arc<ExportChecker>)> {
@@ -72,24 +70,6 @@ impl Contract {
         let export = module.export(export)?;
         let checker = self.checkers.get(&(module.path.as_str().to_owned(), export.name.as_str().to_owned()))?;
         Some((module, export, checker))
-    }
-}
-
-impl Strikes {
-    /// The newest generation of the secrets.
-    pub(super) fn version(&self) -> u64 {
-        self.0.first().map_or(0, |(sealed, _)| sealed.version)
-    }
-
-    /// What strikes one generation out.
-    pub(super) fn of(&self, sealed: &Sealed) -> Option<&Arc<Striker>> {
-        self.0.iter().find(|(known, _)| known == sealed).map(|(_, striker)| striker)
-    }
-
-    /// What strikes out all generations of these and others.
-    pub(super) fn and(&self, others: &Self) -> Vec<Arc<Striker>> {
-        let others = others.0.iter().filter(|(sealed, _)| self.of(sealed).is_none());
-        self.0.iter().chain(others).map(|(_, striker)| Arc::clone(striker)).collect()
     }
 }
 
@@ -155,29 +135,6 @@ impl Providers {
         };
         let looked = tokio::spawn(look.in_current_span()).await;
         looked.map_err(|error| Error::internal("the task that looks at a provider ended", error))?
-    }
-
-    /// What strikes out the secrets that a provider may have.
-    pub(super) fn strikes(&self, id: VmId) -> Result<Arc<Strikes>> {
-        let secrets = self.directory.handle(id)?.live.borrow().settings.secrets.clone();
-        let provider = self.known(id);
-        let mut kept = provider.strikes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(strikes) = kept.as_ref().filter(|kept| kept.0.iter().map(|(sealed, _)| sealed).eq(secrets.all())) {
-            return Ok(Arc::clone(strikes));
-        }
-        let striker = |sealed: &Sealed| match kept.as_ref().and_then(|kept| kept.of(sealed)) {
-            Some(striker) => Ok((sealed.clone(), Arc::clone(striker))),
-            None => Ok((sealed.clone(), self.striker(id, sealed)?)),
-        };
-        let strikes = Strikes(secrets.all().map(striker).collect::<Result<_>>()?);
-        Ok(Arc::clone(kept.insert(Arc::new(strikes))))
-    }
-
-    /// What strikes one generation of a VM's secrets out, made anew.
-    pub(super) fn striker(&self, id: VmId, sealed: &Sealed) -> Result<Arc<Striker>> {
-        let secrets = sealed.open(self.sealer.as_deref(), id)?;
-        let failed = |error| Error::internal("a VM's secrets are too many to be struck out", error);
-        Ok(Arc::new(Striker::new(secrets.values()).map_err(failed)?))
     }
 }
 
