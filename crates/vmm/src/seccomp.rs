@@ -2,7 +2,8 @@
 //!
 //! Monitors confine themselves further, Firecracker much. This filter is there before them, in Firecracker's case from the
 //! jailer on, and is for the day when a monitor is not itself any more: it shares the host's network namespace with the
-//! taps, and must reach nothing through it. A monitor is connected to and connects to nothing.
+//! taps, and must reach nothing through it. A monitor is connected to and connects to nothing. Nor must it take more of the
+//! host's disk than the limit for its files allows.
 
 use std::io;
 
@@ -14,6 +15,10 @@ const X32: u32 = 0x4000_0000;
 
 /// The part of a socket's type that is no flag; `SOCK_TYPE_MASK`, linux/net.h.
 const SOCKET_TYPE: u32 = 0xf;
+
+/// The part of an ioctl's number that says whose it is. `X` are the filesystems', of which some are other names for fallocate,
+/// linux/falloc.h.
+const IOCTL_TYPE: u32 = 0xff00;
 
 /// Offsets in `struct seccomp_data`, linux/seccomp.h; arguments are looked at in their lower half, which is all that the
 /// kernel uses of those below.
@@ -61,6 +66,21 @@ impl Filter {
             let body = [load(FIRST), jump(libc::BPF_JSET, namespace, 0, 1), refuse(libc::EPERM), allow()];
             program.extend(when(call, &body));
         }
+        // Blocks behind a file's end: the limit for its size is not asked. Zeros and holes within it are.
+        let mut body = vec![load(SECOND)];
+        for mode in [0, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, libc::FALLOC_FL_ZERO_RANGE] {
+            body.extend([jump(libc::BPF_JEQ, mode.unsigned_abs(), 0, 1), allow()]);
+        }
+        body.push(refuse(libc::EOPNOTSUPP));
+        program.extend(when(libc::SYS_fallocate, &body));
+        let body = [
+            load(SECOND),
+            statement(libc::BPF_ALU | libc::BPF_AND, IOCTL_TYPE),
+            jump(libc::BPF_JEQ, u32::from(b'X') << 8, 0, 1),
+            refuse(libc::ENOTTY),
+            allow(),
+        ];
+        program.extend(when(libc::SYS_ioctl, &body));
         program.push(allow());
         Self(program)
     }
