@@ -330,6 +330,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
         }
     }
 
+    /// Empties what the machine's monitor can write to for the sake of its snapshots, while none is made. To be called every
+    /// few seconds while the machine runs: a guest that has taken its monitor over can write there at any time.
+    fn tidy(&self, _dir: &Path) {}
+
     /// Takes what the machine's monitor has counted since the last time; nothing from a driver whose monitor does not count.
     fn take_counts(&self, _dir: &Path) -> Counts {
         Counts::default()

@@ -67,10 +67,11 @@ impl Host {
         self.dir(id).join("disk.ext4")
     }
 
-    /// Keeps a machine's logs within bounds and counts what its monitor has counted. To be called every few seconds.
+    /// Keeps within bounds what a machine's monitor writes, and counts what its monitor has counted. To be called every few seconds.
     pub(super) fn look_after(&self, id: VmId) {
         let dir = self.dir(id);
         self.hypervisor.trim_logs(&dir);
+        self.hypervisor.tidy(&dir);
         metrics::monitor(&self.hypervisor.take_counts(&dir));
     }
 

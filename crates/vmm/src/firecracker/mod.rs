@@ -375,6 +375,12 @@ impl Hypervisor for Firecracker {
         process::find(parent)
     }
 
+    fn tidy(&self, dir: &Path) {
+        if let Err(error) = snapshot::tidy(dir) {
+            tracing::warn!(%error, dir = %dir.display(), "cannot empty a machine's files for a snapshot");
+        }
+    }
+
     fn take_counts(&self, dir: &Path) -> Counts {
         metrics::take(&files::metrics(dir)).unwrap_or_else(|error| {
             tracing::warn!(%error, dir = %dir.display(), "cannot read what a monitor has counted");

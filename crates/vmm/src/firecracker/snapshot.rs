@@ -5,9 +5,10 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::api::{Api, CreateSnapshot, SnapshotType};
@@ -89,6 +90,8 @@ pub(super) async fn save(
     if !api.is_paused().await? {
         return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
     }
+    let own = dir.to_owned();
+    let _reserved = blocking(move || reserve(&own, FlockOperation::LockExclusive)).await?;
     let (own, new_memory, copied) = (dir.to_owned(), files::new_memory(dir), memory(to));
     let mut snapshot_type = blocking(move || choose(&own, &new_memory, &copied)).await?;
     let order = |snapshot_type| CreateSnapshot {
@@ -127,6 +130,36 @@ pub(super) async fn save(
         taken
     })
     .await
+}
+
+/// Keeps [`tidy`] from the files of the machine in `dir` until it is dropped, or this process ends. What is locked is the
+/// directory, which the monitor does not see.
+fn reserve(dir: &Path, how: FlockOperation) -> io::Result<File> {
+    let dir = File::open(dir)?;
+    flock(&dir, how)?;
+    Ok(dir)
+}
+
+/// Empties what the monitor of the machine in `dir` has written for a snapshot that nobody takes. While one is made, only
+/// what can be no device state goes.
+pub(super) fn tidy(dir: &Path) -> io::Result<()> {
+    let (new_state, new_memory) = (files::new_state(dir), files::new_memory(dir));
+    match reserve(dir, FlockOperation::NonBlockingLockExclusive) {
+        Ok(_reserved) => cut(&new_state, 0).and(cut(&new_memory, 0)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => cut(&new_state, STATE_BYTES),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves a file no more than so many bytes, on the disk as well: blocks may lie behind its end.
+fn cut(file: &Path, most: u64) -> io::Result<()> {
+    let file = match File::options().write(true).open(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let facts = file.metadata()?;
+    if facts.len().max(facts.blocks() * 512) > most { file.set_len(most) } else { Ok(()) }
 }
 
 /// Which pages the monitor is to write to `new_memory`: those that were written since the base, of which there is a copy then,
@@ -219,7 +252,7 @@ fn unfit() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    use std::os::unix::fs::FileExt as _;
 
     #[test]
     fn a_full_disk_is_known_from_what_the_monitor_says() {
@@ -259,6 +292,25 @@ mod tests {
         assert_eq!(choose(dir, &new_memory, &second).unwrap(), SnapshotType::Diff);
         assert_eq!(fs::read(&second).unwrap(), content(*b"a\0c"));
         assert!(!forget_base(dir).unwrap());
+    }
+
+    #[test]
+    fn what_nobody_takes_is_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let files = [files::new_state(dir), files::new_memory(dir)];
+        let lengths = || files.each_ref().map(|file| fs::metadata(file).unwrap().len());
+        tidy(dir).unwrap();
+        for file in &files {
+            File::create(file).unwrap().set_len(STATE_BYTES + 1).unwrap();
+        }
+        let reserved = reserve(dir, FlockOperation::LockExclusive).unwrap();
+        tidy(dir).unwrap();
+        assert_eq!(lengths(), [STATE_BYTES, STATE_BYTES + 1]);
+        drop(reserved);
+        tidy(dir).unwrap();
+        assert_eq!(lengths(), [0, 0]);
+        tidy(&dir.join("gone")).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -219,8 +219,26 @@ async fn the_hosts_disk_cannot_be_filled() {
     let [bytes, files] = machine.numbers("filled ")[..] else { panic!("two numbers") };
     let program = fs::metadata(monitor()).unwrap().len();
     assert!(bytes <= program + (64 << 10) && files < 48, "{bytes} bytes in {files} files");
-    assert_eq!(machine.said().matches("refused a file of 1 TiB").count(), 4);
+    let said = machine.said();
+    assert!(!said.contains("REACHED"), "{said}");
+    assert_eq!(said.matches("refused a file of 1 TiB").count(), 4);
+    assert_eq!(said.matches("refused blocks behind the end").count(), 28);
     assert_eq!(fs::read_dir(machine.jail().join("root")).unwrap().count(), 0, "on the host there is nothing of it");
+    machine.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm and JAILER_BIN"]
+async fn what_is_written_for_no_snapshot_does_not_stay() {
+    let machine = started("drafts").await;
+    assert!(machine.said().contains("full"));
+    let taken = || {
+        let files = ["firecracker.memory", "firecracker.state"].map(|name| machine.dir().join(name));
+        files.map(|file| fs::metadata(file).unwrap().blocks() * 512)
+    };
+    assert!(taken().into_iter().all(|bytes| bytes >= LARGEST), "it did write: {:?}", taken());
+    machine.driver.tidy(machine.dir());
+    assert_eq!(taken(), [0, 0]);
     machine.end().await;
 }
 

@@ -57,6 +57,7 @@ fn main() {
     match role.as_str() {
         "reach" => reach(&targets),
         "fill" => fill(),
+        "drafts" => drafts(),
         "bombs" => bombs(),
         "disguise" => disguise(),
         "planted" => planted(),
@@ -284,6 +285,18 @@ fn fill() {
     for name in ["/log", "/new-memory", "/new-state", "/disk"] {
         let file = OpenOptions::new().write(true).open(name).expect("its own file");
         tried("a file of 1 TiB", file.set_len(1 << 40));
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        // As `struct space_resv` of linux/falloc.h has it.
+        let reservation = [0_u64, 0, 1 << 30, 0, 0, 0];
+        // SAFETY: of calls for an open file, and of one that reads the structure.
+        unsafe {
+            for mode in [1, 0x11, 0x20, 0x41] {
+                tried("blocks behind the end", call(syscall(285, fd, mode, 0_i64, 1_i64 << 30)));
+            }
+            for request in [0x4030_5828_i64, 0x4030_582a, 0x4030_5839] {
+                tried("blocks behind the end", call(syscall(16, fd, request, reservation.as_ptr())));
+            }
+        }
     }
     for number in 0..100 {
         for directory in ["/", "/run/", "/dev/"] {
@@ -291,6 +304,16 @@ fn fill() {
         }
     }
     say(&format!("filled {bytes} {files}"));
+}
+
+/// Writes to the files for its snapshots as much as it can, at any time.
+fn drafts() {
+    let piece = vec![b'x'; 1 << 20];
+    for name in ["/new-memory", "/new-state"] {
+        let mut file = OpenOptions::new().append(true).open(name).expect("its own file");
+        while let Ok(1..) = file.write(&piece) {}
+    }
+    say("full");
 }
 
 /// Has as many children as it can, which have no more of their own and end at nothing but SIGKILL.
