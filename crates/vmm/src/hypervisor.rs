@@ -119,6 +119,9 @@ pub enum Port {
     Out,
 }
 
+/// Characters of a monitor's own words that an error has.
+pub const WORDS_CHARS: usize = 300;
+
 /// Bytes of a monitor's own words, of each of its logs, that are repeated.
 const WORDS: u64 = 1000;
 
@@ -192,7 +195,8 @@ pub struct Description {
     pub reason: String,
 }
 
-/// A failure of a virtual machine monitor.
+/// A failure of a virtual machine monitor. A monitor's own words are cut to [`WORDS_CHARS`] characters of one line: a guest that
+/// has taken it over chooses them, and they are logged.
 #[derive(Debug, Error)]
 pub enum HypervisorError {
     /// The program could not be started.
@@ -203,7 +207,7 @@ pub enum HypervisorError {
         /// Why.
         source: std::io::Error,
     },
-    /// The program ended by itself.
+    /// The program ended by itself, with these words.
     #[error("the virtual machine monitor ended: {0}")]
     Exited(String),
     /// The program refused a command.
@@ -228,6 +232,27 @@ pub enum HypervisorError {
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+impl HypervisorError {
+    /// A monitor ended with these words, of which the last ones tell most.
+    pub(crate) fn exited(words: &str) -> Self {
+        let surplus = words.chars().count().saturating_sub(WORDS_CHARS);
+        Self::Exited(legible(words.chars().skip(surplus)))
+    }
+
+    /// A monitor refused a command with these words.
+    pub(crate) fn refused(command: impl Into<String>, words: &str) -> Self {
+        Self::Refused { command: command.into(), message: legible(words.chars()) }
+    }
+}
+
+/// Words that neither end a line nor turn what is around them about.
+fn legible(words: impl Iterator<Item = char>) -> String {
+    let misleads = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    words.map(|c| if misleads(c) { ' ' } else { c }).take(WORDS_CHARS).collect()
 }
 
 /// A virtual machine monitor. Cheap to share; all methods may be called at once for different machines.

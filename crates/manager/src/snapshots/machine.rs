@@ -17,8 +17,10 @@ use rds_vmm::hypervisor::SnapshotDir;
 use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
-/// Between two attempts to let a machine that was saved go on.
+/// Between the first two attempts to let a machine that was saved go on; each pause is twice as long as the one before, up to
+/// the second.
 const RESUME_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_RESUME_PAUSE: Duration = Duration::from_secs(8);
 
 /// A machine that runs.
 #[derive(Debug, Clone)]
@@ -80,12 +82,17 @@ impl Machine {
 
     /// Lets the machine run again, unless it has ended: nobody else would.
     async fn go_on(&self) {
-        while let Err(error) = self.hypervisor.resume(&self.dir).await {
-            tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
-            if !self.hypervisor.is_running(&self.dir).await {
+        let Err(error) = self.hypervisor.resume(&self.dir).await else { return };
+        // Once: a monitor that was taken over may refuse for ever.
+        tracing::error!(dir = %self.dir.display(), error = %Chain(&error), "a machine that was saved does not go on");
+        let mut pause = RESUME_PAUSE;
+        while self.hypervisor.is_running(&self.dir).await {
+            sleep(pause).await;
+            if self.hypervisor.resume(&self.dir).await.is_ok() {
+                tracing::info!(dir = %self.dir.display(), "a machine that was saved goes on after all");
                 return;
             }
-            sleep(RESUME_PAUSE).await;
+            pause = LONGEST_RESUME_PAUSE.min(pause * 2);
         }
     }
 

@@ -208,7 +208,9 @@ impl Api {
     /// Whether the processors stand still.
     pub(super) async fn is_paused(&mut self) -> Result<bool, HypervisorError> {
         let reply = self.request(Method::GET, "/", Bytes::new(), LIMIT).await?;
-        let instance: Instance = serde_json::from_slice(&reply).map_err(|error| broken("GET /", error))?;
+        // What the parser would say has parts of the answer in it.
+        let instance = serde_json::from_slice::<Instance>(&reply).ok();
+        let instance = instance.ok_or_else(|| broken("GET /", "its answer says nothing of its state"))?;
         Ok(instance.state == "Paused")
     }
 
@@ -238,7 +240,7 @@ impl Api {
             }
             let fault = serde_json::from_slice(&body).map(|fault: Fault| fault.fault_message);
             let message = fault.unwrap_or_else(|_| head.status.to_string());
-            Err(HypervisorError::Refused { command: format!("{method} {path}"), message })
+            Err(HypervisorError::refused(format!("{method} {path}"), &message))
         };
         timeout(limit, exchange).await.map_err(|_| HypervisorError::Timeout(path))?
     }
@@ -291,6 +293,18 @@ mod tests {
                 api.put("/actions", &Action::InstanceStart).await.unwrap();
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_a_short_line() {
+        let fault = format!(r#"{{"fault_message":"no\n2026-01-01 INFO forged\u001b[2J\u202e{}"}}"#, "x".repeat(60_000));
+        let mut api = answering(reply("400", &fault)).await;
+        let refused = api.patch("/vm", &VmState::Paused).await.unwrap_err().to_string();
+        assert!(refused.ends_with('x') && refused.len() < 400, "{refused}");
+        assert!(refused.contains("`PATCH /vm`: no 2026-01-01 INFO forged [2J x"), "{refused}");
+        let mut api = answering(reply("200", &format!(r#""{}""#, "y".repeat(60_000)))).await;
+        let nonsense = api.is_paused().await.unwrap_err().to_string();
+        assert!(nonsense.len() < 100, "{nonsense}");
     }
 
     #[tokio::test]

@@ -8,9 +8,7 @@ use crate::process::Process;
 pub(super) fn check(process: &Process, user: Option<u32>) -> Result<(), HypervisorError> {
     let status = |whose: &str| std::fs::read_to_string(format!("/proc/{whose}/status")).unwrap_or_default();
     let wrong = fault(&status(&process.pid().to_string()), filters(&status("self")), user);
-    wrong.map_or(Ok(()), |why| {
-        Err(HypervisorError::Refused { command: "starting a machine".into(), message: format!("its monitor {why}") })
-    })
+    wrong.map_or(Ok(()), |why| Err(HypervisorError::refused("starting a machine", &format!("its monitor {why}"))))
 }
 
 /// What is wrong with a process by its `/proc/<pid>/status`. It inherits `inherited` filters and was given one more.

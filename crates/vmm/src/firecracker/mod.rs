@@ -144,7 +144,8 @@ impl Firecracker {
 
     /// Starts a monitor in a jail and opens its API. It knows nothing of its machine yet.
     async fn start(&self, spec: &MachineSpec, snapshot: Option<&SnapshotDir>) -> Result<Api, HypervisorError> {
-        let user = spec.user.ok_or_else(|| refused("starting a machine", "it has no user of its own"))?;
+        let user =
+            spec.user.ok_or_else(|| HypervisorError::refused("starting a machine", "it has no user of its own"))?;
         process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
         let jail = self.jail(&spec.dir);
         let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
@@ -166,7 +167,7 @@ impl Firecracker {
         let ended =
             ended.map_err(|_| HypervisorError::Timeout("building the jail"))?.map_err(io_error("the jailer"))?;
         if !ended.success() {
-            return Err(HypervisorError::Exited(self.last_words(&spec.dir)));
+            return Err(HypervisorError::exited(&self.last_words(&spec.dir)));
         }
         let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
         let process = process.map_err(io_error("the monitor's process"))?.ok_or(HypervisorError::NotRunning)?;
@@ -238,7 +239,7 @@ impl Firecracker {
         self.kill(&spec.dir).await?;
         Err(match error {
             already @ HypervisorError::Exited(_) => already,
-            _ if ended => HypervisorError::Exited(self.last_words(&spec.dir)),
+            _ if ended => HypervisorError::exited(&self.last_words(&spec.dir)),
             other => other,
         })
     }
@@ -399,8 +400,4 @@ fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {
 
 fn spawn(program: &Path, source: io::Error) -> HypervisorError {
     HypervisorError::Spawn { program: program.into(), source }
-}
-
-fn refused(command: &str, message: &str) -> HypervisorError {
-    HypervisorError::Refused { command: command.into(), message: message.into() }
 }

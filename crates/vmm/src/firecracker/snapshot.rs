@@ -88,7 +88,7 @@ pub(super) async fn save(
     to: &SnapshotDir,
 ) -> Result<(), HypervisorError> {
     if !api.is_paused().await? {
-        return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
+        return Err(HypervisorError::refused("snapshot", "the machine runs"));
     }
     let own = dir.to_owned();
     let _reserved = blocking(move || reserve(&own, FlockOperation::LockExclusive)).await?;
@@ -256,9 +256,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_known_from_what_the_monitor_says() {
-        let refused = |message: &str| {
-            unmade(HypervisorError::Refused { command: "PUT /snapshot/create".into(), message: message.into() }).kind()
-        };
+        let refused = |message: &str| unmade(HypervisorError::refused("PUT /snapshot/create", message)).kind();
         let said = "Create snapshot error: Cannot serialize the microVM state: IO Error: No space left on device (os error 28)";
         assert_eq!(refused(said), ErrorKind::StorageFull);
         assert_eq!(refused("Create snapshot error"), ErrorKind::Other);

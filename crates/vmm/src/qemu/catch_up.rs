@@ -74,7 +74,7 @@ async fn concluded(qmp: &mut Qmp) -> Result<(), HypervisorError> {
         match (job["status"].as_str(), job["error"].as_str()) {
             (Some("concluded"), None) => return Ok(()),
             (Some("concluded"), Some(error)) => {
-                return Err(HypervisorError::Refused { command: "blockdev-backup".into(), message: error.to_owned() });
+                return Err(HypervisorError::refused("blockdev-backup", error));
             }
             _ => sleep(POLL).await,
         }

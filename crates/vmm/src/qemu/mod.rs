@@ -143,7 +143,7 @@ impl Qemu {
         let Err(error) = done else { return Ok(()) };
         self.kill(dir).await?;
         Err(match error {
-            HypervisorError::NotRunning => HypervisorError::Exited(self.last_words(dir)),
+            HypervisorError::NotRunning => HypervisorError::exited(&self.last_words(dir)),
             other => other,
         })
     }

@@ -82,8 +82,8 @@ impl Qmp {
                 return Ok(answer.take());
             }
             if let Some(error) = line.get("error") {
-                let message = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given").to_owned();
-                return Err(HypervisorError::Refused { command: command.into(), message });
+                let words = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+                return Err(HypervisorError::refused(command, words));
             }
         }
         Err(failed(io::Error::other("too many lines without an answer")))

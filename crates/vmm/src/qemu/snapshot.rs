@@ -73,7 +73,7 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     // Not kept open meanwhile: others would have to wait for as long as it takes to copy the memory.
     let status = Qmp::open(dir).await?.execute("query-status", Value::Null).await?;
     if status["running"] != false {
-        return Err(HypervisorError::Refused { command: "snapshot".into(), message: "the machine runs".into() });
+        return Err(HypervisorError::refused("snapshot", "the machine runs"));
     }
     // It was not paused, and may go on at any time.
     if is_stalled(&status) {
@@ -162,8 +162,8 @@ async fn migrated(qmp: &mut Qmp) -> Result<(), HypervisorError> {
             match migration["status"].as_str() {
                 Some("completed") => return Ok(()),
                 Some("failed" | "cancelled") => {
-                    let message = migration["error-desc"].as_str().unwrap_or("no reason given").to_owned();
-                    return Err(HypervisorError::Refused { command: "migrate".into(), message });
+                    let words = migration["error-desc"].as_str().unwrap_or("no reason given");
+                    return Err(HypervisorError::refused("migrate", words));
                 }
                 _ => sleep(POLL).await,
             }

@@ -155,6 +155,9 @@ fn answer(role: &str, request: &str, mut stream: UnixStream) {
     }
     let (status, body) = match role {
         "huge fault" => ("400 Bad Request", format!("{{\"fault_message\":\"{}\"}}", "no ".repeat(10_000_000))),
+        "forged fault" if request.starts_with(GET) => {
+            ("400 Bad Request", format!("{{\"fault_message\":\"{}\"}}", "\\nERROR forged\\u001b".repeat(3000)))
+        }
         "wrong types" if request.starts_with(GET) => ("200 OK", "{\"state\":[[[[1]]]]}".into()),
         "deep" if request.starts_with(GET) => ("200 OK", format!("{{\"state\":{}", "[".repeat(60_000))),
         _ if request.starts_with(GET) => ("200 OK", "{\"state\":\"Paused\"}".into()),
