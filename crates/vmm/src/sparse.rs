@@ -19,21 +19,25 @@ pub(crate) fn clone(from: &File, to: &File) -> io::Result<()> {
     match ioctl_ficlone(to, from) {
         Ok(()) => Ok(()),
         Err(_) => {
-            to.set_len(from.metadata()?.len())?;
-            copy_written(from, to)
+            let length = from.metadata()?.len();
+            to.set_len(length)?;
+            copy_written(from, to, length)
         }
     }
 }
 
-/// Copies what is written of a file to the same places of another.
-pub(crate) fn copy_written(from: &File, to: &File) -> io::Result<()> {
-    each_written(from, |written| copy_range(from, written.start, to, written.start, written.end - written.start))
+/// Copies what is written of a file's first `length` bytes to the same places of another.
+pub(crate) fn copy_written(from: &File, to: &File, length: u64) -> io::Result<()> {
+    each_written(from, length, |written| {
+        copy_range(from, written.start, to, written.start, written.end - written.start)
+    })
 }
 
-/// Copies what is not zero of a file to the same places of another of which nothing is written: the rest stays a hole.
-pub(crate) fn copy_nonzero(from: &File, to: &File) -> io::Result<()> {
+/// Copies what is not zero of a file's first `length` bytes to the same places of another of which nothing is written: the rest
+/// stays a hole.
+pub(crate) fn copy_nonzero(from: &File, to: &File, length: u64) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
-    each_written(from, |written| {
+    each_written(from, length, |written| {
         let mut at = written.start;
         while at < written.end {
             let room = usize::try_from(written.end - at).unwrap_or(usize::MAX).min(PIECE);
@@ -48,12 +52,12 @@ pub(crate) fn copy_nonzero(from: &File, to: &File) -> io::Result<()> {
     })
 }
 
-/// Does something with each part of a file that is no hole, up to the file's present end.
-fn each_written(file: &File, mut work: impl FnMut(Range<u64>) -> io::Result<()>) -> io::Result<()> {
-    let length = file.metadata()?.len();
+/// Does something with each part of a file's first `length` bytes that is no hole. Whoever else has the file open may make it
+/// longer meanwhile.
+fn each_written(file: &File, length: u64, mut work: impl FnMut(Range<u64>) -> io::Result<()>) -> io::Result<()> {
     let mut end = 0;
     while let Some(written) = next_written(file, end)?.filter(|written| written.start < length) {
-        // Whoever else has the file open may have made a hole of it meanwhile.
+        // Or a hole of what was written.
         end = written.end.clamp(written.start + 1, length);
         work(written.start..end)?;
     }
@@ -129,7 +133,9 @@ mod tests {
         for changed in [0, 31, 63] {
             from.write_all_at(&vec![0; page_size()], changed * page).unwrap();
         }
-        copy_written(&from, &to).unwrap();
+        from.write_all_at(b"more", 64 * page).unwrap();
+        copy_written(&from, &to, 64 * page).unwrap();
+        assert_eq!(to.metadata().unwrap().len(), 64 * page);
         let mut content = vec![0; 64 * page_size()];
         to.read_exact_at(&mut content, 0).unwrap();
         let zeros: Vec<usize> =
@@ -147,11 +153,14 @@ mod tests {
         from.write_all_at(&content, 0).unwrap();
         to.set_len(content.len() as u64).unwrap();
         assert!(is_hole(&to).unwrap());
-        copy_nonzero(&from, &to).unwrap();
+        from.write_all_at(b"more", content.len() as u64).unwrap();
+        copy_nonzero(&from, &to, content.len() as u64).unwrap();
         let mut copied = vec![0; content.len()];
         to.read_exact_at(&mut copied, 0).unwrap();
         assert!(copied == content);
-        assert!(to.metadata().unwrap().blocks() * 512 < 1 << 20);
+        let facts = to.metadata().unwrap();
+        assert_eq!(facts.len(), content.len() as u64);
+        assert!(facts.blocks() * 512 < 1 << 20);
     }
 
     #[test]

@@ -181,12 +181,14 @@ fn choose(dir: &Path, new_memory: &Path, copied: &Path) -> io::Result<SnapshotTy
 /// Copies the pages that a monitor has written over those of the copy of its base.
 fn lay_over(written: &Path, copied: &Path) -> io::Result<()> {
     let (from, to) = (File::open(written)?, File::options().write(true).open(copied)?);
-    if from.metadata()?.len() != to.metadata()?.len() {
+    let length = to.metadata()?.len();
+    if from.metadata()?.len() != length {
         return Err(unfit());
     }
     // Nothing of a machine that was booted was written before.
-    if sparse::is_hole(&to)? { sparse::copy_nonzero(&from, &to) } else { sparse::copy_written(&from, &to) }?;
-    seal(&to)
+    let copy = if sparse::is_hole(&to)? { sparse::copy_nonzero } else { sparse::copy_written };
+    copy(&from, &to, length)?;
+    seal(&to, length)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -222,7 +224,7 @@ pub(super) async fn have_streams_dropped(api: &mut Api) -> Result<(), Hypervisor
 }
 
 /// Copies what a monitor has written, with holes for zeros, if it has a length that `fits`. The monitor may go on writing
-/// to its file, not to the copy.
+/// to its file and behind its end, not to the copy.
 fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
     let from = File::open(from)?;
     let length = from.metadata()?.len();
@@ -231,8 +233,8 @@ fn take(from: &Path, to: &Path, fits: impl Fn(u64) -> bool) -> io::Result<()> {
     }
     let to = create(to)?;
     to.set_len(length)?;
-    sparse::copy_nonzero(&from, &to)?;
-    seal(&to)
+    sparse::copy_nonzero(&from, &to, length)?;
+    seal(&to, length)
 }
 
 /// Makes a file of a snapshot, which nobody else may touch yet.
@@ -240,8 +242,12 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// A file of a snapshot does not change any more. Monitors that start from it run as other users, and all may read it.
-fn seal(file: &File) -> io::Result<()> {
+/// A file of a snapshot has its length and does not change any more. Monitors that start from it run as other users, and all may
+/// read it.
+fn seal(file: &File, length: u64) -> io::Result<()> {
+    if file.metadata()?.len() != length {
+        return Err(unfit());
+    }
     file.set_permissions(Permissions::from_mode(0o444))
 }
 
