@@ -280,8 +280,7 @@ impl Hypervisor for Firecracker {
     }
 
     fn fingerprint(&self) -> String {
-        let (version, line) = (self.version, self.kernel_command_line());
-        format!("firecracker {version} {GENERATION}\n{line}\n{}", accelerator::processor())
+        fingerprint(self.version, &self.kernel_command_line(), &accelerator::processor())
     }
 
     async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError> {
@@ -394,10 +393,36 @@ impl Hypervisor for Firecracker {
     }
 }
 
+/// What a snapshot depends on: the monitor that wrote it, the kernel's command line, and the processor under KVM.
+fn fingerprint(version: Version, line: &str, processor: &str) -> String {
+    format!("firecracker {version} {GENERATION}\n{line}\n{processor}")
+}
+
 fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {
     move |source| HypervisorError::Io { what: what.to_owned(), source }
 }
 
 fn spawn(program: &Path, source: io::Error) -> HypervisorError {
     HypervisorError::Spawn { program: program.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_snapshot_depends_on_the_release_the_command_line_and_the_processor() {
+        let release = |patch| Version { major: 1, minor: 16, patch };
+        let (line, processor) = (arguments::command_line(8080, false), "vendor_id\t: A\nflags\t\t: fpu");
+        let one = fingerprint(release(1), &line, processor);
+        assert_eq!(one, fingerprint(release(1), &line, processor));
+        let others = [
+            fingerprint(release(2), &line, processor),
+            fingerprint(release(1), &arguments::command_line(8081, false), processor),
+            fingerprint(release(1), &line, "vendor_id\t: B\nflags\t\t: fpu"),
+            fingerprint(release(1), &line, "vendor_id\t: A\nflags\t\t: fpu avx"),
+        ];
+        assert_eq!(others.iter().chain([&one]).collect::<HashSet<_>>().len(), 5);
+    }
 }
