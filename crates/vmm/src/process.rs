@@ -141,6 +141,11 @@ impl Process {
         swapped.is_none_or(|kib| kib.trim() != "0 kB")
     }
 
+    /// Its control groups, as `/proc/PID/cgroup` has them; nothing if it has ended.
+    fn groups(&self) -> Option<String> {
+        fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok().filter(|_| self.is_there())
+    }
+
     /// The directory that it has as its root.
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -289,12 +294,23 @@ pub(crate) async fn wait(dir: &Path, marks: &Marks) {
     }
 }
 
-/// Ends every process of the machine in `dir`, whichever driver started it, and waits until they are gone.
+/// Ends every process of the machine in `dir`, whichever driver started it, waits until they are gone, and removes what they
+/// leave outside the directory. The latter is tried though the former fails.
 pub(crate) async fn kill(dir: &Path) -> Result<(), HypervisorError> {
+    let mut groups = Vec::new();
+    let ended = end(dir, &mut groups).await;
+    let removed = firecracker::remove_remains(dir, &groups).await;
+    let failed = |source| HypervisorError::Io { what: "removing what a machine leaves".into(), source };
+    ended.and(removed.map_err(failed))
+}
+
+/// Ends every process of the machine in `dir` and notes their control groups.
+async fn end(dir: &Path, groups: &mut Vec<String>) -> Result<(), HypervisorError> {
     let failed = |source| HypervisorError::Io { what: "ending the process".into(), source };
     for marks in DRIVERS {
         // A start that was abandoned may have left a jailer, which starts the monitor while it is being ended.
         while let Some(process) = Process::locate(dir, marks).map_err(failed)? {
+            groups.extend(process.groups());
             process.kill().map_err(failed)?;
             let ended = timeout(KILL_LIMIT, process.wait()).await;
             ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(failed)?;

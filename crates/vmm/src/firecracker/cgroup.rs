@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::hypervisor::MachineSpec;
+use rustix::fs::{Access, access};
+
+use crate::hypervisor::{MachineSpec, VmId};
 
 /// Where the host has its hierarchy.
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -15,7 +18,7 @@ const MACHINES: &str = "rds-vms";
 const MANAGER: &str = "manager";
 
 /// What is limited.
-const CONTROLLERS: &str = "+cpu +memory +pids";
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// Bytes that a monitor may take beyond its guest's memory. Firecracker itself needs 5 MiB; the rest is page cache of
 /// the disk, which is charged to it.
@@ -29,37 +32,52 @@ const PAUSE: Duration = Duration::from_millis(5);
 const ATTEMPTS: u32 = 200;
 
 /// The group of all machines.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Cgroups {
-    /// Relative to the root of the hierarchy, for the jailer.
+    /// The root of the hierarchy.
+    mount: PathBuf,
+    /// Relative to that, for the jailer.
     parent: PathBuf,
+    made: OnceLock<bool>,
 }
 
 impl Cgroups {
-    /// Makes the group of all machines; says why if that is impossible.
-    pub(super) fn new() -> Result<Self, String> {
-        if !Path::new(MOUNT).join("cgroup.controllers").exists() {
-            return Err("the host has no control groups of version 2".into());
-        }
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let parent = parent(&own);
-        let dir = Path::new(MOUNT).join(&parent);
-        let made = fs::create_dir_all(&dir).and_then(|()| {
-            let above = dir.parent().unwrap_or(Path::new(MOUNT));
-            fs::write(above.join("cgroup.subtree_control"), CONTROLLERS)?;
-            fs::write(dir.join("cgroup.subtree_control"), CONTROLLERS)?;
-            // Guests have secrets in their memory. A kernel that cannot swap has no such file.
-            match fs::write(dir.join("memory.swap.max"), "0") {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        });
-        made.map_err(|error| format!("{}: {error}", dir.display()))?;
-        Ok(Self { parent })
+    /// Those of this host. Says why machines will have none, as far as that can be told without making any.
+    pub(super) fn of_host() -> Result<Self, String> {
+        Self::below(Path::new(MOUNT), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
     }
 
-    /// The jailer's options for a machine.
+    /// Those of a manager in `own` (the content of `/proc/self/cgroup`).
+    fn below(mount: &Path, own: &str) -> Result<Self, String> {
+        if !mount.join("cgroup.controllers").exists() {
+            return Err("the host has no control groups of version 2".into());
+        }
+        let parent = parent(own);
+        let dir = mount.join(&parent);
+        let above = dir.ancestors().skip(1).find(|dir| dir.is_dir()).unwrap_or(mount);
+        let there = controllers(above).map_err(|error| format!("{}: {error}", above.display()))?;
+        let lacking: Vec<_> = CONTROLLERS.into_iter().filter(|name| !there.iter().any(|there| there == name)).collect();
+        if !lacking.is_empty() {
+            return Err(format!("{} has no {}", above.display(), lacking.join(", ")));
+        }
+        access(above, Access::WRITE_OK).map_err(|error| format!("{}: {error}", above.display()))?;
+        Ok(Self { mount: mount.to_owned(), parent, made: OnceLock::new() })
+    }
+
+    /// The group of a machine, if it gets one.
+    pub(super) fn group(&self, id: VmId) -> PathBuf {
+        self.mount.join(&self.parent).join(id.to_string())
+    }
+
+    /// The jailer's options for a machine. The group of all is made with the first; there are none if that fails.
     pub(super) fn options(&self, spec: &MachineSpec) -> Vec<String> {
+        let made = *self.made.get_or_init(|| {
+            let made = self.make();
+            made.inspect_err(|error| tracing::warn!(%error, "machines run without control groups")).is_ok()
+        });
+        if !made {
+            return Vec::new();
+        }
         let mut options = vec!["--cgroup-version".into(), "2".into()];
         options.extend(["--parent-cgroup".into(), self.parent.display().to_string()]);
         for (file, value) in limits(spec) {
@@ -68,28 +86,61 @@ impl Cgroups {
         options
     }
 
-    /// Ends everything that is in a machine's group and removes it.
-    pub(super) async fn remove(&self, id: &Path) -> io::Result<()> {
-        let dir = Path::new(MOUNT).join(&self.parent).join(id);
-        if !dir.exists() {
-            return Ok(());
+    fn make(&self) -> io::Result<()> {
+        let dir = self.mount.join(&self.parent);
+        fs::create_dir_all(&dir)?;
+        let above = dir.parent().unwrap_or(&self.mount);
+        let enable = |names: &str| {
+            fs::write(above.join("cgroup.subtree_control"), names)?;
+            fs::write(dir.join("cgroup.subtree_control"), names)
+        };
+        enable(&CONTROLLERS.map(|name| format!("+{name}")).join(" "))?;
+        // Guests have secrets in their memory. A kernel that cannot swap has no such file.
+        match fs::write(dir.join("memory.swap.max"), "0") {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        fs::write(dir.join("cgroup.kill"), "1")?;
-        for _ in 0..ATTEMPTS {
-            match fs::remove_dir(&dir) {
-                Err(error) if error.kind() == ErrorKind::ResourceBusy => tokio::time::sleep(PAUSE).await,
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => return Ok(()),
-            }
-        }
-        Err(io::Error::new(ErrorKind::ResourceBusy, "a process in the machine's group does not end"))
     }
+}
+
+/// What a group can limit.
+fn controllers(group: &Path) -> io::Result<Vec<String>> {
+    let names = fs::read_to_string(group.join("cgroup.controllers"))?;
+    Ok(names.split_ascii_whitespace().map(str::to_owned).collect())
+}
+
+/// The group that `found` (the content of `/proc/PID/cgroup`) tells, if it is that of the machine in `dir`.
+pub(super) fn of_machine(found: &str, dir: &Path) -> Option<PathBuf> {
+    let path = path(found)?;
+    // One outside of this process's namespace is told by way of its parents.
+    let within = path.components().all(|component| matches!(component, Component::Normal(_)));
+    (within && path.file_name() == dir.file_name()).then(|| Path::new(MOUNT).join(path))
+}
+
+/// Ends everything that is in a machine's group and removes it.
+pub(super) async fn remove(group: &Path) -> io::Result<()> {
+    if !group.exists() {
+        return Ok(());
+    }
+    fs::write(group.join("cgroup.kill"), "1")?;
+    for _ in 0..ATTEMPTS {
+        match fs::remove_dir(group) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => return Ok(()),
+        }
+    }
+    Err(io::Error::new(ErrorKind::ResourceBusy, "a process in the machine's group does not end"))
+}
+
+/// The group of a process by its `/proc/PID/cgroup`, relative to the root of the hierarchy.
+fn path(found: &str) -> Option<&Path> {
+    found.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new)
 }
 
 /// The group of all machines for a manager in `own` (the content of `/proc/self/cgroup`).
 fn parent(own: &str) -> PathBuf {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new);
-    match own.filter(|path| path.ends_with(MANAGER)).and_then(Path::parent) {
+    match path(own).filter(|path| path.ends_with(MANAGER)).and_then(Path::parent) {
         Some(delegated) => delegated.join(MACHINES),
         None => MACHINES.into(),
     }
@@ -105,11 +156,12 @@ fn limits(spec: &MachineSpec) -> Vec<(&'static str, String)> {
     let memory = (u64::from(spec.mem_mib) << 20) + OWN_MEMORY;
     // One processor more than the guest has, for its devices.
     let quota = (u64::from(spec.vcpus) + 1) * 100_000;
+    let weight = if spec.background { "20" } else { "100" };
     vec![
         ("memory.max", memory.to_string()),
         ("pids.max", threads(spec).to_string()),
         ("cpu.max", format!("{quota} 100000")),
-        ("cpu.weight", if spec.background { "20" } else { "100" }.into()),
+        ("cpu.weight", weight.into()),
     ]
 }
 
@@ -124,5 +176,76 @@ mod tests {
         assert_eq!(parent("0::/user.slice/session.scope\n"), "rds-vms");
         assert_eq!(parent("4:memory:/x\n0::/\n"), "rds-vms");
         assert_eq!(parent(""), "rds-vms");
+    }
+
+    fn spec() -> MachineSpec {
+        MachineSpec {
+            id: "6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f".parse().unwrap(),
+            vcpus: 2,
+            mem_mib: 256,
+            kernel: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            rootfs: PathBuf::new(),
+            disk: PathBuf::new(),
+            disk_bytes: 1 << 20,
+            dir: PathBuf::new(),
+            user: None,
+            nic: None,
+            rehearse: false,
+            background: false,
+        }
+    }
+
+    /// A hierarchy of no kernel's, with these controllers.
+    fn hierarchy(controllers: &str) -> tempfile::TempDir {
+        let mount = tempfile::tempdir().unwrap();
+        fs::write(mount.path().join("cgroup.controllers"), controllers).unwrap();
+        mount
+    }
+
+    #[test]
+    fn a_machine_gets_its_limits_when_the_first_one_starts() {
+        let mount = hierarchy("cpuset cpu io memory hugetlb pids\n");
+        let cgroups = Cgroups::below(mount.path(), "0::/\n").unwrap();
+        let machines = mount.path().join("rds-vms");
+        assert!(!machines.exists(), "to look changes nothing");
+        let options = cgroups.options(&spec()).join(" ").replace(" --cgroup ", "\n--cgroup ");
+        insta::assert_snapshot!(options, @r"
+        --cgroup-version 2 --parent-cgroup rds-vms
+        --cgroup memory.max=402653184
+        --cgroup pids.max=34
+        --cgroup cpu.max=300000 100000
+        --cgroup cpu.weight=100
+        ");
+        assert_eq!(fs::read(machines.join("memory.swap.max")).unwrap(), b"0");
+        for dir in [mount.path(), &machines] {
+            assert_eq!(fs::read(dir.join("cgroup.subtree_control")).unwrap(), b"+cpu +memory +pids");
+        }
+        assert_eq!(cgroups.group(spec().id), machines.join("6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f"));
+    }
+
+    #[test]
+    fn why_there_are_no_limits_is_said() {
+        let nothing = tempfile::tempdir().unwrap();
+        let obstacle = |mount: &Path, own| Cgroups::below(mount, own).unwrap_err();
+        assert!(obstacle(nothing.path(), "0::/\n").contains("no control groups of version 2"));
+        assert!(obstacle(hierarchy("cpu\n").path(), "0::/\n").ends_with("has no memory, pids"));
+        let delegated = hierarchy("cpu memory pids\n");
+        let service = delegated.path().join("rds.service");
+        fs::create_dir(&service).unwrap();
+        fs::write(service.join("cgroup.controllers"), "cpu pids\n").unwrap();
+        assert!(obstacle(delegated.path(), "0::/rds.service/manager\n").ends_with("rds.service has no memory"));
+    }
+
+    #[test]
+    fn only_a_machines_own_group_is_its_group() {
+        let dir = Path::new("/var/vms/6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f");
+        let found = "4:memory:/x\n0::/old/rds-vms/6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f\n";
+        let group = of_machine(found, dir).unwrap();
+        assert_eq!(group, Path::new("/sys/fs/cgroup/old/rds-vms/6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f"));
+        let outside = found.replace("/old", "/../old");
+        for other in ["0::/system.slice/rds.service\n", "0::/\n", "", &outside] {
+            assert_eq!(of_machine(other, dir), None, "{other}");
+        }
     }
 }

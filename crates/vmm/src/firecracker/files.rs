@@ -26,6 +26,15 @@ pub(super) fn base(dir: &Path) -> PathBuf {
     dir.join("firecracker.base")
 }
 
+/// Links to the machine's jail and to its control group, wherever they are. The monitor never sees these names.
+pub(super) fn jail(dir: &Path) -> PathBuf {
+    dir.join("firecracker.jail")
+}
+
+pub(super) fn group(dir: &Path) -> PathBuf {
+    dir.join("firecracker.group")
+}
+
 /// The pipe for what a monitor counts.
 pub(super) fn metrics(dir: &Path) -> PathBuf {
     dir.join("firecracker.metrics")

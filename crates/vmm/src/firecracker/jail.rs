@@ -77,6 +77,11 @@ impl Jail {
         Self { home: base.join(program.file_name().unwrap_or_default()).join(id) }
     }
 
+    /// The directory that is the jail's alone, with the machine's name.
+    pub(super) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The directory over which the monitor's mount namespace has its root. For all others it is empty.
     pub(super) fn place(&self) -> PathBuf {
         self.home.join("root")
@@ -84,7 +89,7 @@ impl Jail {
 
     /// Makes the place, instead of whatever was left of an earlier one.
     pub(super) fn make(&self) -> io::Result<()> {
-        self.remove()?;
+        remove(&self.home)?;
         DirBuilder::new().recursive(true).mode(0o700).create(self.place())
     }
 
@@ -95,13 +100,13 @@ impl Jail {
         openat(root, name, flags, Mode::RUSR | Mode::WUSR)?;
         Ok(Mount { source: text(&std::path::absolute(source)?)?, target: text(&self.place().join(name))?, writable })
     }
+}
 
-    /// Removes the place; its process has ended. No link in it is followed.
-    pub(super) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.home) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+/// Removes a jail by its home; its process has ended. No link in it is followed.
+pub(super) fn remove(home: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(home) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -253,8 +258,8 @@ mod tests {
         let jail = Jail::new(base.path(), Path::new("/opt/firecracker"), OsStr::new("vm"));
         jail.make().unwrap();
         symlink(&outside, jail.place().join("link")).unwrap();
-        jail.remove().unwrap();
-        jail.remove().unwrap();
+        remove(jail.home()).unwrap();
+        remove(jail.home()).unwrap();
         assert!(outside.join("file").exists());
         assert!(!jail.place().exists());
     }

@@ -13,6 +13,7 @@ mod files;
 mod jail;
 mod launch;
 mod metrics;
+mod remains;
 mod snapshot;
 mod version;
 mod vsock;
@@ -46,6 +47,7 @@ use jail::{Jail, Mount, Root, inside};
 use launch::Role;
 
 pub(crate) use files::MARKS;
+pub(crate) use remains::remove as remove_remains;
 pub use version::{OLDEST, of_both as version_of};
 
 /// Time for the jailer to build a jail; it takes 20 ms.
@@ -95,14 +97,14 @@ pub struct Settings {
 }
 
 impl Firecracker {
-    /// A driver. Fails where no machine could ever run: too old a release, not root, no `/dev/kvm`.
+    /// A driver. Fails where no machine could ever run: too old a release, not root, no `/dev/kvm`. Changes nothing on the
+    /// host.
     pub async fn new(mut settings: Settings) -> Result<Self, HypervisorError> {
         let absolute = |path: &Path| path.canonicalize().map_err(|source| spawn(path, source));
         settings.program = absolute(&settings.program)?;
         settings.jailer = absolute(&settings.jailer)?;
         if let Some(jails) = &mut settings.jails {
-            std::fs::create_dir_all(&*jails).map_err(io_error("the jails' directory"))?;
-            *jails = absolute(jails)?;
+            *jails = std::path::absolute(&*jails).map_err(io_error("the jails' directory"))?;
         }
         let version = version::of_both(&settings.program, &settings.jailer).await?;
         if let Some(missing) = privileges::missing(Task::Users).or_else(|| privileges::missing(Task::Jails)) {
@@ -114,7 +116,7 @@ impl Firecracker {
             .write(true)
             .open("/dev/kvm")
             .map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
-        let cgroups = Cgroups::new();
+        let cgroups = Cgroups::of_host();
         if let Err(why) = &cgroups {
             tracing::warn!(why, "machines run without control groups");
         }
@@ -147,7 +149,10 @@ impl Firecracker {
         let user =
             spec.user.ok_or_else(|| HypervisorError::refused("starting a machine", "it has no user of its own"))?;
         process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
+        remains::remove(&spec.dir, &[]).await.map_err(io_error("what is left of the machine before"))?;
         let jail = self.jail(&spec.dir);
+        let group = self.cgroups.as_ref().map(|cgroups| cgroups.group(spec.id));
+        remains::note(&spec.dir, jail.home(), group.as_deref()).map_err(io_error("the jail"))?;
         let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
         let (root, threads) = (Arc::new(root), cgroup::threads(spec));
         let place = CString::new(jail.place().into_os_string().into_vec());
@@ -362,13 +367,10 @@ impl Hypervisor for Firecracker {
     }
 
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
-        process::kill(dir).await?;
-        if let (Some(cgroups), Some(id)) = (&self.cgroups, dir.file_name()) {
-            cgroups.remove(Path::new(id)).await.map_err(io_error("the machine's control group"))?;
-        }
-        let (jail, own) = (self.jail(dir), dir.to_owned());
-        let removed = tokio::task::spawn_blocking(move || jail.remove().and(snapshot::forget_base(&own))).await;
-        removed.map_err(io::Error::other).flatten().map(drop).map_err(io_error("the jail"))
+        let ended = process::kill(dir).await;
+        // Of a machine that an older server started nothing tells where it is.
+        let removed = jail::remove(self.jail(dir).home()).map_err(io_error("the jail"));
+        ended.and(removed)
     }
 
     async fn find(&self, parent: &Path) -> Vec<VmId> {

@@ -2,7 +2,8 @@
 //! manager makes of what it leaves and answers.
 //!
 //! They need root, `/dev/kvm`, Firecracker's jailer by `JAILER_BIN` and `rustc`, so they are counted as ignored unless asked
-//! for: `JAILER_BIN=... cargo test -p rds-vmm --test hostile_monitor -- --ignored`. Without a jailer they fail and say so.
+//! for: `JAILER_BIN=... cargo test -p rds-vmm --test hostile_monitor -- --ignored`. Without a jailer they fail and say so. Those
+//! with `control_group` in their names need control groups of version 2, too.
 
 #![expect(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
@@ -75,20 +76,16 @@ fn monitor() -> &'static Path {
 }
 
 async fn machine(role: &str) -> Machine {
+    machine_in(role, None).await
+}
+
+/// The same with its jail below another directory than its own.
+async fn machine_in(role: &str, jails: Option<&Path>) -> Machine {
     // A server that is not root holds its capabilities by inheritance.
     let sets = capabilities(None).unwrap();
     set_capabilities(None, CapabilitySets { inheritable: sets.permitted, ..sets }).unwrap();
     let parent = TempDir::new().unwrap();
-    let jailer = std::env::var_os("JAILER_BIN").expect("JAILER_BIN names Firecracker's jailer");
-    let settings = Settings {
-        program: monitor().to_owned(),
-        jailer: jailer.into(),
-        jails: None,
-        agent_port: 8080,
-        log_level: "Error".into(),
-        reason: "a test".into(),
-    };
-    let driver = Firecracker::new(settings).await.unwrap();
+    let driver = driver(jails).await;
     let id = VmId::new();
     let dir = parent.path().join(id.to_string());
     fs::create_dir(&dir).unwrap();
@@ -115,6 +112,19 @@ async fn machine(role: &str) -> Machine {
         background: false,
     };
     Machine { driver, parent, spec }
+}
+
+async fn driver(jails: Option<&Path>) -> Firecracker {
+    let jailer = std::env::var_os("JAILER_BIN").expect("JAILER_BIN names Firecracker's jailer");
+    let settings = Settings {
+        program: monitor().to_owned(),
+        jailer: jailer.into(),
+        jails: jails.map(Path::to_owned),
+        agent_port: 8080,
+        log_level: "Error".into(),
+        reason: "a test".into(),
+    };
+    Firecracker::new(settings).await.unwrap()
 }
 
 /// A machine whose monitor plays a role and has been started.
@@ -162,6 +172,20 @@ impl Machine {
         assert!(!self.driver.is_running(self.dir()).await);
         assert!(self.driver.find(self.parent.path()).await.is_empty());
         assert!(!self.jail().exists());
+        for left in ["firecracker.jail", "firecracker.group", "firecracker.base"] {
+            assert!(fs::symlink_metadata(self.dir().join(left)).is_err(), "{left} is left");
+        }
+        assert!(!self.group().exists());
+    }
+
+    /// Its control group.
+    fn group(&self) -> PathBuf {
+        Path::new("/sys/fs/cgroup/rds-vms").join(self.spec.id.to_string())
+    }
+
+    /// What a file of that says.
+    fn limit(&self, file: &str) -> String {
+        fs::read_to_string(self.group().join(file)).unwrap().trim().to_owned()
     }
 
     fn jail(&self) -> PathBuf {
@@ -239,6 +263,53 @@ async fn what_is_written_for_no_snapshot_does_not_stay() {
     assert!(taken().into_iter().all(|bytes| bytes >= LARGEST), "it did write: {:?}", taken());
     machine.driver.tidy(machine.dir());
     assert_eq!(taken(), [0, 0]);
+    machine.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm and JAILER_BIN"]
+async fn a_jail_is_gone_whoever_ends_its_machine() {
+    let base = TempDir::new().unwrap();
+    let jails = base.path().join("jails");
+    for own in [true, false] {
+        let machine = machine_in("bombs", Some(&jails)).await;
+        assert_eq!(jails.exists(), !own, "a driver changes nothing before it starts a machine");
+        machine.driver.boot(&machine.spec).await.unwrap();
+        let all = jails.join("firecracker");
+        assert_eq!(fs::read_dir(&all).unwrap().count(), 1);
+        assert!(machine.dir().join("firecracker.base").exists());
+        let other = driver(None).await;
+        let ending = if own { &machine.driver } else { &other };
+        ending.kill(machine.dir()).await.unwrap();
+        assert_eq!(fs::read_dir(&all).unwrap().count(), 0);
+        machine.is_gone().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm, JAILER_BIN and control groups of version 2"]
+async fn a_machine_has_the_limits_of_its_control_group() {
+    let machine = started("").await;
+    let limits = ["memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight"].map(|file| machine.limit(file));
+    // A kernel without swap, or a group whose parent has none, says what it likes of the second.
+    assert_eq!(limits, ["268435456", &limits[1], "33", "200000 100000", "100"]);
+    assert_eq!(fs::read_to_string("/sys/fs/cgroup/rds-vms/memory.swap.max").unwrap(), "0\n");
+    let pid = processes_of(machine.spec.user.unwrap())[0];
+    assert_eq!(machine.limit("cgroup.procs"), pid.to_string());
+    // Whoever is in the group ends with the machine.
+    let mut stray = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(machine.group().join("cgroup.procs"), stray.id().to_string()).unwrap();
+    machine.end().await;
+    assert!(!stray.wait().unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "needs root, /dev/kvm, JAILER_BIN and control groups of version 2"]
+async fn no_more_memory_is_had_than_a_control_group_has() {
+    let machine = started("memory").await;
+    tokio::time::timeout(Duration::from_secs(60), machine.driver.wait(machine.dir())).await.unwrap();
+    assert!(!machine.said().contains("REACHED"), "{}", machine.said());
+    assert!(machine.limit("memory.events").contains("oom_kill 1"), "{}", machine.limit("memory.events"));
     machine.end().await;
 }
 

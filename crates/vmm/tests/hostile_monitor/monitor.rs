@@ -58,6 +58,7 @@ fn main() {
         "reach" => reach(&targets),
         "fill" => fill(),
         "drafts" => drafts(),
+        "memory" => memory(),
         "bombs" => bombs(),
         "disguise" => disguise(),
         "planted" => planted(),
@@ -317,6 +318,19 @@ fn drafts() {
         while let Ok(1..) = file.write(&piece) {}
     }
     say("full");
+}
+
+/// Takes as much memory as it can, once it has been heard.
+fn memory() {
+    std::thread::spawn(|| {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let mut taken = Vec::new();
+        while taken.len() < 1024 {
+            taken.push(vec![1_u8; 1 << 20]);
+        }
+        say(&format!("REACHED {} MiB", taken.len()));
+        stay();
+    });
 }
 
 /// Has as many children as it can, which have no more of their own and end at nothing but SIGKILL.
