@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::Version;
 use crate::choice::{Candidates, Choice, Wish};
+use crate::firecracker;
 use crate::hypervisor::Description;
 use crate::privileges::{self, Need, Task};
 use crate::qemu::{OLDEST, version_of};
@@ -80,10 +81,13 @@ pub async fn examine(subject: Subject) -> Report {
     let hypervisor = choice.hypervisor.as_ref().ok().map(|driver| driver.description().clone());
     let mut checks = Vec::new();
     if wish != Wish::Qemu {
-        checks.push(firecracker(&choice, wish));
+        checks.push(firecracker_of(&choice, wish));
     }
     if hypervisor.as_ref().is_none_or(|driver| driver.name == "qemu") {
         checks.push(qemu(version));
+    }
+    if hypervisor.as_ref().is_some_and(|driver| driver.name == firecracker::PROGRAM) {
+        checks.push(groups(firecracker::no_groups()));
     }
     checks.push(kvm_node(&host::kvm_node()));
     checks.extend(hypervisor.as_ref().map(accelerator));
@@ -110,7 +114,7 @@ fn install(package: &str) -> String {
 }
 
 /// Firecracker is better where it works, and needed where it was asked for.
-fn firecracker(choice: &Choice, wish: Wish) -> Check {
+fn firecracker_of(choice: &Choice, wish: Wish) -> Check {
     const FIX: &str = "install Firecracker and its jailer (rds setup), or name both by FIRECRACKER_BIN and JAILER_BIN; run as \
                        root where KVM works";
     match (&choice.hypervisor, &choice.not_firecracker) {
@@ -121,6 +125,22 @@ fn firecracker(choice: &Choice, wish: Wish) -> Check {
             check("firecracker", verdict, why.to_string(), Some(FIX))
         }
     }
+}
+
+/// Without control groups the kernel limits what a monitor writes and how many threads it has, not its memory.
+fn groups(obstacle: Option<String>) -> Check {
+    let Some(why) = obstacle else {
+        return check(
+            "control groups",
+            Verdict::Ok,
+            "every VM's process has limits of memory, threads and processors",
+            None,
+        );
+    };
+    let found = format!("VMs' processes run without limits of memory and processors: {why}");
+    let fix = "use control groups of version 2 (systemd.unified_cgroup_hierarchy=1); limit a container's VMs together, by its \
+               mem_limit, cpus and pids_limit";
+    check("control groups", Verdict::Warn, found, Some(fix))
 }
 
 fn qemu(version: Result<Version, String>) -> Check {
@@ -247,6 +267,7 @@ mod tests {
         let missing = [
             qemu(Err("cannot start qemu-system-x86_64: no such file".into())),
             qemu(Ok(Version { major: 6, minor: 2, patch: 0 })),
+            groups(Some("the host has no control groups of version 2".into())),
             kvm_node(&Err("/dev/kvm: no such file".into())),
             agent(Path::new("/usr/bin/rds-agent"), false),
             program("npm", None, Verdict::Warn, "npm", "build images"),
@@ -267,6 +288,7 @@ mod tests {
             qemu(Ok(OLDEST)),
             agent(Path::new("/a"), true),
             program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
+            groups(None),
             user(None),
             capabilities(&["KILL"], &[]),
             space(Path::new("/var"), Ok(20 * GIB)),

@@ -103,6 +103,11 @@ impl Cgroups {
     }
 }
 
+/// Why machines on this host will have no limits of memory and threads, as far as that can be told.
+pub(crate) fn obstacle() -> Option<String> {
+    Cgroups::of_host().err()
+}
+
 /// What a group can limit.
 fn controllers(group: &Path) -> io::Result<Vec<String>> {
     let names = fs::read_to_string(group.join("cgroup.controllers"))?;

@@ -46,6 +46,7 @@ use cgroup::Cgroups;
 use jail::{Jail, Mount, Root, inside};
 use launch::Role;
 
+pub(crate) use cgroup::obstacle as no_groups;
 pub(crate) use files::MARKS;
 pub(crate) use remains::remove as remove_remains;
 pub use version::{OLDEST, of_both as version_of};
