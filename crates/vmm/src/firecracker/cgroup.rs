@@ -17,8 +17,9 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const MACHINES: &str = "rds-vms";
 const MANAGER: &str = "manager";
 
-/// What is limited.
+/// What is limited, and what is divided besides where the host's kernel can.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const DISKS: &str = "io";
 
 /// Bytes that a monitor may take beyond its guest's memory. Firecracker itself needs 5 MiB; the rest is page cache of
 /// the disk, which is charged to it.
@@ -38,7 +39,14 @@ pub(super) struct Cgroups {
     mount: PathBuf,
     /// Relative to that, for the jailer.
     parent: PathBuf,
-    made: OnceLock<bool>,
+    made: OnceLock<Option<Made>>,
+}
+
+/// A group of all machines that is there.
+#[derive(Debug)]
+struct Made {
+    /// Whether the kernel divides the disks' time by weight.
+    weighs_disks: bool,
 }
 
 impl Cgroups {
@@ -71,22 +79,20 @@ impl Cgroups {
 
     /// The jailer's options for a machine. The group of all is made with the first; there are none if that fails.
     pub(super) fn options(&self, spec: &MachineSpec) -> Vec<String> {
-        let made = *self.made.get_or_init(|| {
+        let made = self.made.get_or_init(|| {
             let made = self.make();
-            made.inspect_err(|error| tracing::warn!(%error, "machines run without control groups")).is_ok()
+            made.inspect_err(|error| tracing::warn!(%error, "machines run without control groups")).ok()
         });
-        if !made {
-            return Vec::new();
-        }
+        let Some(made) = made else { return Vec::new() };
         let mut options = vec!["--cgroup-version".into(), "2".into()];
         options.extend(["--parent-cgroup".into(), self.parent.display().to_string()]);
-        for (file, value) in limits(spec) {
+        for (file, value) in limits(spec, made.weighs_disks) {
             options.extend(["--cgroup".into(), format!("{file}={value}")]);
         }
         options
     }
 
-    fn make(&self) -> io::Result<()> {
+    fn make(&self) -> io::Result<Made> {
         let dir = self.mount.join(&self.parent);
         fs::create_dir_all(&dir)?;
         let above = dir.parent().unwrap_or(&self.mount);
@@ -95,10 +101,13 @@ impl Cgroups {
             fs::write(dir.join("cgroup.subtree_control"), names)
         };
         enable(&CONTROLLERS.map(|name| format!("+{name}")).join(" "))?;
+        let divides_disks = controllers(above)?.iter().any(|name| name == DISKS);
+        let divides_disks = divides_disks && enable(&format!("+{DISKS}")).is_ok();
         // Guests have secrets in their memory. A kernel that cannot swap has no such file.
         match fs::write(dir.join("memory.swap.max"), "0") {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            // Whether there are weights is up to how the kernel was built.
+            _ => Ok(Made { weighs_disks: divides_disks && dir.join("io.weight").exists() }),
         }
     }
 }
@@ -157,17 +166,19 @@ pub(super) fn threads(spec: &MachineSpec) -> u64 {
 }
 
 /// The limits of a machine's processes, as files of its group.
-fn limits(spec: &MachineSpec) -> Vec<(&'static str, String)> {
+fn limits(spec: &MachineSpec, weighs_disks: bool) -> Vec<(&'static str, String)> {
     let memory = (u64::from(spec.mem_mib) << 20) + OWN_MEMORY;
     // One processor more than the guest has, for its devices.
     let quota = (u64::from(spec.vcpus) + 1) * 100_000;
     let weight = if spec.background { "20" } else { "100" };
-    vec![
+    let mut limits = vec![
         ("memory.max", memory.to_string()),
         ("pids.max", threads(spec).to_string()),
         ("cpu.max", format!("{quota} 100000")),
         ("cpu.weight", weight.into()),
-    ]
+    ];
+    limits.extend(weighs_disks.then(|| ("io.weight", weight.into())));
+    limits
 }
 
 #[cfg(test)]
@@ -224,9 +235,27 @@ mod tests {
         ");
         assert_eq!(fs::read(machines.join("memory.swap.max")).unwrap(), b"0");
         for dir in [mount.path(), &machines] {
-            assert_eq!(fs::read(dir.join("cgroup.subtree_control")).unwrap(), b"+cpu +memory +pids");
+            // The last words that were written; the kernel takes them as changes.
+            assert_eq!(fs::read(dir.join("cgroup.subtree_control")).unwrap(), b"+io");
         }
         assert_eq!(cgroups.group(spec().id), machines.join("6c0b0d0e-4d8c-4e4a-9f0b-0a1b2c3d4e5f"));
+    }
+
+    #[test]
+    fn disks_are_divided_where_the_kernel_weighs() {
+        let mount = hierarchy("cpu io memory pids\n");
+        fs::create_dir(mount.path().join("rds-vms")).unwrap();
+        fs::write(mount.path().join("rds-vms/io.weight"), "default 100\n").unwrap();
+        let cgroups = Cgroups::below(mount.path(), "0::/\n").unwrap();
+        assert!(cgroups.options(&spec()).contains(&"io.weight=100".to_owned()));
+        let polite = MachineSpec { background: true, ..spec() };
+        assert!(cgroups.options(&polite).contains(&"io.weight=20".to_owned()));
+
+        let without = hierarchy("cpu memory pids\n");
+        let cgroups = Cgroups::below(without.path(), "0::/\n").unwrap();
+        assert_eq!(cgroups.options(&spec()).len(), 12);
+        let enabled = fs::read(without.path().join("cgroup.subtree_control")).unwrap();
+        assert_eq!(enabled, b"+cpu +memory +pids");
     }
 
     #[test]

@@ -294,6 +294,9 @@ async fn a_machine_has_the_limits_of_its_control_group() {
     // A kernel without swap, or a group whose parent has none, says what it likes of the second.
     assert_eq!(limits, ["268435456", &limits[1], "33", "200000 100000", "100"]);
     assert_eq!(fs::read_to_string("/sys/fs/cgroup/rds-vms/memory.swap.max").unwrap(), "0\n");
+    if machine.group().join("io.weight").exists() {
+        assert_eq!(machine.limit("io.weight"), "default 100");
+    }
     let pid = processes_of(machine.spec.user.unwrap())[0];
     assert_eq!(machine.limit("cgroup.procs"), pid.to_string());
     // Whoever is in the group ends with the machine.
