@@ -60,6 +60,17 @@ impl fmt::Display for Key {
     }
 }
 
+/// See [`Seeds::fits`](super::Seeds::fits).
+pub(super) fn fits(image: &ImageFiles, fingerprint: &str) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    digest.update(fingerprint);
+    for facts in image.facts()? {
+        digest.update([0]);
+        digest.update(facts);
+    }
+    Ok(crate::auth::hex(&digest.finalize()))
+}
+
 /// Hex digits: 128 bits, in a name that leaves room for sockets' paths.
 const LENGTH: usize = 32;
 

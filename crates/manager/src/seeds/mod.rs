@@ -239,8 +239,14 @@ impl Seeds {
     }
 
     /// Whether the files that a machine was started with are still those of its seed.
-    pub(crate) fn fits(&self, seed: &Seed, image: &ImageFiles, initramfs: &Path) -> bool {
+    pub(crate) fn is_of(&self, seed: &Seed, image: &ImageFiles, initramfs: &Path) -> bool {
         self.key(image, initramfs, seed.size).as_ref() == Some(&seed.key)
+    }
+
+    /// What the memory of a machine depends on besides its size, in one digest: its image's files, of which it has parts,
+    /// the monitor, and whether it has a network interface.
+    pub(crate) fn fits(&self, image: &ImageFiles) -> Result<String> {
+        key::fits(image, &self.fingerprint).map_err(|error| Error::internal("cannot look at an image's files", error))
     }
 
     /// Has a seed made that a VM would have started from.

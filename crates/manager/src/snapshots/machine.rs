@@ -2,19 +2,16 @@
 //!
 //! It stands still while they are written, so that they belong together; what it was doing goes on in every copy.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk_copy::DiskCopy;
 use crate::error::{Chain, Error, Result};
-use crate::images::ImageFiles;
 use crate::storage::make_private_dir;
 use rds_image::disk::CloneMode;
 use rds_vmm::Hypervisor;
 use rds_vmm::hypervisor::SnapshotDir;
-use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
 /// Between the first two attempts to let a machine that was saved go on; each pause is twice as long as the one before, up to
@@ -40,16 +37,6 @@ pub(super) fn disk_in(dir: &Path) -> PathBuf {
 /// Memory and devices in a snapshot's directory.
 pub(super) fn memory_in(dir: &Path) -> SnapshotDir {
     SnapshotDir(dir.join("machine"))
-}
-
-/// What a saved machine depends on besides its size: its image's files, of which it has parts in memory, and the monitor.
-pub(crate) fn fits(image: &ImageFiles, hypervisor: &dyn Hypervisor) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    digest.update(hypervisor.fingerprint());
-    for facts in image.facts()? {
-        digest.update(format!("\n{facts}"));
-    }
-    Ok(crate::auth::hex(&digest.finalize()))
 }
 
 impl Machine {

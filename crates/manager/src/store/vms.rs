@@ -46,6 +46,8 @@ pub struct VmRow {
     pub started_from: Option<String>,
     /// JSON object: milliseconds of each step of the last start.
     pub timings: String,
+    /// What the memory of its machine depends on, of the last start.
+    pub fits: Option<String>,
     /// Its secrets, sealed, in base64.
     pub secrets: Option<String>,
     /// Counts the replacements of its secrets, from 1.
@@ -66,7 +68,8 @@ macro_rules! columns {
     () => {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
-         secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains, secrets_due"
+         secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains, secrets_due, \
+         fits"
     };
 }
 
@@ -77,7 +80,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24, $25, $26)"
+             $23, $24, $25, $26, $27)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -105,6 +108,7 @@ impl Store {
         .bind(&vm.idle_action)
         .bind(&vm.allow_domains)
         .bind(vm.secrets_due)
+        .bind(&vm.fits)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -127,14 +131,16 @@ impl Store {
         id: &str,
         started_from: &str,
         timings: &str,
+        fits: Option<&str>,
         bridge_hash: Option<&str>,
     ) -> Result<bool> {
-        let statement =
-            "UPDATE vms SET started_from = $2, timings = $3, bridge_hash = $4, secrets_due = 0 WHERE id = $1";
+        let statement = "UPDATE vms SET started_from = $2, timings = $3, fits = $4, bridge_hash = $5, secrets_due = 0 \
+                         WHERE id = $1";
         let changed = sqlx::query(statement)
             .bind(id)
             .bind(started_from)
             .bind(timings)
+            .bind(fits)
             .bind(bridge_hash)
             .execute(&self.pool)
             .await?;

@@ -20,7 +20,7 @@ use super::failure::stopping;
 use super::host::Host;
 use super::last_start::{Lap, Timings};
 use super::machine::RESTORE_LIMIT;
-use super::record::{Live, Provision, VmRecord};
+use super::record::{Base, Live, Provision, VmRecord};
 use super::request::{NewVm, count_secrets};
 use super::uses::Lease;
 use super::view::VmView;
@@ -30,7 +30,7 @@ use crate::error::{Chain, Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
-use crate::snapshots::machine::{Machine, fits};
+use crate::snapshots::machine::Machine;
 use crate::snapshots::{Allowed, Source, Subject};
 use crate::store::snapshots::SnapshotRow;
 
@@ -120,7 +120,7 @@ impl Vms {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
         may_be_copied(&handle.live.borrow())?;
-        let fits = self.fits(&handle.vm.image_id).await?;
+        let fits = self.same_files(&handle).await?;
         let _turn = handle.freezing.lock().await;
         let subject = Subject::Machine(self.machine(id), fits, allowed(&handle));
         let taken = self.0.host.snapshots.take(self.source(&handle), subject).await;
@@ -147,8 +147,18 @@ impl Vms {
     /// What memory of a VM of this image depends on now.
     async fn fits(&self, image_id: &str) -> Result<String> {
         let image = self.0.host.images.resolve(Some(image_id)).await?;
-        let failed = |error| Error::internal("cannot look at an image's files", error);
-        fits(&image, &*self.0.host.hypervisor).map_err(failed)
+        self.0.host.seeds.fits(&image)
+    }
+
+    /// What a VM's memory depends on, if a copy of it can be used now: one that comes up opens the image's files, while its
+    /// memory holds parts of those that the VM was started with.
+    async fn same_files(&self, handle: &Handle) -> Result<String> {
+        let had = handle.live.borrow().settings.last_start.as_ref().and_then(|start| start.fits.clone());
+        let now = self.fits(&handle.vm.image_id).await?;
+        had.filter(|had| *had == now).ok_or_else(|| {
+            let why = "its image's files, or the virtual machine monitor, have changed since the VM was started";
+            Error::conflict(format!("The VM's memory cannot be copied: {why}. Stop it and start it first"))
+        })
     }
 
     /// A VM that goes on from a memory snapshot.
@@ -177,6 +187,7 @@ impl Vms {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
         may_be_copied(&handle.live.borrow())?;
+        let fits = self.same_files(&handle).await?;
         self.room_for(wish.count)?;
         let turn = handle.freezing.lock().await;
         let saved = self.0.host.snapshots.save_draft(&self.machine(id), allowed(&handle)).await;
@@ -185,7 +196,8 @@ impl Vms {
         let (draft, stood_still) = saved?;
         tracing::info!(vm = %id, count = wish.count, stood_still_ms = stood_still.as_millis(), "forking a VM");
         let network = handle.live.borrow().settings.network.clone();
-        let made = self.fork_from(&handle.vm, &network, &draft, &wish).await;
+        let base = Base { id: draft.clone(), fits: Some(fits) };
+        let made = self.fork_from(&handle.vm, &network, &base, &wish).await;
         self.0.host.snapshots.discard(&draft).await?;
         Ok(Forks { vms: made? })
     }
@@ -194,20 +206,14 @@ impl Vms {
         &self,
         source: &VmRecord,
         network: &NetworkPolicy,
-        draft: &str,
+        base: &Base,
         wish: &Wish,
     ) -> Result<Vec<VmView>> {
         let (begun, failed) = (Mutex::new(Vec::new()), AtomicBool::new(false));
         let fork_one = async || {
             let spec = NewVm { name: None, ..source.spec.clone() };
-            let (image, draft) = (source.image_id.clone(), Some(draft.to_owned()));
-            let plan = Plan {
-                spec,
-                image_id: image,
-                snapshot: draft,
-                provision: Provision::Snapshot,
-                network: network.clone(),
-            };
+            let (image_id, base, network) = (source.image_id.clone(), Some(base.clone()), network.clone());
+            let plan = Plan { spec, image_id, base, provision: Provision::Snapshot, network };
             let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
             begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);
             created.await.map_err(|_| stopping())??;

@@ -7,7 +7,7 @@ use super::Vms;
 use super::actor::{Begin, Reply};
 use super::directory::Handle;
 use super::failure::stopping;
-use super::record::{Generations, Provision, Settings, VmRecord};
+use super::record::{Base, Generations, Provision, Settings, VmRecord};
 use super::request::{self, CreateVm, NewVm};
 use super::state::VmState;
 use super::view::VmView;
@@ -25,7 +25,7 @@ use crate::store::snapshots::SnapshotRow;
 pub(super) struct Plan {
     pub spec: NewVm,
     pub image_id: String,
-    pub snapshot: Option<String>,
+    pub base: Option<Base>,
     pub provision: Provision,
     pub network: NetworkPolicy,
 }
@@ -45,21 +45,22 @@ impl Vms {
         let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
         self.0.host.egress.check(&network)?;
         self.check_providers(&links)?;
-        let mut provision = Provision::Boot;
+        let (mut provision, mut base) = (Provision::Boot, None);
         if let Some(id) = &snapshot {
-            let base = self.snapshot_to_start_from(id).await?;
-            spec = on_snapshot(spec, &base, wanted_bytes)?;
-            if base.kind == snapshots::Kind::Vm.as_str() {
-                spec = self.on_memory(spec, &base, wanted_bytes).await?;
+            let row = self.snapshot_to_start_from(id).await?;
+            spec = on_snapshot(spec, &row, wanted_bytes)?;
+            if row.kind == snapshots::Kind::Vm.as_str() {
+                spec = self.on_memory(spec, &row, wanted_bytes).await?;
                 provision = Provision::Snapshot;
             }
+            base = Some(Base { id: row.id, fits: row.fits });
         }
         let image = self.0.host.images.resolve(spec.image_id.as_deref()).await?;
         let kind = match provision {
             Provision::Boot => self.kind(&image, &spec).await,
             Provision::Snapshot => None,
         };
-        let plan = Plan { spec, image_id: image.id.clone(), snapshot, provision, network };
+        let plan = Plan { spec, image_id: image.id.clone(), base, provision, network };
         let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
         // The VM's row protects the image from here on.
         drop(image);
@@ -76,7 +77,7 @@ impl Vms {
         secrets: &SecretEnv,
         links: Vec<Link>,
     ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
-        let Plan { spec, image_id, snapshot, provision, network } = plan;
+        let Plan { spec, image_id, base, provision, network } = plan;
         let (reply, created) = Reply::channel();
         let _admission = self.0.admission.lock().await;
         self.admit(spec.name.as_deref())?;
@@ -88,7 +89,7 @@ impl Vms {
         let address = self.0.host.egress.address(host_index)?;
         let secrets = Generations { newest: self.0.host.seal(id, secrets, 1)?, ..Generations::default() };
         let settings = Settings { secrets, links: links.into(), network, bridge: None, last_start: None };
-        let vm = VmRecord { id, spec, image_id, snapshot, provision, host_index, created_at: clock::now_ms() };
+        let vm = VmRecord { id, spec, image_id, base, provision, host_index, created_at: clock::now_ms() };
         self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
         let machine = taken.and_then(Taken::keep).map(Box::new);
         Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine)), created))

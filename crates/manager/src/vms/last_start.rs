@@ -78,17 +78,21 @@ impl StartedFrom {
 }
 
 /// The last start of a VM.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LastStart {
     pub from: StartedFrom,
     pub timings: Timings,
+    /// What the memory of its machine depends on, see [`Seeds::fits`]; `None` if an older server started it.
+    ///
+    /// [`Seeds::fits`]: crate::seeds::Seeds::fits
+    pub fits: Option<String>,
 }
 
 impl LastStart {
     /// The start that was written down, if there was one.
     pub(super) fn from_row(row: &VmRow) -> Option<Self> {
         let from = StartedFrom::parse(row.started_from.as_deref()?)?;
-        Some(Self { from, timings: serde_json::from_str(&row.timings).ok()? })
+        Some(Self { from, timings: serde_json::from_str(&row.timings).ok()?, fits: row.fits.clone() })
     }
 }
 

@@ -79,7 +79,7 @@ impl Host {
         self.faults.at(Step::Connect)?;
         let guest = self.first_answer(spec.id, History::Fresh, RESTORE_LIMIT).await?;
         // Files that are given in place may be others meanwhile, which the guest's memory does not fit.
-        if !self.seeds.fits(seed, image, &spec.initramfs) {
+        if !self.seeds.is_of(seed, image, &spec.initramfs) {
             return Err(Error::internal("cannot restore a machine", "its image changed meanwhile"));
         }
         timings.agent_ms = lap.take();

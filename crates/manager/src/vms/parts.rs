@@ -54,7 +54,7 @@ impl Host {
         clone: impl FnOnce(&Path, &Path, disk::CloneMode) -> Result<(), ImageError> + Send + 'static,
     ) -> Filling {
         let templates = self.storage.templates_dir();
-        let snapshot = vm.snapshot.as_ref().map(|id| self.snapshots.disk(id));
+        let snapshot = vm.base.as_ref().map(|base| self.snapshots.disk(&base.id));
         let (bytes, mode, to) = (vm.spec.disk_bytes, self.storage.clone_mode(), self.disk(vm.id));
         Filling(spawn_blocking(move || {
             let from = snapshot.map_or_else(|| disk::template(&templates, bytes), Ok)?;

@@ -16,6 +16,7 @@ use super::machine::size;
 use super::parts::Filling;
 use super::record::{Settings, VmRecord};
 use crate::error::{Chain, Error, Result};
+use crate::images::ImageFiles;
 use crate::peers::token::BridgeToken;
 use crate::pool::{Machine, record};
 use crate::secrets::SecretEnv;
@@ -67,13 +68,20 @@ impl Host {
     ) -> Result<(GuestClient, LastStart)> {
         let mut lap = Lap::new();
         let image = self.images.resolve(Some(&vm.image_id)).await?;
+        // Looked at before they are opened: files that are given in place may be others at any time.
+        let fits = self.seeds.fits(&image)?;
+        // Only its first start makes a VM a copy.
+        let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
+        if copied.is_some_and(|base| base.fits.as_ref() != Some(&fits)) {
+            return Err(Error::conflict("The image got other files while a VM's memory was copied"));
+        }
         // No machine is started for secrets that cannot be opened. They are not kept while one comes up.
         drop(settings.secrets.newest.open(self.sealer.as_deref(), vm.id)?);
         let mut turn = Some(self.turns.take().await);
         let mut timings = Timings { queue_ms: lap.take(), ..Timings::default() };
         if let Some(machine) = pooled {
-            match self.hand_out(vm, settings, *machine, &mut timings).await {
-                Ok(guest) => return Ok((guest, LastStart { from: StartedFrom::Pool, timings })),
+            match self.hand_out(vm, settings, &image, *machine, &mut timings).await {
+                Ok(guest) => return Ok((guest, LastStart { from: StartedFrom::Pool, timings, fits: Some(fits) })),
                 Err(error) => {
                     tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is made anew, since its pooled machine is no good");
                     self.teardown(vm.id).await?;
@@ -86,13 +94,11 @@ impl Host {
 
         self.open_network(vm.id, settings, &mut timings).await?;
         self.faults.at(Step::Boot)?;
-        // Only its first start makes a VM a copy.
-        let copied = vm.copied_from().filter(|_| settings.last_start.is_none());
         let (guest, from) = match copied {
             Some(base) => {
                 // It has its disk open.
                 timings.disk_ms += filled(filling.take()).await?;
-                (self.come_up_as_copy(&spec, base, &mut timings).await?, StartedFrom::Snapshot)
+                (self.come_up_as_copy(&spec, &base.id, &mut timings).await?, StartedFrom::Snapshot)
             }
             None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
@@ -112,7 +118,7 @@ impl Host {
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
         }
-        Ok((guest, LastStart { from, timings }))
+        Ok((guest, LastStart { from, timings, fits: Some(fits) }))
     }
 
     /// Makes a machine of the pool the VM.
@@ -121,14 +127,18 @@ impl Host {
         &self,
         vm: &VmRecord,
         settings: &Settings,
+        image: &ImageFiles,
         machine: Machine,
         timings: &mut Timings,
     ) -> Result<GuestClient> {
         let dir = self.dir(vm.id);
         let mut lap = Lap::new();
+        if self.kind(image, machine.kind.size).await.as_ref() != Some(&machine.kind) {
+            return Err(Error::internal("cannot take a machine out of the pool", "its image changed meanwhile"));
+        }
         record::remove(&dir).map_err(|error| Error::internal("cannot take a machine out of the pool", error))?;
         self.faults.at(Step::Disk)?;
-        if vm.snapshot.is_some() || vm.spec.disk_bytes != self.storage.overlay_size_bytes {
+        if vm.base.is_some() || vm.spec.disk_bytes != self.storage.overlay_size_bytes {
             self.fill_disk(vm, |from, to, mode| disk::clone_into(from, to, mode).map(drop)).done().await?;
         } else {
             // Until now it had the size that all machines from seeds have at first.
@@ -187,8 +197,8 @@ impl Host {
     /// Whether the VM's disk is not as large as that of the snapshot that it was made from, and no start of it has grown
     /// its filesystem. A guest that has nothing to grow is not asked to: it would write its whole journal out.
     fn outgrew_its_snapshot(&self, vm: &VmRecord, settings: &Settings) -> bool {
-        vm.snapshot.as_ref().filter(|_| settings.last_start.is_none()).is_some_and(|snapshot| {
-            let disk = std::fs::metadata(self.snapshots.disk(snapshot));
+        vm.base.as_ref().filter(|_| settings.last_start.is_none()).is_some_and(|base| {
+            let disk = std::fs::metadata(self.snapshots.disk(&base.id));
             !disk.is_ok_and(|disk| disk.len() == vm.spec.disk_bytes)
         })
     }

@@ -24,14 +24,23 @@ pub struct VmRecord {
     pub spec: NewVm,
     /// The image it runs on.
     pub image_id: String,
-    /// The snapshot that its disk is made from; not known any more once it was made.
-    pub snapshot: Option<String>,
+    /// What its disk is made from; not known any more once it was made.
+    pub base: Option<Base>,
     /// What it began as.
     pub provision: Provision,
     /// A small number that no other living VM has; names derived from it never collide.
     pub host_index: u32,
     /// Milliseconds since the Unix epoch.
     pub created_at: i64,
+}
+
+/// What a VM's disk is made from, and its memory if it goes on from that.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// A snapshot or a draft.
+    pub id: String,
+    /// What its memory depends on, if it has any.
+    pub fits: Option<String>,
 }
 
 /// What a VM began as.
@@ -126,9 +135,9 @@ pub(crate) struct Live {
 }
 
 impl VmRecord {
-    /// The snapshot or draft whose memory it goes on from.
-    pub(super) fn copied_from(&self) -> Option<&str> {
-        self.snapshot.as_deref().filter(|_| self.provision == Provision::Snapshot)
+    /// What its memory goes on from.
+    pub(super) fn copied_from(&self) -> Option<&Base> {
+        self.base.as_ref().filter(|_| self.provision == Provision::Snapshot)
     }
 
     /// When the VM is to be deleted by itself, in milliseconds since the Unix epoch.

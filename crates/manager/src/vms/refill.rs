@@ -204,7 +204,8 @@ impl Host {
         self.storage.overlay_size_bytes.saturating_mul(LARGEST_DISKS).min(DISK_BYTES)
     }
 
-    async fn kind(&self, image: &ImageFiles, size: Size) -> Option<Kind> {
+    /// The kind of machine of an image and size that is made now.
+    pub(super) async fn kind(&self, image: &ImageFiles, size: Size) -> Option<Kind> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await.ok()?;
         let (key, disk_bytes) = (self.seeds.key(image, &initramfs, size)?, self.storage.overlay_size_bytes);
         Some(Kind { image_id: image.id.clone(), size, key, disk_bytes })

@@ -106,7 +106,7 @@ impl VmRecord {
             disk_size_mb: self.spec.disk_bytes >> 20,
             created_at: clock::rfc3339(self.created_at),
             provision_mode: self.provision.as_str().into(),
-            started_from: live.settings.last_start.map(|start| start.from.as_str().into()),
+            started_from: live.settings.last_start.as_ref().map(|start| start.from.as_str().into()),
             image_id: self.image_id.clone(),
             peer_links: live.settings.links.iter().map(Link::view).collect(),
             name: self.spec.name.clone(),
@@ -115,7 +115,7 @@ impl VmRecord {
             ttl_seconds: self.spec.ttl.map(|ttl| ttl.as_secs()),
             idle_timeout_seconds: self.spec.idle.map(|idle| idle.after.as_secs()),
             idle_action: self.spec.idle.map(|idle| idle.action),
-            timings: live.settings.last_start.map(|start| start.timings),
+            timings: live.settings.last_start.as_ref().map(|start| start.timings),
             error: live.error.clone(),
         }
     }

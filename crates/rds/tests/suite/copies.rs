@@ -12,6 +12,7 @@ use crate::pause::{assert_clock, state};
 cases![
     a_program_goes_on_in_a_vm_from_a_memory_snapshot,
     a_memory_snapshot_fits_its_size_and_its_image,
+    a_vm_whose_image_was_replaced_is_not_copied,
     what_has_secrets_or_links_is_not_copied,
     forks_go_on_and_have_nothing_else_in_common,
     every_copy_has_the_memory_of_its_moment,
@@ -130,17 +131,41 @@ async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
     server.assert_no_trace().await;
 }
 
+/// An image of the server's own, whose files can be replaced.
+async fn uploaded_image(world: &World, api: &Api) -> String {
+    let image = api.post("/v1/images", &json!({"name": "a"})).await.status(201).json();
+    let id = image["id"].as_str().expect("an id");
+    for (kind, file) in world.found.image_files() {
+        crate::images::put_file(api, id, kind, file).await.status(204);
+    }
+    id.to_owned()
+}
+
+async fn a_vm_whose_image_was_replaced_is_not_copied(world: &World) {
+    let server = TestServer::without_image(&world.found, &[("ENABLE_SNAPSHOTS", "false")]).await;
+    let api = server.api();
+    let image = uploaded_image(world, &api).await;
+    let vm = create(&api, json!({"memMb": 128, "imageId": image})).await;
+    let copies = [("fork", json!({"count": 1})), ("snapshots", json!({"kind": "vm"}))];
+    crate::images::put_file(&api, &image, "rootfs", &world.found.rootfs).await.status(204);
+    for (call, body) in &copies {
+        let message = api.post(&format!("/v1/vms/{vm}/{call}"), body).await.status(409).message();
+        assert!(message.contains("image's files"), "{message}");
+    }
+    // It goes on with those that it has open.
+    assert_eq!(api.sh(&vm, "sha256sum /bin/sh > /dev/null && echo alive").await, "alive");
+    api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
+    api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
+    for (call, body) in &copies {
+        api.post(&format!("/v1/vms/{vm}/{call}"), body).await.status(201);
+    }
+}
+
 async fn a_memory_snapshot_fits_its_size_and_its_image(world: &World) {
     let server = TestServer::without_image(&world.found, &[]).await;
     let api = server.api();
-    let mut images = Vec::new();
-    for name in ["a", "b"] {
-        let image = api.post("/v1/images", &json!({"name": name})).await.status(201).json();
-        images.push(image["id"].as_str().expect("an id").to_owned());
-    }
-    for (kind, file) in world.found.image_files() {
-        crate::images::put_file(&api, &images[0], kind, file).await.status(204);
-    }
+    let other = api.post("/v1/images", &json!({"name": "b"})).await.status(201).json();
+    let images = [uploaded_image(world, &api).await, other["id"].as_str().expect("an id").to_owned()];
     let vm = create(&api, json!({"memMb": 128, "imageId": images[0]})).await;
     let snapshot = memory_snapshot(&api, &vm).await;
     let refused = async |change: Value, status: u16| {

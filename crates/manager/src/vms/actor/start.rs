@@ -104,7 +104,7 @@ impl Actor {
         let id = self.vm.id.to_string();
         let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
         let (from, timings) = (started.how.from.as_str(), to_json(&started.how.timings));
-        self.host.store.set_vm_started(&id, from, &timings, hash.as_deref()).await?;
+        self.host.store.set_vm_started(&id, from, &timings, started.how.fits.as_deref(), hash.as_deref()).await?;
         self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
         Ok(())
     }

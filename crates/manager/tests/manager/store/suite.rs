@@ -85,6 +85,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         timings: "{}".into(),
         secrets: Some("c2VhbGVk".into()),
         secrets_version: 1,
+        fits: None,
         secrets_due: 0,
         peer_links: "[]".into(),
         bridge_hash: None,
@@ -103,7 +104,7 @@ async fn vms(store: &Store) {
     assert!(store.set_vm_state("a", "RUNNING", None).await.unwrap());
     assert!(store.set_vm_state("b", "ERROR", Some("why")).await.unwrap());
     assert!(!store.set_vm_state("z", "RUNNING", None).await.unwrap());
-    assert!(store.set_vm_started("a", "boot", "{\"boot\":1}", Some("0f")).await.unwrap());
+    assert!(store.set_vm_started("a", "boot", "{\"boot\":1}", Some("f"), Some("0f")).await.unwrap());
     assert!(store.set_vm_links("a", "[1]", None).await.unwrap());
     assert!(store.set_vm_secrets("a", None, 2, true).await.unwrap());
     let changed = store.vm("a").await.unwrap().unwrap();
@@ -114,7 +115,7 @@ async fn vms(store: &Store) {
     assert!(!store.confirm_vm_secrets("z").await.unwrap());
     assert_eq!(due().await, 0);
     assert!(store.set_vm_secrets("a", None, 3, true).await.unwrap());
-    assert!(store.set_vm_started("a", "boot", "{}", None).await.unwrap());
+    assert!(store.set_vm_started("a", "boot", "{}", None, None).await.unwrap());
     assert_eq!(due().await, 0, "a start hands out the newest");
     let all = store.vms().await.unwrap();
     assert_eq!(all.len(), 2);
