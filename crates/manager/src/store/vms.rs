@@ -54,6 +54,8 @@ pub struct VmRow {
     pub secrets_version: i64,
     /// 1 while the agent of a running VM has not confirmed that it has them.
     pub secrets_due: i64,
+    /// 1 if it has had secrets in the present start of its machine.
+    pub secrets_held: i64,
     /// JSON array of its links to providers.
     pub peer_links: String,
     /// Hash of the token that its code calls its peers with, in hex.
@@ -69,7 +71,7 @@ macro_rules! columns {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
          secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains, secrets_due, \
-         fits"
+         fits, secrets_held"
     };
 }
 
@@ -80,7 +82,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24, $25, $26, $27)"
+             $23, $24, $25, $26, $27, $28)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -109,6 +111,7 @@ impl Store {
         .bind(&vm.allow_domains)
         .bind(vm.secrets_due)
         .bind(&vm.fits)
+        .bind(vm.secrets_held)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -134,8 +137,8 @@ impl Store {
         fits: Option<&str>,
         bridge_hash: Option<&str>,
     ) -> Result<bool> {
-        let statement = "UPDATE vms SET started_from = $2, timings = $3, fits = $4, bridge_hash = $5, secrets_due = 0 \
-                         WHERE id = $1";
+        let statement = "UPDATE vms SET started_from = $2, timings = $3, fits = $4, bridge_hash = $5, secrets_due = 0, \
+                         secrets_held = CASE WHEN secrets IS NULL THEN 0 ELSE 1 END WHERE id = $1";
         let changed = sqlx::query(statement)
             .bind(id)
             .bind(started_from)
@@ -147,14 +150,24 @@ impl Store {
         Ok(changed.rows_affected() > 0)
     }
 
-    /// Replaces a VM's sealed secrets; `due` if its agent is still to get them. False if there is no such VM.
-    pub async fn set_vm_secrets(&self, id: &str, secrets: Option<&str>, version: i64, due: bool) -> Result<bool> {
-        let statement = "UPDATE vms SET secrets = $2, secrets_version = $3, secrets_due = $4 WHERE id = $1";
+    /// Replaces a VM's sealed secrets; `due` if its agent is still to get them, `held` if its machine has had any. False if
+    /// there is no such VM.
+    pub async fn set_vm_secrets(
+        &self,
+        id: &str,
+        secrets: Option<&str>,
+        version: i64,
+        due: bool,
+        held: bool,
+    ) -> Result<bool> {
+        let statement =
+            "UPDATE vms SET secrets = $2, secrets_version = $3, secrets_due = $4, secrets_held = $5 WHERE id = $1";
         let changed = sqlx::query(statement)
             .bind(id)
             .bind(secrets)
             .bind(version)
             .bind(i64::from(due))
+            .bind(i64::from(held))
             .execute(&self.pool)
             .await?;
         Ok(changed.rows_affected() > 0)

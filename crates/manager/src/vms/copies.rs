@@ -1,7 +1,7 @@
 //! Copies of running VMs: memory snapshots, forks, and how a VM comes up as one.
 //!
-//! A copy holds whatever was in the memory of its source, so a VM that has secrets, or a token for its peers, is not
-//! copied: they would be on the host's disk, and in a VM that was never given them.
+//! A copy holds whatever was in the memory of its source, so a VM that has had secrets since it was started, or has a token
+//! for its peers, is not copied: they would be on the host's disk, and in a VM that was never given them.
 
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,9 +80,11 @@ impl ForkVm {
 /// Whether nothing in a VM's memory is its alone.
 fn may_be_copied(live: &Live) -> Result<()> {
     let secrets = &live.settings.secrets;
-    if secrets.newest.bytes.is_some() || secrets.due {
-        let how = "take them away first, with PUT /v1/vms/:id/secrets and an empty list";
-        return Err(Error::conflict(format!("The VM has secrets, which a copy of its memory would hold: {how}")));
+    if secrets.held || secrets.due {
+        let how = "take them away with PUT /v1/vms/:id/secrets and an empty list, then stop the VM and start it";
+        return Err(Error::conflict(format!(
+            "The VM has had secrets since it was started, which a copy of its memory would hold: {how}"
+        )));
     }
     if !live.settings.links.is_empty() || live.settings.bridge.is_some() {
         let how = "take its links away first, with DELETE /v1/vms/:id/peers/:alias";

@@ -87,7 +87,11 @@ impl Vms {
             None => (VmId::new(), self.free_host_index(), None),
         };
         let address = self.0.host.egress.address(host_index)?;
-        let secrets = Generations { newest: self.0.host.seal(id, secrets, 1)?, ..Generations::default() };
+        let secrets = Generations {
+            newest: self.0.host.seal(id, secrets, 1)?,
+            held: !secrets.is_empty(),
+            ..Generations::default()
+        };
         let settings = Settings { secrets, links: links.into(), network, bridge: None, last_start: None };
         let vm = VmRecord { id, spec, image_id, base, provision, host_index, created_at: clock::now_ms() };
         self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;

@@ -95,6 +95,9 @@ pub(crate) struct Generations {
     pub replaced: Option<Sealed>,
     /// The agent of its machine has not confirmed that it has the newest. Nothing else is asked of it before it does.
     pub due: bool,
+    /// The machine of the present start has had some. They may be in its memory ever after: in programs that were given
+    /// them, and where they were on the way.
+    pub held: bool,
 }
 
 impl Generations {

@@ -52,6 +52,7 @@ impl VmRecord {
             secrets: settings.secrets.newest.column(),
             secrets_version: i64::try_from(settings.secrets.newest.version).unwrap_or(i64::MAX),
             secrets_due: settings.secrets.due.into(),
+            secrets_held: settings.secrets.held.into(),
             peer_links: links_column(&settings.links),
             bridge_hash: None,
             error: None,
@@ -90,7 +91,8 @@ impl VmRecord {
         let sealed = row.secrets.as_ref().map(|text| STANDARD.decode(text)).transpose();
         let bytes = sealed.map_err(|_| broken("secret"))?.map(Arc::from);
         let newest = Sealed { bytes, version: u64::try_from(row.secrets_version).unwrap_or(1) };
-        let secrets = Generations { newest, replaced: None, due: row.secrets_due != 0 };
+        let (due, held) = (row.secrets_due != 0, row.secrets_held != 0);
+        let secrets = Generations { newest, replaced: None, due, held };
         let links: Vec<PeerLink> = serde_json::from_str(&row.peer_links).map_err(|_| broken("link"))?;
         let links = Link::parse_all(&links)?.into();
         let bridge = row.bridge_hash.as_deref().and_then(BridgeToken::from_hash);

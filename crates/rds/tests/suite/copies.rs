@@ -14,6 +14,7 @@ cases![
     a_memory_snapshot_fits_its_size_and_its_image,
     a_vm_whose_image_was_replaced_is_not_copied,
     what_has_secrets_or_links_is_not_copied,
+    secrets_that_were_taken_away_stay_in_memory_until_a_stop,
     forks_go_on_and_have_nothing_else_in_common,
     every_copy_has_the_memory_of_its_moment,
     forks_are_all_made_or_none,
@@ -114,9 +115,8 @@ async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
     // A copy is a VM like any other: it can be copied, and booted.
     let again = api.post(&format!("/v1/vms/{one}/snapshots"), &json!({"kind": "vm"})).await.status(409).message();
     assert!(again.contains("secrets"), "{again}");
-    let none = api.request(Method::PUT, &format!("/v1/vms/{one}/secrets")).json(&json!({"secretEnv": []}));
-    api.send(none).await.status(204);
-    let second = memory_snapshot(&api, &one).await;
+    let plain = create(&api, json!({"memMb": 128, "snapshotId": id})).await;
+    let second = memory_snapshot(&api, &plain).await;
     let third = create(&api, json!({"memMb": 128, "snapshotId": second["id"]})).await;
     counting(&api, &third).await;
     assert_eq!(api.sh(&third, "cat f; echo [$TOKEN]").await, "unsynced\n[]");
@@ -127,7 +127,7 @@ async fn a_program_goes_on_in_a_vm_from_a_memory_snapshot(world: &World) {
     assert_ne!(api.sh(&one, "cat /proc/sys/kernel/random/boot_id").await, boot);
     api.delete(&format!("/v1/snapshots/{id}")).await.status(204);
     counting(&api, &two).await;
-    api.remove(&[one, two, third]).await;
+    api.remove(&[one, two, plain, third]).await;
     server.assert_no_trace().await;
 }
 
@@ -216,6 +216,42 @@ async fn what_has_secrets_or_links_is_not_copied(world: &World) {
     api.post(&format!("/v1/vms/{vm}/fork"), &wrong).await.status(400);
     api.remove(&[plain, granted, vec![vm, provider]].concat()).await;
     server.assert_no_trace().await;
+}
+
+async fn secrets_that_were_taken_away_stay_in_memory_until_a_stop(world: &World) {
+    let mut server = world.own_server(&[("ENABLE_SNAPSHOTS", "false")]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 128, "secretEnv": ["TOKEN=a-token-of-some-length"]})).await;
+    api.sh(&vm, "(sleep 1000 &) > /dev/null 2>&1; test \"$TOKEN\"").await;
+    let set = async |api: &Api, secrets: &[&str]| {
+        let request = api.request(Method::PUT, &format!("/v1/vms/{vm}/secrets"));
+        api.send(request.json(&json!({"secretEnv": secrets}))).await.status(204);
+    };
+    let refused = async |api: &Api| {
+        for (call, body) in [("snapshots", json!({"kind": "vm"})), ("fork", json!({"count": 1}))] {
+            let message = api.post(&format!("/v1/vms/{vm}/{call}"), &body).await.status(409).message();
+            assert!(message.contains("has had secrets"), "{message}");
+        }
+    };
+    set(&api, &[]).await;
+    refused(&api).await;
+    // The next server does not forget it.
+    server.kill();
+    server.restart(&[]).await;
+    let api = server.api();
+    refused(&api).await;
+    let again = async |api: &Api| {
+        api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
+        api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
+    };
+    again(&api).await;
+    memory_snapshot(&api, &vm).await;
+    // Also those that came after the start.
+    set(&api, &["TOKEN=another-token"]).await;
+    set(&api, &[]).await;
+    refused(&api).await;
+    again(&api).await;
+    fork(&api, &vm, &json!({"count": 1})).await;
 }
 
 async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {

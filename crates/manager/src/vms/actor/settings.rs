@@ -18,11 +18,12 @@ use crate::vms::row::{links_column, to_json};
 impl Actor {
     /// Writes new secrets down, sealed; they are `due` if there is an agent that is to get them.
     pub(super) async fn keep_secrets(&self, secrets: &SecretEnv, due: bool) -> Result<()> {
-        let replaced = self.live.borrow().settings.secrets.newest.clone();
+        let Generations { newest: replaced, held, .. } = self.live.borrow().settings.secrets.clone();
         let newest = self.host.seal(self.vm.id, secrets, replaced.version + 1)?;
+        let held = held || !secrets.is_empty();
         let (id, version) = (self.vm.id.to_string(), i64::try_from(newest.version).unwrap_or(i64::MAX));
-        self.host.store.set_vm_secrets(&id, newest.column().as_deref(), version, due).await?;
-        self.publish(|live| live.settings.secrets = Generations { newest, replaced: Some(replaced), due });
+        self.host.store.set_vm_secrets(&id, newest.column().as_deref(), version, due, held).await?;
+        self.publish(|live| live.settings.secrets = Generations { newest, replaced: Some(replaced), due, held });
         Ok(())
     }
 

@@ -92,6 +92,7 @@ impl Actor {
             live.error = None;
             live.settings.bridge = bridge;
             live.settings.secrets.due = false;
+            live.settings.secrets.held = live.settings.secrets.newest.bytes.is_some();
             live.settings.last_start = Some(how);
         });
         self.serve_calls(History::Fresh);

@@ -87,6 +87,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         secrets_version: 1,
         fits: None,
         secrets_due: 0,
+        secrets_held: 1,
         peer_links: "[]".into(),
         bridge_hash: None,
         error: None,
@@ -106,7 +107,7 @@ async fn vms(store: &Store) {
     assert!(!store.set_vm_state("z", "RUNNING", None).await.unwrap());
     assert!(store.set_vm_started("a", "boot", "{\"boot\":1}", Some("f"), Some("0f")).await.unwrap());
     assert!(store.set_vm_links("a", "[1]", None).await.unwrap());
-    assert!(store.set_vm_secrets("a", None, 2, true).await.unwrap());
+    assert!(store.set_vm_secrets("a", None, 2, true, true).await.unwrap());
     let changed = store.vm("a").await.unwrap().unwrap();
     assert_eq!((changed.peer_links.as_str(), changed.bridge_hash, changed.secrets_version), ("[1]", None, 2));
     let due = async || store.vm("a").await.unwrap().unwrap().secrets_due;
@@ -114,9 +115,12 @@ async fn vms(store: &Store) {
     assert!(store.confirm_vm_secrets("a").await.unwrap());
     assert!(!store.confirm_vm_secrets("z").await.unwrap());
     assert_eq!(due().await, 0);
-    assert!(store.set_vm_secrets("a", None, 3, true).await.unwrap());
+    assert!(store.set_vm_secrets("a", None, 3, true, true).await.unwrap());
     assert!(store.set_vm_started("a", "boot", "{}", None, None).await.unwrap());
     assert_eq!(due().await, 0, "a start hands out the newest");
+    assert_eq!(store.vm("a").await.unwrap().unwrap().secrets_held, 0, "a machine that was given none has had none");
+    assert!(store.set_vm_started("b", "boot", "{}", None, None).await.unwrap());
+    assert_eq!(store.vm("b").await.unwrap().unwrap().secrets_held, 1);
     let all = store.vms().await.unwrap();
     assert_eq!(all.len(), 2);
     assert_eq!((all[1].state.as_str(), all[1].error.as_deref()), ("ERROR", Some("why")));
