@@ -277,6 +277,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Device state that is not as it was written is refused. On an error nothing is left running.
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError>;
 
+    /// Says that no machine may be started from a snapshot for a long time: what the driver has of it in the host's memory
+    /// is given back with the end of the machines that were. One that is started nevertheless only takes longer.
+    fn forget(&self, _snapshot: &SnapshotDir) {}
+
     /// Stops the processors. Does nothing to a machine that is paused.
     async fn pause(&self, dir: &Path) -> Result<(), HypervisorError>;
 

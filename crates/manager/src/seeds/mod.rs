@@ -295,6 +295,7 @@ impl Seeds {
     }
 
     fn remove(&self, seed: &Seed) {
+        self.hypervisor.forget(&seed.dir);
         if let Err(error) = shelf::remove(&seed.dir.0) {
             tracing::warn!(%error, key = %seed.key, "cannot remove a seed");
         }

@@ -17,7 +17,6 @@ mod stalled;
 mod template;
 mod version;
 
-use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +34,7 @@ use arguments::{Arguments, Descriptors, Memory};
 use launch::{Credentials, Inheritance, Limits, OWN_THREADS, Role, io_error};
 use probe::Probe;
 use qmp::Qmp;
-use template::Templates;
+use template::{Template, Templates};
 
 pub use arguments::EMULATED_PROCESSOR;
 pub(crate) use files::MARKS;
@@ -96,10 +95,12 @@ impl Qemu {
     }
 
     /// Starts a process and records it. It has not necessarily come to life when this returns. After an error it is gone.
-    async fn start(&self, spec: &MachineSpec, memory: Option<File>) -> Result<(), HypervisorError> {
+    async fn start(&self, spec: &MachineSpec, template: Option<Arc<Template>>) -> Result<(), HypervisorError> {
         process::forget(&spec.dir, &MARKS).map_err(|source| io_error("the old process file", source))?;
         let mut inheritance = Inheritance::open(spec)?;
-        let incoming = memory.is_some();
+        let incoming = template.is_some();
+        let memory = template.as_ref().map(|template| template.memory.try_clone()).transpose();
+        let memory = memory.map_err(|source| io_error("the snapshot's memory", source))?;
         let memory = memory.map_or(Memory::Fresh, |memory| inheritance.start_from(memory));
         let arguments = Arguments {
             id: spec.id,
@@ -126,7 +127,11 @@ impl Qemu {
             return Err(io_error("the process file", source));
         }
         // Reaps it when it ends while this program lives; init does so afterwards.
-        tokio::spawn(async move { child.wait().await });
+        tokio::spawn(async move {
+            let ended = child.wait().await;
+            drop(template);
+            ended
+        });
         Ok(())
     }
 
@@ -188,14 +193,18 @@ impl Hypervisor for Qemu {
         let (version, own_user) = (self.version, spec.user.is_none());
         let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version, own_user)).await;
         let bytes = u64::from(spec.mem_mib) << 20;
-        let whole = |memory: File| match memory.metadata()?.len() {
-            length if length == bytes => Ok(memory),
+        let whole = |template: Arc<Template>| match template.memory.metadata()?.len() {
+            length if length == bytes => Ok(template),
             length => Err(std::io::Error::other(format!("it has {length} bytes, not {bytes}"))),
         };
-        let memory = opened.map_err(std::io::Error::other).flatten().and_then(whole);
-        let memory = memory.map_err(|source| io_error("the snapshot's memory", source))?;
-        self.start(spec, Some(memory)).await?;
+        let template = opened.map_err(std::io::Error::other).flatten().and_then(whole);
+        let template = template.map_err(|source| io_error("the snapshot's memory", source))?;
+        self.start(spec, Some(template)).await?;
         self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
+    }
+
+    fn forget(&self, snapshot: &SnapshotDir) {
+        self.templates.forget(&snapshot::memory(snapshot));
     }
 
     async fn pause(&self, dir: &Path) -> Result<(), HypervisorError> {

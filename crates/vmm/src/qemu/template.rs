@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -17,36 +17,65 @@ use crate::sparse;
 ///
 /// QEMU before 8.2 opens the file for writing even when it maps it privately. A machine that runs as another user has no
 /// right to do so, and must not get it: it would reach all machines of the same snapshot. Such a machine gets a sealed
-/// copy in memory (made once for a snapshot, holes left out) that nobody can write to.
+/// copy in memory (holes left out) that nobody can write to. It is made once for a snapshot, and is there until the
+/// snapshot is forgotten and no machine that was started from it lives.
 #[derive(Debug, Default)]
-pub(super) struct Templates(Mutex<HashMap<PathBuf, Sealed>>);
+pub(super) struct Templates(Mutex<HashMap<PathBuf, Arc<Mutex<Slot>>>>);
 
+/// The copy of one snapshot's memory. Locked while it is made, so that only who needs the same one waits.
+#[derive(Debug, Default)]
+struct Slot {
+    kept: Option<Arc<Template>>,
+    shared: Weak<Template>,
+}
+
+/// Memory to start machines from. To be held as long as one lives that was.
 #[derive(Debug)]
-struct Sealed {
-    memory: File,
-    /// Of the file that it is a copy of.
+pub(super) struct Template {
+    pub(super) memory: File,
+    /// Of the file that it is, or is a copy of.
     modified: SystemTime,
 }
 
 impl Templates {
     /// Opens the memory in the file `path`. Blocks for the first machine of a snapshot.
-    pub(super) fn open(&self, path: &Path, version: Version, own_user: bool) -> io::Result<File> {
+    pub(super) fn open(&self, path: &Path, version: Version, own_user: bool) -> io::Result<Arc<Template>> {
         let file = File::open(path)?;
-        if own_user || version >= READ_ONLY_TEMPLATES {
-            return Ok(file);
-        }
         let modified = file.metadata()?.modified()?;
-        let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // A snapshot that was removed needs no copy; a machine that runs from one holds it itself.
-        copies.retain(|path, _| path.exists());
-        if let Some(copy) = copies.get(path).filter(|copy| copy.modified == modified) {
-            return copy.memory.try_clone();
+        if own_user || version >= READ_ONLY_TEMPLATES {
+            return Ok(Arc::new(Template { memory: file, modified }));
         }
-        let memory = seal(&file)?;
-        let shared = memory.try_clone()?;
-        copies.insert(path.to_owned(), Sealed { memory, modified });
-        Ok(shared)
+        let slot = self.slot(path);
+        let mut slot = lock(&slot);
+        let template = match slot.shared.upgrade().filter(|copy| copy.modified == modified) {
+            Some(copy) => copy,
+            None => Arc::new(Template { memory: seal(&file)?, modified }),
+        };
+        *slot = Slot { shared: Arc::downgrade(&template), kept: Some(Arc::clone(&template)) };
+        Ok(template)
     }
+
+    /// Keeps a snapshot's copy no longer than machines live that were started from it.
+    pub(super) fn forget(&self, path: &Path) {
+        let slot = lock(&self.0).get(path).cloned();
+        // Whoever makes the copy just now forgets it, too.
+        if let Some(mut slot) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
+            slot.kept = None;
+        }
+    }
+
+    fn slot(&self, path: &Path) -> Arc<Mutex<Slot>> {
+        let mut slots = lock(&self.0);
+        slots.retain(|path, slot| {
+            let in_use = Arc::strong_count(slot) > 1;
+            in_use || path.exists() && slot.try_lock().is_ok_and(|slot| slot.shared.strong_count() > 0)
+        });
+        Arc::clone(slots.entry(path.to_owned()).or_default())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A copy of a file in memory that cannot be changed any more.
@@ -71,14 +100,49 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         let templates = Templates::default();
         let copy = templates.open(&path, OLD, false).unwrap();
-        assert!(copy.write_all_at(b"x", 0).is_err());
-        assert!(copy.set_len(0).is_err());
-        templates.open(&path, OLD, false).unwrap();
-        assert_eq!(templates.0.lock().unwrap().len(), 1);
+        assert!(copy.memory.write_all_at(b"x", 0).is_err());
+        assert!(copy.memory.set_len(0).is_err());
+        assert!(Arc::ptr_eq(&copy, &templates.open(&path, OLD, false).unwrap()));
         std::fs::remove_file(&path).unwrap();
         assert!(templates.open(&path, OLD, false).is_err());
         let mut left = [0; 3];
-        copy.read_exact_at(&mut left, 0).unwrap();
+        copy.memory.read_exact_at(&mut left, 0).unwrap();
         assert_eq!(&left, b"abc", "a machine keeps what it started from");
+    }
+
+    #[test]
+    fn a_copy_goes_when_it_is_forgotten_and_its_last_machine_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("memory"), dir.path().join("other"));
+        std::fs::write(&path, b"abc").unwrap();
+        std::fs::write(&other, b"def").unwrap();
+        let templates = Templates::default();
+        let open = |path| templates.open(path, OLD, false).unwrap();
+        let kept = Arc::downgrade(&open(&path));
+        assert!(kept.upgrade().is_some(), "the next machine needs it");
+        let machine = open(&path);
+        templates.forget(&path);
+        assert!(Arc::ptr_eq(&machine, &open(&path)), "machines share it while one of them lives");
+        templates.forget(&path);
+        drop(machine);
+        assert!(kept.upgrade().is_none());
+        // Also without a word, when the snapshot is gone.
+        let removed = Arc::downgrade(&open(&path));
+        std::fs::remove_file(&path).unwrap();
+        open(&other);
+        assert!(removed.upgrade().is_none());
+        assert_eq!(lock(&templates.0).len(), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_the_copy_of_another_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("memory"), dir.path().join("other"));
+        std::fs::write(&other, b"def").unwrap();
+        let templates = Templates::default();
+        let slot = templates.slot(&path);
+        let _making = lock(&slot);
+        templates.open(&other, OLD, false).unwrap();
+        templates.forget(&path);
     }
 }
