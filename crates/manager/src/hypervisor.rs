@@ -32,6 +32,7 @@ pub fn settings(config: &Config) -> Settings {
         program: None,
         accelerator,
         probe_cache: Some(config.storage.storage_root.join("kvm-probe")),
+        rate_cache: Some(config.storage.storage_root.join("tsc-rate")),
         user: rds_vmm::privileges::has_users().then_some(FIRST_UID),
     }
 }

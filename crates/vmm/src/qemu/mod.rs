@@ -63,6 +63,9 @@ pub struct Settings {
     pub accelerator: Wish,
     /// File in which the KVM probe keeps its answer, so that it runs once for each boot of the host.
     pub probe_cache: Option<PathBuf>,
+    /// File in which the rate of the host's time stamp counter is kept. Emulated machines are told it, so without that file
+    /// snapshots of them are of no use to the next driver.
+    pub rate_cache: Option<PathBuf>,
     /// One of the users that machines will run as, for whom `/dev/kvm` is tried; the manager's own if absent.
     pub user: Option<u32>,
 }
@@ -80,7 +83,7 @@ impl Qemu {
         let Choice { accelerator, reason } = Choice::new(settings.accelerator, || kvm);
         let description =
             Description { name: "qemu", version: version.to_string(), accelerator: accelerator.name(), reason };
-        let tsc_khz = clock::tsc_khz().await;
+        let tsc_khz = clock::tsc_khz(settings.rate_cache.as_deref()).await;
         Ok(Self { program, version, accelerator, tsc_khz, description, templates: Arc::default() })
     }
 
@@ -171,8 +174,7 @@ impl Hypervisor for Qemu {
             mem_mib: 128,
             accelerator: self.accelerator,
             version: self.version,
-            // Two measurements differ by a few kHz.
-            tsc_khz: self.tsc_khz.saturating_add(500) / 1000 * 1000,
+            tsc_khz: self.tsc_khz,
             descriptors: Descriptors::default(),
             memory: Memory::Fresh,
             mac: None,
