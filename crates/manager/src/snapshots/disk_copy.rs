@@ -35,6 +35,8 @@ impl<'a> DiskCopy<'a> {
         if watched {
             if let Err(error) = copy.clone(&machine.disk, &copy.own(), clone_again).await {
                 copy.unwatch().await;
+                // A copy that met the end of the disk would keep it full.
+                forget_copy(&machine.dir);
                 return Err(error);
             }
             copy.ahead = true;

@@ -1,5 +1,6 @@
 //! A host whose disk is full: what does not fit is refused and leaves nothing, and goes on when there is room again.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -29,6 +30,12 @@ fn entries(server: &TestServer, directory: &str) -> usize {
     std::fs::read_dir(server.root().join(directory)).map_or(0, Iterator::count)
 }
 
+/// Blocks of the copy that a machine has for its own use.
+fn copy_blocks(server: &TestServer, vm: &str) -> u64 {
+    let copy = server.root().join("vms").join(vm).join("disk.copy");
+    std::fs::metadata(copy).map_or(0, |facts| facts.blocks())
+}
+
 async fn try_create(api: &Api) -> Reply {
     api.post("/v1/vms", &json!({"cpu": 1, "memMb": 128, "allowIps": []})).await
 }
@@ -44,6 +51,12 @@ async fn a_full_disk_refuses_what_does_not_fit_and_holds_no_vm_up_for_good(world
     let other = create(&api, json!({"memMb": 128})).await;
     // Little: this disk is memory, and a jailed monitor is charged with what it writes to it.
     api.sh(&vm, "head -c 6M /dev/urandom > big; sync").await;
+
+    let taken = api.poke(&format!("/v1/vms/{vm}/snapshots")).await.status(201).json();
+    api.delete(&format!("/v1/snapshots/{}", taken["id"].as_str().expect("an id"))).await.status(204);
+    server.leave_room(3 * MIB);
+    assert_full(&api.poke(&format!("/v1/vms/{vm}/snapshots")).await);
+    assert_eq!(copy_blocks(&server, &vm), 0, "a copy that was not finished keeps the disk full");
 
     server.leave_room(0);
     assert_full(&try_create(&api).await);
