@@ -8,7 +8,7 @@ use rds_vmm::{MachineSpec, VmId};
 
 use super::fault::Step;
 use super::host::Host;
-use super::last_start::{Lap, StartedFrom, Timings};
+use super::last_start::{Lap, Timings};
 use super::turns::Turn;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
@@ -23,7 +23,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 pub(super) const RESTORE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Host {
-    /// Brings the machine to its agent's first answer: from a seed, or by booting it if there is none that is sound.
+    /// Brings the machine to its agent's first answer: from the seed that it gives, or by booting it if there is none that is
+    /// sound. Want of room says nothing of a seed, and a boot would fail of it, too.
     #[tracing::instrument(level = "debug", name = "come_up", skip_all)]
     pub(super) async fn come_up(
         &self,
@@ -31,10 +32,11 @@ impl Host {
         image: &ImageFiles,
         turn: &mut Option<Turn<'_>>,
         timings: &mut Timings,
-    ) -> Result<(GuestClient, StartedFrom)> {
+    ) -> Result<(GuestClient, Option<Seed>)> {
         if let Some(seed) = self.seeds.find(image, &spec.initramfs, size(spec)).await {
             match self.restore(spec, image, &seed, timings).await {
-                Ok(guest) => return Ok((guest, StartedFrom::Seed)),
+                Ok(guest) => return Ok((guest, Some(seed))),
+                Err(error @ Error::Full(_)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(vm = %spec.id, error = %Chain(&error), "a VM is booted, since its seed is no good");
                     self.kill_machine(spec.id).await?;
@@ -42,7 +44,7 @@ impl Host {
                 }
             }
         }
-        Ok((self.come_up_by_boot(spec, turn, timings).await?, StartedFrom::Boot))
+        Ok((self.come_up_by_boot(spec, turn, timings).await?, None))
     }
 
     /// The same by a boot, which takes no turn: it may last long.

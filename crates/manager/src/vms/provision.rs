@@ -94,26 +94,33 @@ impl Host {
 
         self.open_network(vm.id, settings, &mut timings).await?;
         self.faults.at(Step::Boot)?;
-        let (guest, from) = match copied {
+        let (guest, seed) = match copied {
             Some(base) => {
                 // It has its disk open.
                 timings.disk_ms += filled(filling.take()).await?;
-                (self.come_up_as_copy(&spec, &base.id, &mut timings).await?, StartedFrom::Snapshot)
+                (self.come_up_as_copy(&spec, &base.id, &mut timings).await?, None)
             }
             None => self.come_up(&spec, &image, &mut turn, &mut timings).await?,
         };
+        let from = match (copied, &seed) {
+            (Some(_), _) => StartedFrom::Snapshot,
+            (None, Some(_)) => StartedFrom::Seed,
+            (None, None) => StartedFrom::Boot,
+        };
         timings.disk_ms += filled(filling).await?;
-        let (guest, from) = match self.identify(vm, settings, &guest, from, &mut timings).await {
-            Ok(()) => (guest, from),
+        let (guest, from) = match (self.identify(vm, settings, &guest, from, &mut timings).await, seed) {
+            (Ok(()), _) => (guest, from),
             // What ails a machine from a seed may show only when something is asked of it.
-            Err(error) if from == StartedFrom::Seed => {
+            (Err(error), Some(seed)) => {
                 tracing::warn!(vm = %vm.id, error = %Chain(&error), "a VM is booted, since its machine is no good");
                 self.kill_machine(vm.id).await?;
                 let guest = self.come_up_by_boot(&spec, &mut turn, &mut timings).await?;
                 self.identify(vm, settings, &guest, StartedFrom::Boot, &mut timings).await?;
+                // It was the seed, then: every VM would fail with it.
+                self.seeds.discard(&seed);
                 (guest, StartedFrom::Boot)
             }
-            Err(error) => return Err(error),
+            (Err(error), None) => return Err(error),
         };
         if from == StartedFrom::Boot {
             self.seeds.want(&image.id, size(&spec));
