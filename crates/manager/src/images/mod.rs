@@ -6,7 +6,6 @@
 //! companions; its files are not ours. This module must not know HTTP or what a VM does with the files.
 
 mod bundle;
-mod hold;
 mod in_place;
 mod receive;
 mod tidy;
@@ -21,14 +20,13 @@ use rds_image::initramfs::MAX_PART_BYTES;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use hold::{Hold, Holds};
-
 pub use crate::store::images::FileKind;
 
 use crate::activity::Activity;
 use crate::clock::now_ms;
 use crate::config::StorageConfig;
 use crate::error::{Error, Result};
+use crate::hold::{Hold, Holds};
 use crate::store::Store;
 use crate::store::images::{ImageFileRow, ImageRow};
 

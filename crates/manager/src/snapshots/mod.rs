@@ -11,6 +11,7 @@ pub(crate) mod machine;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rds_image::disk::CloneMode;
@@ -24,7 +25,8 @@ use uuid::Uuid;
 
 use crate::activity::Activity;
 use crate::clock::now_ms;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
+use crate::hold::{Hold, Holds};
 use crate::metrics;
 use crate::storage::make_private_dir;
 use crate::store::Store;
@@ -94,6 +96,7 @@ pub struct Snapshots {
     activity: Activity,
     dir: PathBuf,
     mode: CloneMode,
+    holds: Holds,
 }
 
 impl Snapshots {
@@ -111,7 +114,7 @@ impl Snapshots {
             tracing::error!(id, "the files of a snapshot are gone");
             store.delete_snapshot(id).await?;
         }
-        Ok(Self { store, activity, dir, mode })
+        Ok(Self { store, activity, dir, mode, holds: Holds::default() })
     }
 
     /// All snapshots, oldest first.
@@ -124,13 +127,37 @@ impl Snapshots {
         self.store.snapshot(id).await?.ok_or_else(no_such_snapshot)
     }
 
-    /// Removes a snapshot. VMs that were made from it are their own.
+    /// One snapshot, whose files stay as long as the hold lives, even when it is deleted.
+    pub(crate) async fn hold(&self, id: &str) -> Result<(SnapshotRow, Arc<Hold>)> {
+        // First of all: a deletion looks for holds when the row is gone.
+        let hold = self.holds.hold(id);
+        Ok((self.get(id).await?, hold))
+    }
+
+    /// Removes a snapshot: its files as soon as nobody is about to open them. VMs that were made from it are their own. Goes
+    /// on to its end when it is dropped.
     pub async fn delete(&self, id: &str) -> Result<()> {
-        if !self.store.delete_snapshot(id).await? {
-            return Err(no_such_snapshot());
+        let (own, id) = (self.clone(), id.to_owned());
+        let delete = async move {
+            if !own.store.delete_snapshot(&id).await? {
+                return Err(no_such_snapshot());
+            }
+            own.activity.record("snapshot.deleted", &id, "Snapshot deleted", None).await;
+            if own.holds.is_held(&id) {
+                tokio::spawn(own.remove_released(id));
+                return Ok(());
+            }
+            remove(&own.dir.join(id)).await
+        };
+        let deleted = tokio::spawn(delete.in_current_span()).await;
+        deleted.map_err(|error| Error::internal("the task that removes a snapshot ended", error)).flatten()
+    }
+
+    async fn remove_released(self, id: String) {
+        self.holds.released(&id).await;
+        if let Err(error) = remove(&self.dir.join(&id)).await {
+            tracing::warn!(id, error = %Chain(&error), "the files of a snapshot are left until the next start");
         }
-        self.activity.record("snapshot.deleted", id, "Snapshot deleted", None).await;
-        remove(&self.dir.join(id)).await
     }
 
     /// The disk of a snapshot, or of a draft.

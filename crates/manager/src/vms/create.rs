@@ -1,5 +1,7 @@
 //! Making a VM: what was asked for is checked, the quota and the name are, the row is written, and the VM's task begins.
 
+use std::sync::Arc;
+
 use rds_vmm::VmId;
 use tokio::sync::oneshot;
 
@@ -14,6 +16,7 @@ use super::view::VmView;
 use crate::clock;
 use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
+use crate::hold::Hold;
 use crate::metrics;
 use crate::peers::link::Link;
 use crate::pool::{Kind, Taken};
@@ -45,9 +48,10 @@ impl Vms {
         let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
         self.0.host.egress.check(&network)?;
         self.check_providers(&links)?;
-        let (mut provision, mut base) = (Provision::Boot, None);
+        let (mut provision, mut base, mut held) = (Provision::Boot, None, None);
         if let Some(id) = &snapshot {
-            let row = self.snapshot_to_start_from(id).await?;
+            let (row, hold) = self.snapshot_to_start_from(id).await?;
+            held = Some(hold);
             spec = on_snapshot(spec, &row, wanted_bytes)?;
             if row.kind == snapshots::Kind::Vm.as_str() {
                 spec = self.on_memory(spec, &row, wanted_bytes).await?;
@@ -65,6 +69,8 @@ impl Vms {
         // The VM's row protects the image from here on.
         drop(image);
         created.await.map_err(|_| stopping())??;
+        // It has a disk of its own now.
+        drop(held);
         Ok(self.view(&handle))
     }
 
@@ -99,12 +105,12 @@ impl Vms {
         Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine)), created))
     }
 
-    async fn snapshot_to_start_from(&self, id: &str) -> Result<SnapshotRow> {
+    async fn snapshot_to_start_from(&self, id: &str) -> Result<(SnapshotRow, Arc<Hold>)> {
         if id.starts_with("seed-") {
             let what = "is made by the server itself, and VMs of its image start from it anyway";
             return Err(Error::invalid(format!("{id} {what}: it cannot be named")));
         }
-        self.0.host.snapshots.get(id).await
+        self.0.host.snapshots.hold(id).await
     }
 
     /// Whether every link leads to a VM that is there.

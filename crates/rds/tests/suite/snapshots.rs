@@ -10,6 +10,7 @@ use crate::harness::{Api, TestServer, World, cases, create};
 
 cases![
     a_snapshot_outlives_its_vm_and_makes_others,
+    a_snapshot_that_is_deleted_while_ten_creates_use_it_takes_no_vm_with_it,
     senseless_snapshots_are_refused,
     a_disk_may_grow_and_not_shrink,
     a_vm_that_writes_all_the_time_is_kept_whole,
@@ -87,6 +88,40 @@ fn first_word(text: &str) -> String {
 fn files(server: &TestServer) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(server.root().join("snapshots")).into_iter().flatten();
     entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+async fn a_snapshot_that_is_deleted_while_ten_creates_use_it_takes_no_vm_with_it(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 128})).await;
+    api.sh(&vm, "head -c 20M /dev/urandom > big").await;
+    let sum = api.sh(&vm, "sha256sum big").await;
+    for (kind, wait) in [("user_overlay", 0), ("user_overlay", 60), ("vm", 60), ("vm", 200)] {
+        let snapshot = api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": kind})).await.status(201).json();
+        let wish = json!({"cpu": 1, "memMb": 128, "allowIps": [], "snapshotId": id(&snapshot)});
+        let creates = futures_util::future::join_all((0..10).map(|_| api.post("/v1/vms", &wish)));
+        let deleting = async {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            api.delete(&format!("/v1/snapshots/{}", id(&snapshot))).await.status(204);
+            assert_eq!(listed(&api).await, Vec::<String>::new());
+        };
+        let (created, ()) = tokio::join!(creates, deleting);
+        for reply in created {
+            // Those that came too late.
+            if reply.status != 404 {
+                let made = reply.status(201).json();
+                assert_eq!(api.sh(id(&made), "sha256sum big").await, sum);
+                api.remove(&[id(&made)]).await;
+            }
+        }
+        let begun = Instant::now();
+        while !files(&server).is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", files(&server));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    api.remove(&[&vm]).await;
+    server.assert_no_trace().await;
 }
 
 async fn senseless_snapshots_are_refused(world: &World) {
