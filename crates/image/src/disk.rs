@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::Errno;
@@ -50,9 +51,16 @@ const LAYOUT: &str = "mkdir upper\nmkdir work\nmkdir trash\nmkdir trees\n\
                       mkdir home\nmkdir home/peers\nmkdir home/.rds\nsif home uid 1000\nsif home gid 1000\n\
                       mkdir tmp\nsif tmp mode 041777\nmkdir vartmp\nsif vartmp mode 041777\n";
 
+/// Templates that are kept: of the sizes that were used last. Clients choose sizes, and each takes up to some megabytes.
+const MAX_TEMPLATES: usize = 16;
+
+/// A template that was used so recently may be about to be opened.
+const IN_USE: Duration = Duration::from_secs(60);
+
 /// Returns the template of a disk of `bytes` in `dir`, making it if it is not there.
 ///
-/// The file is called `<bytes>.ext4` and is sparse. It appears complete or not at all; concurrent calls are safe.
+/// The file is called `<bytes>.ext4` and is sparse. It appears complete or not at all; concurrent calls are safe. It is to
+/// be opened at once: those that were not used for the longest time are removed when there are many.
 /// `bytes` is rounded up to a multiple of 4096. Two in a hundred blocks are kept for root, so that a guest whose user
 /// filled the disk still has room for the agent.
 ///
@@ -66,7 +74,8 @@ pub fn template(dir: &Path, bytes: u64) -> Result<PathBuf, ImageError> {
     }
     let bytes = bytes.next_multiple_of(4096);
     let path = dir.join(format!("{bytes}.ext4"));
-    if path.exists() {
+    // Its time says when it was used last.
+    if File::options().write(true).open(&path).and_then(|disk| disk.set_modified(SystemTime::now())).is_ok() {
         return Ok(path);
     }
     fs::create_dir_all(dir).map_err(ImageError::io("make", dir))?;
@@ -78,7 +87,36 @@ pub fn template(dir: &Path, bytes: u64) -> Result<PathBuf, ImageError> {
     e2fsprogs::debugfs(LAYOUT, script.path(), disk.path())?;
     disk.as_file().sync_all().map_err(write)?;
     disk.persist(&path).map_err(|error| write(error.error))?;
+    // One too many does no harm, and the next one that is made tries again.
+    let _ = prune_templates(dir);
     Ok(path)
+}
+
+/// Removes the templates in `dir` that were not used for the longest time. A directory that does not exist has none.
+///
+/// # Errors
+/// When the directory cannot be read or a file not be removed.
+pub fn prune_templates(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut templates = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let size = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+        if size.is_some() && path.extension().is_some_and(|extension| extension == "ext4") {
+            templates.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    templates.sort_unstable();
+    templates.reverse();
+    for (used, path) in templates.into_iter().skip(MAX_TEMPLATES) {
+        if used.elapsed().is_ok_and(|ago| ago > IN_USE) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// How a disk is cloned (`ROOTFS_CLONE_MODE`).
@@ -306,6 +344,31 @@ mod tests {
         assert_eq!(&seen, b"new");
         assert!(allocated(&to) < 1 << 20);
         assert!(clone_into(&from, &dir.path().join("none"), CloneMode::Auto).is_err());
+    }
+
+    #[test]
+    fn the_templates_that_were_used_last_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |number: u64| dir.path().join(format!("{}.ext4", (64 + number) << 20));
+        let ago = |seconds: u64| SystemTime::now() - Duration::from_secs(seconds);
+        for number in 0..30 {
+            File::create_new(path(number)).unwrap().set_modified(ago(10_000 - number)).unwrap();
+        }
+        let other = dir.path().join("other.ext4");
+        fs::write(&other, "").unwrap();
+        // The oldest of all is used again, and a new one is made.
+        assert_eq!(template(dir.path(), 64 << 20).unwrap(), path(0));
+        let made = template(dir.path(), 32 << 20).unwrap();
+        let kept: Vec<u64> = (0..30).filter(|number| path(*number).exists()).collect();
+        assert_eq!(kept, [vec![0], (16..30).collect()].concat());
+        assert!(made.exists() && other.exists());
+        // Those in use are kept however many there are.
+        for number in 0..30 {
+            fs::write(path(number), "").unwrap();
+        }
+        prune_templates(dir.path()).unwrap();
+        assert!((0..30).all(|number| path(number).exists()));
+        prune_templates(&dir.path().join("none")).unwrap();
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The initramfs that a guest boots from: one for each agent and image, made once.
+//! The initramfs that a guest boots from: one for each agent and image, made once. This module owns their directory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -28,7 +30,7 @@ struct Part {
 impl Part {
     fn of(path: &Path) -> Result<Self> {
         let failed = |error| Error::internal(format!("cannot read {}", path.display()), error);
-        let meta = std::fs::metadata(path).map_err(failed)?;
+        let meta = fs::metadata(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), bytes: meta.len(), modified: meta.modified().map_err(failed)? })
     }
 }
@@ -47,7 +49,39 @@ impl Initramfs {
             .await
             .map_err(|error| Error::internal("the task that makes an initramfs ended", error))?
             .map_err(|error| Error::internal("cannot make an initramfs", error))?;
+        // Whoever is about to open another one holds its image, and thereby what it was made of.
+        made.retain(|[_, modules], _| modules.as_ref().is_none_or(|modules| modules.path.exists()));
         made.insert(parts, path.clone());
+        if let Err(error) = keep_only(&made.values().collect(), &storage.initramfs_dir()) {
+            tracing::warn!(%error, "cannot remove an initramfs that is not needed any more");
+        }
         Ok(path)
+    }
+}
+
+/// Removes what earlier servers, agents and images left. What is still needed and not known yet is made anew.
+fn keep_only(needed: &HashSet<&PathBuf>, dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "cpio") && !needed.contains(&path) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_needs_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [needed, old, other] = ["a.cpio", "b.cpio", ".new-c"].map(|name| dir.path().join(name));
+        for path in [&needed, &old, &other] {
+            fs::write(path, "").unwrap();
+        }
+        keep_only(&HashSet::from([&needed]), dir.path()).unwrap();
+        assert!(needed.exists() && other.exists() && !old.exists());
     }
 }

@@ -43,6 +43,7 @@ pub fn prepare(config: &StorageConfig) -> Result<Lock> {
     for dir in [config.templates_dir(), config.initramfs_dir()] {
         let failed = |error| Error::internal(format!("cannot tidy up {}", dir.display()), error);
         rds_image::remove_drafts(&dir).map_err(failed)?;
+        rds_image::disk::prune_templates(&dir).map_err(failed)?;
     }
     Ok(lock)
 }
