@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 use crate::config::SnapshotsConfig;
 use crate::seeds::{Key, Size};
 
+/// How long no machine of a kind is made after one could not be.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// An image and size is in use for so long after the last create of a VM of it.
 const IN_USE: Duration = Duration::from_secs(15 * 60);
 
@@ -52,6 +55,8 @@ struct State {
     coming: HashSet<u32>,
     /// What creates asked for, the latest first.
     used: Vec<(String, Size, Instant)>,
+    /// What could not be made, and when.
+    failed: Vec<(Kind, Instant)>,
 }
 
 /// The account.
@@ -90,13 +95,11 @@ impl Drop for Taken {
 impl Pool {
     pub(crate) fn new(config: &SnapshotsConfig) -> Arc<Self> {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        Arc::new(Self {
-            enabled: config.enable_warm_pool,
-            target: count(config.warm_pool_target),
-            max: count(config.warm_pool_max_vms),
-            state: Mutex::default(),
-            wanted: Notify::new(),
-        })
+        Self::of(config.enable_warm_pool, count(config.warm_pool_target), count(config.warm_pool_max_vms))
+    }
+
+    fn of(enabled: bool, target: usize, max: usize) -> Arc<Self> {
+        Arc::new(Self { enabled, target, max, state: Mutex::default(), wanted: Notify::new() })
     }
 
     /// Whether there is to be one.
@@ -179,14 +182,26 @@ impl Pool {
         go
     }
 
+    /// Says that a machine of this kind could not be made. Others are made meanwhile.
+    pub(crate) fn failed(&self, kind: &Kind) {
+        self.state().failed.push((kind.clone(), Instant::now()));
+    }
+
+    /// Lets everything be tried again.
+    pub(crate) fn forget_failures(&self) {
+        self.state().failed.clear();
+    }
+
     /// The first kind of which there are too few and that `can_be` made now.
     pub(crate) fn lacks<'a>(&self, wanted: &'a [(Kind, usize)], can_be: impl Fn(&Kind) -> bool) -> Option<&'a Kind> {
-        let state = self.state();
+        let mut state = self.state();
+        state.failed.retain(|(_, at)| at.elapsed() < RETRY_AFTER);
+        let has_failed = |kind: &Kind| state.failed.iter().any(|(failed, _)| failed == kind);
         let count = |kind: &Kind| state.waiting.iter().filter(|machine| machine.kind == *kind).count();
         wanted
             .iter()
             .map(|(kind, share)| (kind, *share))
-            .find(|(kind, share)| count(kind) < *share && can_be(kind))
+            .find(|(kind, share)| count(kind) < *share && !has_failed(kind) && can_be(kind))
             .map(|(kind, _)| kind)
     }
 
@@ -229,5 +244,23 @@ mod tests {
         assert_eq!(shares(1, 4), ["a 1x256 1", "b 1x256 1", "a 2x512 1"]);
         assert_eq!(shares(3, 4), ["a 1x256 3", "b 1x256 1"]);
         assert_eq!(shares(5, 2), ["a 1x256 2"]);
+    }
+
+    #[test]
+    fn a_kind_that_cannot_be_made_holds_up_no_other() {
+        let pool = Pool::of(true, 1, 4);
+        let kind = |image: &str| {
+            let key = Key::parse("0123456789abcdef0123456789abcdef").unwrap();
+            Kind { image_id: image.into(), size: SMALL, key, disk_bytes: 1 << 29 }
+        };
+        let wanted = [(kind("a"), 1), (kind("b"), 1)];
+        let lacks = || pool.lacks(&wanted, |_| true).map(|kind| kind.image_id.as_str());
+        assert_eq!(lacks(), Some("a"));
+        pool.failed(&wanted[0].0);
+        assert_eq!(lacks(), Some("b"));
+        pool.failed(&wanted[1].0);
+        assert_eq!(lacks(), None);
+        pool.forget_failures();
+        assert_eq!(lacks(), Some("a"));
     }
 }

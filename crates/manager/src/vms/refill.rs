@@ -10,7 +10,7 @@ use rds_protocol::link::History;
 use rds_vmm::VmId;
 use rds_vmm::guest::GuestClient;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Vms;
@@ -29,9 +29,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long a machine waits for others' starts to be over before it is made nevertheless.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long nothing is made after a failure.
-const PAUSE: Duration = Duration::from_secs(60);
 
 /// How long a machine that an earlier server left may take to answer.
 const ADOPT_LIMIT: Duration = Duration::from_secs(10);
@@ -73,12 +70,11 @@ impl Vms {
 
     async fn refill(self, shutdown: CancellationToken) {
         let mut changes = self.0.host.images.changes();
-        let mut rest_until = Instant::now();
         self.adopt_pooled().await;
         loop {
             let wanted = self.wanted().await;
             self.remove_surplus(&wanted).await;
-            while Instant::now() >= rest_until && !changes.has_changed().unwrap_or(false) {
+            while !changes.has_changed().unwrap_or(false) {
                 let Some(kind) = self.0.pool.lacks(&wanted.kinds, |kind| self.can_be_made(kind)).cloned() else {
                     break;
                 };
@@ -92,12 +88,12 @@ impl Vms {
                         return;
                     }
                     tracing::warn!(image = kind.image_id, size = %kind.size, error = %Chain(&error), "cannot fill the pool");
-                    rest_until = Instant::now() + PAUSE;
+                    self.0.pool.failed(&kind);
                 }
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Ok(()) = changes.changed() => rest_until = Instant::now(),
+                Ok(()) = changes.changed() => self.0.pool.forget_failures(),
                 () = self.0.pool.wanted.notified() => {}
                 () = sleep(TICK) => {}
             }
