@@ -1,8 +1,9 @@
 //! Setting a guest's wall clock right, however long messages to it take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rds_vmm::guest::{GuestClient, GuestError};
+use tokio::time::timeout;
 
 /// What a guest's clock may be off by without more being done. Clients are promised 50 ms.
 const TOLERANCE_US: i64 = 20_000;
@@ -10,8 +11,11 @@ const TOLERANCE_US: i64 = 20_000;
 /// Readings of which the quickest counts.
 const READINGS: u32 = 10;
 
-/// How long a reading may take.
-const LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take to set a clock right. Nobody can use the VM meanwhile, nor delete it while it is resumed.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// After so long the best reading there is has to do.
+const READING: Duration = Duration::from_secs(2);
 
 /// One reading: how far the guest's clock is ahead, to within half of what the reading took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +36,16 @@ pub(super) fn is_doubtful(clock_us: u64) -> bool {
     now() - i64::try_from(clock_us).unwrap_or(i64::MAX) > TOLERANCE_US
 }
 
-/// Measures the clock and sets it right. It is read again while the guest is slow to answer.
+/// Measures the clock and sets it right. It is read again while the guest is slow to answer, for some seconds at most.
 pub(super) async fn correct(guest: &GuestClient) -> Result<(), GuestError> {
+    timeout(LIMIT, measure_and_set(guest)).await.unwrap_or(Err(GuestError::Timeout))
+}
+
+async fn measure_and_set(guest: &GuestClient) -> Result<(), GuestError> {
+    let begun = Instant::now();
     let mut best = read(guest).await?;
     for _ in 1..READINGS {
-        if best.took_us < TOLERANCE_US {
+        if best.took_us < TOLERANCE_US || begun.elapsed() > READING {
             break;
         }
         let next = read(guest).await?;
