@@ -282,7 +282,9 @@ impl Actor {
                             return next;
                         }
                     }
-                    IdleAction::Delete => return self.expired().await,
+                    // A call may have begun at the last moment: it is not cut off.
+                    IdleAction::Delete if self.uses.shut().is_ok() => return self.expired().await,
+                    IdleAction::Delete => {}
                 },
                 () = expiry(&self.vm) => return self.expired().await,
             }
