@@ -11,12 +11,13 @@ use rds_image::disk::{self, CloneMode};
 use rds_vmm::hypervisor::{Log, SnapshotDir};
 use rds_vmm::{MachineSpec, VmId};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Failure, Wish};
 use super::digest::Stamp;
 use super::key::Key;
+use super::room::{self, Standing};
 use super::{Seed, Seeds, Size, shelf};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
@@ -44,17 +45,14 @@ pub(crate) const DISK_BYTES: u64 = 1 << 40;
 /// Size of the filesystem on it, in which the guest rehearses.
 const FILESYSTEM_BYTES: u64 = 64 << 20;
 
-/// Seeds of sizes that clients chose. Each takes some 80 MB of disk.
-const MAX_CHOSEN: usize = 8;
-
-/// A seed of a size that a client chose is removed after so long without use.
-const UNUSED_LIMIT: Duration = Duration::from_secs(14 * 24 * 3600);
-
 /// Room that is left to others, beyond a seed's own memory.
 const SPARE_BYTES: u64 = 1 << 30;
 
 /// Between two looks whether there is room for a seed that there was none for.
 const ROOM_TICK: Duration = Duration::from_secs(15);
+
+/// Between two looks for seeds that nobody uses.
+const UNUSED_TICK: Duration = Duration::from_secs(3600);
 
 /// Why a seed is not made when the disk is full, for clients.
 const NO_ROOM: &str = "There is not enough room on the disk";
@@ -80,11 +78,13 @@ impl Seeds {
             () = shutdown.cancelled() => return,
             () = self.check_all() => {}
         }
+        let mut unused = interval(UNUSED_TICK);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Ok(()) = changes.changed() => self.reconcile().await,
                 () = self.wishes.notified() => {}
+                _ = unused.tick() => self.remove_unused(),
                 () = sleep(ROOM_TICK) => self.retry_with_room(),
             }
             // What images are now decides what is worth making.
@@ -146,13 +146,14 @@ impl Seeds {
         shelf::remove(&workshop).map_err(|error| Error::internal("cannot remove what a seed was made of", error))
     }
 
-    /// Removes every seed that fits no image, or that nobody uses, and wishes for those that are missing.
+    /// Removes every seed that fits no image, or that nobody needs, and wishes for those that are missing.
     async fn reconcile(&self) {
         let Some(template) = self.template else { return };
         let images = match self.images.all_complete().await {
             Ok(images) => images,
             Err(error) => return tracing::error!(error = %Chain(&error), "cannot look for images without a seed"),
         };
+        self.remove_unused();
         let seeds = self.list();
         let mut wishes: Vec<Wish> = images.iter().map(|image| wish(&image.id, template)).collect();
         for seed in seeds {
@@ -161,15 +162,13 @@ impl Seeds {
                 Some(image) => self.key_of(image, seed.size).await.is_ok_and(|(key, _)| key == seed.key),
                 None => false,
             };
-            let unused = seed.size != template && shelf::idle(&seed) > UNUSED_LIMIT;
-            if fits && !unused {
+            if fits {
                 wishes.retain(|wish| (&wish.image_id, wish.size) != (&seed.image_id, seed.size));
                 continue;
             }
             tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that is not needed");
-            self.desk().ready.remove(&seed.key);
-            self.remove(&seed);
-            if image.is_some() && !unused && seed.size != template {
+            self.drop_seed(&seed);
+            if image.is_some() && seed.size != template {
                 wishes.push(wish(&seed.image_id, seed.size));
             }
         }
@@ -288,28 +287,44 @@ impl Seeds {
         .map_err(fault(why))
     }
 
-    /// Removes seeds that have not been used for the longest time until there is room for one more.
+    /// Removes seeds that have not been used for the longest time, if that makes room for one more.
     fn make_room(&self, size: Size) -> Result<(), Fault> {
-        let template = self.template;
-        let mut chosen: Vec<Seed> = self.list().into_iter().filter(|seed| template != Some(seed.size)).collect();
-        chosen.sort_by_key(|seed| std::cmp::Reverse(shelf::idle(seed)));
-        let needed = needed(size);
-        let mut chosen = chosen.into_iter();
-        let mut left = chosen.len();
-        loop {
-            let free = self.shelf.free_bytes().map_err(fault("The room for seeds could not be measured"))?;
-            let crowded = template != Some(size) && left >= MAX_CHOSEN;
-            if free >= needed && !crowded {
-                return Ok(());
-            }
-            let Some(seed) = chosen.next() else {
-                let lack = format!("{free} bytes are free, {needed} needed");
-                return Err(fault(NO_ROOM)(io::Error::new(io::ErrorKind::StorageFull, lack)));
-            };
-            left -= 1;
-            self.desk().ready.remove(&seed.key);
-            self.remove(&seed);
+        let free = || self.shelf.free_bytes().map_err(fault("The room for seeds could not be measured"));
+        let (chose, needed) = (self.template != Some(size), needed(size));
+        for seed in room::to_remove(self.standings(), chose, free()?, needed).unwrap_or_default() {
+            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that makes room");
+            self.drop_seed(&seed);
         }
+        // What was removed may have shared its blocks with something.
+        let free = free()?;
+        if free >= needed {
+            return Ok(());
+        }
+        let lack = format!("{free} bytes are free, {needed} needed");
+        Err(fault(NO_ROOM)(io::Error::new(io::ErrorKind::StorageFull, lack)))
+    }
+
+    /// Removes the seeds that nobody needs.
+    fn remove_unused(&self) {
+        for Standing { seed, .. } in self.standings().into_iter().filter(Standing::is_unused) {
+            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that nobody uses");
+            self.drop_seed(&seed);
+        }
+    }
+
+    fn standings(&self) -> Vec<Standing<Seed>> {
+        let standing = |seed: Seed| Standing {
+            chosen: self.template != Some(seed.size),
+            idle: shelf::idle(&seed),
+            bytes: seed.bytes,
+            seed,
+        };
+        self.list().into_iter().map(standing).collect()
+    }
+
+    fn drop_seed(&self, seed: &Seed) {
+        self.desk().ready.remove(&seed.key);
+        self.remove(seed);
     }
 
     /// Returns when the files that a seed is being made from are no longer the image's.

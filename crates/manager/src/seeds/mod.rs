@@ -8,6 +8,7 @@ mod build;
 mod desk;
 mod digest;
 mod key;
+mod room;
 mod shelf;
 
 use std::collections::HashMap;
