@@ -14,9 +14,11 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use crate::app::App;
@@ -24,8 +26,14 @@ use crate::app::App;
 /// What requests that are under way may still take once the server is to end.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What a client may take to send a request's headers, so that slow ones cannot hold connections for ever.
+/// What a client may take to send a request's headers, the first one's from when it connected, so that slow ones cannot
+/// hold connections for ever.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+
+/// A client that was silent for so long is asked by the kernel whether it is there, so often and that many times.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
 
 /// Pause after a connection could not be accepted, mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,10 +68,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     }
     drop(listener);
     app.shutdown.cancel();
-    if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
+    if timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
-    if tokio::time::timeout(GRACE, app.audit.flush()).await.is_err() {
+    if timeout(GRACE, app.audit.flush()).await.is_err() {
         tracing::error!("the last records of the audit log could not be written");
     }
     app.seeds.close().await;
@@ -87,12 +95,13 @@ fn start(
     peer: SocketAddr,
     place: Option<OwnedSemaphorePermit>,
 ) {
-    // Replies are small and written at once: waiting to fill a packet only delays them.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    if let Err(error) = set_options(&stream) {
+        tracing::debug!(%error, "cannot set a connection's options");
     }
-    let router = router.clone();
+    let (router, asked) = (router.clone(), Arc::new(Notify::new()));
+    let first = Arc::clone(&asked);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        asked.notify_one();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
@@ -104,8 +113,72 @@ fn start(
     let connection = connections.watch(connection);
     tokio::spawn(async move {
         let _place = place;
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, %peer, "a connection broke");
+        // hyper has no time limit while it does not know yet which HTTP is spoken, nor for HTTP/2 without a request.
+        let silent = async {
+            if timeout(HEADER_TIME, first.notified()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(error = %error, %peer, "a connection broke");
+            },
+            () = silent => tracing::debug!(%peer, "a connection brought no request in time"),
         }
     });
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // Replies are small and written at once: waiting to fill a packet only delays them.
+    stream.set_nodelay(true)?;
+    set_tcp_keepidle(stream, PROBE_AFTER)?;
+    set_tcp_keepintvl(stream, PROBE_EVERY)?;
+    set_tcp_keepcnt(stream, PROBES)?;
+    Ok(set_socket_keepalive(stream, true)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// What a client that sends `words` and no more gets, and how long its connection lasts.
+    async fn met(words: &str) -> (String, Duration) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let router = Router::new().route("/", get(async || tokio::time::sleep(2 * HEADER_TIME).await));
+        let room = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&room).acquire_owned().await.unwrap();
+        let (connections, from) = (GracefulShutdown::new(), Instant::now());
+        start(&connections, &router, stream, peer, Some(place));
+        client.write_all(words.as_bytes()).await.unwrap();
+        let mut reply = Vec::new();
+        // An end that is no clean one is an end, too.
+        let _ = client.read_to_end(&mut reply).await;
+        let lasted = from.elapsed();
+        drop(room.acquire().await.unwrap());
+        (String::from_utf8_lossy(&reply).into_owned(), lasted)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_ends() {
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let settings = "\0\0\0\x04\0\0\0\0\0";
+        for words in ["", "PRI * HT", "G", "GET / HTTP/1.1\r\nhost: a\r\n", preface, &format!("{preface}{settings}")] {
+            let (reply, lasted) = met(words).await;
+            assert!(!reply.contains("200 OK"), "{words:?}: {reply:?}");
+            assert!(lasted >= HEADER_TIME && lasted < HEADER_TIME + Duration::from_secs(1), "{words:?}: {lasted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_long() {
+        let (reply, lasted) = met("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        assert!(reply.starts_with("HTTP/1.1 200 OK"), "{reply:?}");
+        assert!(lasted >= 2 * HEADER_TIME, "{lasted:?}");
+    }
 }
