@@ -8,6 +8,9 @@ use crate::error::Result;
 /// Entries that are kept for each VM; older ones are dropped.
 pub const KEPT_PER_VM: i64 = 1000;
 
+/// Bytes of what was asked and what came out that are kept for each VM, in all its entries; older ones are dropped.
+pub const KEPT_BYTES_PER_VM: i64 = 16 << 20;
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, FromRow)]
 pub struct ExecLogRow {
@@ -29,11 +32,13 @@ pub struct ExecLogRow {
 }
 
 impl Store {
-    /// Adds an entry and drops the VM's entries beyond [`KEPT_PER_VM`].
+    /// Adds an entry and drops the VM's entries beyond [`KEPT_PER_VM`] and [`KEPT_BYTES_PER_VM`]. A conflict if the VM is
+    /// gone.
     pub async fn add_exec_log(&self, entry: &ExecLogRow) -> Result<()> {
+        let bytes = i64::try_from(entry.input.len() + entry.result.len()).unwrap_or(i64::MAX);
         sqlx::query(
-            "INSERT INTO exec_logs (id, vm_id, timestamp, type, input, result, duration_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO exec_logs (id, vm_id, timestamp, type, input, result, duration_ms, bytes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
         .bind(&entry.id)
         .bind(&entry.vm_id)
@@ -42,14 +47,21 @@ impl Store {
         .bind(&entry.input)
         .bind(&entry.result)
         .bind(entry.duration_ms)
+        .bind(bytes)
         .execute(&self.pool)
         .await?;
+        // All of it is in the index: no entry is read.
         sqlx::query(
-            "DELETE FROM exec_logs WHERE vm_id = $1 AND timestamp <
-             (SELECT timestamp FROM exec_logs WHERE vm_id = $1 ORDER BY timestamp DESC LIMIT 1 OFFSET $2)",
+            "DELETE FROM exec_logs WHERE id IN (
+                 SELECT id FROM (
+                     SELECT id, ROW_NUMBER() OVER newer AS place, SUM(bytes) OVER newer AS total
+                     FROM exec_logs WHERE vm_id = $1 WINDOW newer AS (ORDER BY timestamp DESC, id DESC)
+                 ) AS ranked WHERE place > $2 OR total > $3
+             )",
         )
         .bind(&entry.vm_id)
-        .bind(KEPT_PER_VM - 1)
+        .bind(KEPT_PER_VM)
+        .bind(KEPT_BYTES_PER_VM)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -226,10 +226,7 @@ impl Store {
 
     /// Forgets a VM with its exec log. False if there was none.
     pub async fn delete_vm(&self, id: &str) -> Result<bool> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("DELETE FROM exec_logs WHERE vm_id = $1").bind(id).execute(&mut *transaction).await?;
-        let gone = sqlx::query("DELETE FROM vms WHERE id = $1").bind(id).execute(&mut *transaction).await?;
-        transaction.commit().await?;
+        let gone = sqlx::query("DELETE FROM vms WHERE id = $1").bind(id).execute(&self.pool).await?;
         Ok(gone.rows_affected() > 0)
     }
 

@@ -149,7 +149,18 @@ async fn exec_log(store: &Store) {
     assert_eq!(newest[0].timestamp, exec_logs::KEPT_PER_VM + 4);
     assert_eq!(store.exec_logs("b", None, 10_000).await.unwrap().len() as i64, exec_logs::KEPT_PER_VM);
     assert!(store.exec_logs("b", Some("run-ts"), 3).await.unwrap().iter().all(|entry| entry.kind == "run-ts"));
+    let half = "x".repeat(exec_logs::KEPT_BYTES_PER_VM as usize / 2);
+    for n in 5000..5003 {
+        store
+            .add_exec_log(&ExecLogRow { result: half.clone(), input: String::new(), ..entry(n, "exec") })
+            .await
+            .unwrap();
+    }
+    let kept: Vec<_> = store.exec_logs("b", None, 10).await.unwrap().into_iter().map(|entry| entry.timestamp).collect();
+    assert_eq!(kept, [5002, 5001], "a VM's log is bounded by its bytes, too");
     store.delete_vm("b").await.unwrap();
+    let late = store.add_exec_log(&entry(5003, "exec")).await;
+    assert!(matches!(late, Err(Error::Conflict(_))), "{late:?}");
     assert!(store.exec_logs("b", None, 1).await.unwrap().is_empty(), "a VM's log goes with it");
 }
 
