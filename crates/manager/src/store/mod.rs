@@ -18,11 +18,12 @@ pub mod vms;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Once;
-use std::time::Duration;
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, ConnectOptions, Executor};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection as _, Executor};
+use tokio::sync::Mutex;
 
 use crate::config::Dialect;
 use crate::error::{Error, Result};
@@ -31,6 +32,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    /// Holds the lock that keeps a Postgres database to one server; Postgres takes it back when this ends, however.
+    lock: Arc<Mutex<Option<AnyConnection>>>,
 }
 
 impl Store {
@@ -45,7 +48,7 @@ impl Store {
         Self::open(&url, Dialect::Sqlite).await
     }
 
-    /// Connects to a Postgres database and brings its tables up to date.
+    /// Connects to a Postgres database and brings its tables up to date. A conflict if another server is connected.
     pub async fn postgres(url: &str) -> Result<Self> {
         Self::open(url, Dialect::Postgres).await
     }
@@ -71,11 +74,15 @@ impl Store {
             .connect_with(options)
             .await
             .map_err(fail)?;
+        let lock = match dialect {
+            Dialect::Postgres => Some(lock(&pool).await?),
+            Dialect::Sqlite => None,
+        };
         sqlx::migrate!()
             .run(&pool)
             .await
             .map_err(|error| Error::internal("cannot bring the database's tables up to date", error))?;
-        Ok(Self { pool })
+        Ok(Self { pool, lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// Whether the database answers.
@@ -87,11 +94,40 @@ impl Store {
     /// Waits for what is under way and closes the connections.
     pub async fn close(&self) {
         self.pool.close().await;
+        if let Some(lock) = self.lock.lock().await.take()
+            && let Err(error) = lock.close().await
+        {
+            tracing::debug!(%error, "the database did not say goodbye");
+        }
+    }
+}
+
+/// Takes a Postgres database, or the schema of it that is used, for this process.
+async fn lock(pool: &AnyPool) -> Result<AnyConnection> {
+    let mut connection = pool.acquire().await?.detach();
+    let begun = Instant::now();
+    loop {
+        let taken = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, hashtext(current_schema()))").bind(LOCK);
+        if taken.fetch_one(&mut connection).await? {
+            return Ok(connection);
+        }
+        if begun.elapsed() > LOCK_PATIENCE {
+            let what = "another server is using the database: stop it, or give this one another DATABASE_URL";
+            return Err(Error::conflict(what));
+        }
+        tokio::time::sleep(LOCK_POLL).await;
     }
 }
 
 /// Statements take a fraction of a millisecond; more connections would only hold more memory.
 const CONNECTIONS: u32 = 4;
+
+/// First half of the advisory lock's key; any number that other programs in the database do not happen to use.
+const LOCK: i32 = 0x7264_7321;
+
+/// How long the lock is waited for: Postgres takes a moment to notice that a server was killed.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Readers don't wait for the writer (WAL), a writer waits for another up to 10 s, and a commit survives a crash of the
 /// process; after a power cut the last commits may be missing, but the file is whole. A connection caches 1 MiB.

@@ -3,6 +3,7 @@
 mod postgres;
 pub(crate) mod suite;
 
+use rds_manager::Error;
 use rds_manager::store::Store;
 
 #[tokio::test]
@@ -22,6 +23,8 @@ async fn the_store_works_on_postgres() {
     let server = postgres::Server::start();
     let store = Store::postgres(&server.url()).await.unwrap();
     suite::run(&store).await;
+    let second = Store::postgres(&server.url()).await;
+    assert!(matches!(second, Err(Error::Conflict(why)) if why.contains("another server")));
     store.close().await;
     suite::has_kept(&Store::postgres(&server.url()).await.unwrap()).await;
 }
