@@ -13,6 +13,7 @@ use crate::egress::{Egress, watch};
 use crate::error::{Error, Result};
 use crate::hypervisor;
 use crate::images::Images;
+use crate::installation;
 use crate::rate_limit::RateLimits;
 use crate::seeds::Seeds;
 use crate::storage::{self, Lock};
@@ -63,6 +64,7 @@ impl App {
 
     async fn assemble(config: Config, hypervisor: Arc<dyn Hypervisor>, lock: Lock) -> Result<Arc<Self>> {
         let store = open_store(&config).await?;
+        installation::check(&config.storage, &store).await?;
         let activity = Activity::new(store.clone());
         let audit = Audit::open(store.clone()).await?;
         let auth = Auth::new(&config.auth, store.clone())?;

@@ -16,6 +16,7 @@ mod hold;
 pub mod hypervisor;
 pub mod images;
 mod initramfs;
+mod installation;
 mod metrics;
 pub mod overview;
 pub mod peers;

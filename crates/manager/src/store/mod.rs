@@ -10,6 +10,7 @@ pub mod audit;
 pub mod exec_logs;
 pub mod idempotency;
 pub mod images;
+mod installation;
 pub mod secrets;
 pub mod sessions;
 pub mod snapshots;

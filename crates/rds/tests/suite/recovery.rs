@@ -1,5 +1,6 @@
 //! VMs outlive the manager.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -15,6 +16,7 @@ cases![
     a_key_gives_the_first_answer_after_a_restart_too,
     a_key_whose_create_was_cut_off_can_be_used_again,
     one_storage_root_has_one_manager,
+    a_storage_root_and_a_database_that_are_not_a_pair_are_left_alone,
 ];
 
 async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
@@ -161,16 +163,42 @@ async fn a_key_whose_create_was_cut_off_can_be_used_again(world: &World) {
     server.assert_no_trace().await;
 }
 
-async fn one_storage_root_has_one_manager(world: &World) {
-    let server = world.own_server(&[]).await;
+/// What a server says that does not start.
+async fn refusal(world: &World, root: &Path, sqlite: &Path) -> String {
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_rds"))
         .args(["serve", "--port", "0", "--network", "off", "--storage-root"])
-        .arg(server.root())
+        .arg(root)
+        .arg("--sqlite-path")
+        .arg(sqlite)
         .env("RDS_AGENT_PATH", &world.found.agent)
         .output();
     let output = tokio::time::timeout(Duration::from_secs(60), output).await.expect("it ends").expect("it runs");
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+async fn one_storage_root_has_one_manager(world: &World) {
+    let server = world.own_server(&[]).await;
+    let said = refusal(world, server.root(), &server.root().join("manager.db")).await;
     assert!(said.to_lowercase().contains("another"), "{said}");
     server.api().get("/v1/vms").await.ok();
+}
+
+async fn a_storage_root_and_a_database_that_are_not_a_pair_are_left_alone(world: &World) {
+    let mut server = world.own_server(&[]).await;
+    let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
+    server.kill();
+    let other = tempfile::tempdir().expect("a directory");
+    let (database, new_database) = (server.root().join("manager.db"), other.path().join("manager.db"));
+    for (root, database) in [(server.root(), &new_database), (other.path(), &database)] {
+        let said = refusal(world, root, database).await;
+        let error = said.trim_end().lines().last().expect("an error");
+        assert!(error.starts_with("rds: ") && error.contains("installation"), "{said}");
+    }
+    assert_eq!(server.vm_processes().len(), 1, "the VM was ended");
+    server.restart(&[]).await;
+    let api = server.api();
+    api.sh(&vm, "true").await;
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    server.assert_no_trace().await;
 }
