@@ -1,8 +1,9 @@
 //! The network of all VMs, as it is to be and as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
@@ -49,7 +50,7 @@ struct Inner {
     state: Mutex<State>,
     /// By tap: held while something is done with it.
     turns: std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
-    _lock: UnixListener,
+    _lock: File,
 }
 
 #[derive(Debug)]
@@ -114,7 +115,10 @@ impl Network {
         if !std::path::Path::new("/dev/net/tun").exists() {
             return Err("there is no /dev/net/tun (modprobe tun)".into());
         }
-        let lock = system::lock().map_err(|_| "another server on this host has the network")?;
+        let lock = system::lock().map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => "another server on this host has the network".to_owned(),
+            _ => format!("an interface that says whose the network is cannot be made: {error}"),
+        })?;
         let subnet = settings.subnet;
         if let Some((network, interface)) = system::overlapping(subnet).map_err(|error| error.to_string())? {
             return Err(format!("VM_SUBNET {subnet} overlaps with {network} on {interface}; name another one"));
@@ -387,12 +391,12 @@ impl Inner {
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
     what: &'static str,
 ) -> Result<T, EgressError> {
     joined(spawn_blocking(move || work().map_err(EgressError::system(what))).await)
 }
 
 fn joined<T>(ended: Result<Result<T, EgressError>, tokio::task::JoinError>) -> Result<T, EgressError> {
-    ended.map_err(std::io::Error::other).map_err(EgressError::system("complete a change"))?
+    ended.map_err(io::Error::other).map_err(EgressError::system("complete a change"))?
 }

@@ -10,13 +10,20 @@ use crate::{EgressError, plan, system};
 /// have ends, and nobody gives it to them again but a start.
 pub async fn shut(guests: Vec<u32>) -> Result<(), EgressError> {
     let down = move || {
+        let ours: BTreeSet<String> = guests.into_iter().map(plan::tap).collect();
+        let mut taps = system::taps()?;
+        taps.retain(|tap| ours.contains(tap));
+        if taps.is_empty() {
+            return Ok(());
+        }
         let _lock = match system::lock() {
-            // Another server has it, and these taps.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                tracing::warn!(?taps, "another server on this host has the network, and with it these taps");
+                return Ok(());
+            }
             lock => lock?,
         };
-        let ours: BTreeSet<String> = guests.into_iter().map(plan::tap).collect();
-        for tap in system::taps()?.iter().filter(|tap| ours.contains(*tap)) {
+        for tap in &taps {
             system::disconnect(tap)?;
             tracing::warn!(tap, "a VM's network is taken from it: this server has none");
         }

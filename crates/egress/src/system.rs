@@ -1,10 +1,8 @@
 //! What the host has to have and what is set on it beside the table: the lock, forwarding, taps.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixListener};
 
 use ipnet::Ipv4Net;
 use rds_netif::{Interface, tap};
@@ -12,9 +10,16 @@ use rds_netif::{Interface, tap};
 use crate::plan::{Guest, PREFIX, Policy};
 use crate::subnet::Subnet;
 
-/// One manager at a time has the network: an abstract socket belongs to a network namespace, as taps and tables do.
-pub(crate) fn lock() -> io::Result<UnixListener> {
-    UnixListener::bind_addr(&SocketAddr::from_abstract_name("run-dat-sheesh.network")?)
+/// Name of the interface that is the lock. It has no beginning in common with taps.
+const LOCK: &str = "run-dat-sheesh";
+
+/// One manager at a time has the network. [`io::ErrorKind::ResourceBusy`]: another one has it.
+///
+/// The lock is an interface that carries nothing. Like taps and tables, it belongs to a network namespace, whatever files a
+/// server sees. It takes the right to change that namespace, which no monitor and no user of the host has; a socket or a file
+/// that anybody can make could be held by them. It is gone with the process that has it open.
+pub(crate) fn lock() -> io::Result<File> {
+    tap::reserve(LOCK)
 }
 
 /// Has the host pass packets on between interfaces, as every host of containers does.

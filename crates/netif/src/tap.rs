@@ -37,6 +37,12 @@ pub fn open(name: &str) -> io::Result<File> {
     attach(name, FLAGS)
 }
 
+/// Makes a device, down, that is there for as long as the file is open. One of this name that is there already is
+/// [`io::ErrorKind::ResourceBusy`]. Only who may change this network namespace (`CAP_NET_ADMIN`) can make any.
+pub fn reserve(name: &str) -> io::Result<File> {
+    attach(name, libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_TUN_EXCL)
+}
+
 /// Removes a device that nobody holds open, with its addresses, routes and neighbours. Does nothing if there is none.
 pub fn remove(name: &str) -> io::Result<()> {
     match open(name) {

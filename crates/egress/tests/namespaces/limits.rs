@@ -1,16 +1,18 @@
 //! What guests and monitors may take of what there is once for the whole host.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rds_egress::Policy;
+use rds_egress::{Network, Policy};
 use rds_lab::ears::{HERE, WORLD, label};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::frames::{PORT, Way};
-use crate::rig::{MONITORS, Rig, Stack, guest, inside, network, policy, serve_here};
+use crate::rig::{MONITORS, Rig, Stack, guest, inside, network, policy, serve_here, settings};
 
 const TO: &str = "203.0.113.10";
 const ALLOWED: &str = "203.0.113.10/32";
@@ -230,6 +232,7 @@ async fn a_server_without_a_network_takes_it_from_its_guests() {
     rig.settle().await;
     let Rig { network: old, world: _world, ears } = rig;
     drop(old);
+    let _bound = bind_like_a_lock();
     send("after");
     rds_egress::shut(vec![0, 7]).await.unwrap();
     send("without");
@@ -239,6 +242,32 @@ async fn a_server_without_a_network_takes_it_from_its_guests() {
     assert_eq!(heard, [1, 1, 1, 1, 0, 1]);
     // Nothing is left to do.
     rds_egress::shut(vec![0]).await.unwrap();
+}
+
+/// A name that any process of a network namespace can have to itself, as long as it likes.
+fn bind_like_a_lock() -> UnixListener {
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name("run-dat-sheesh.network").unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_a_server_has_the_network_to_himself() {
+    if !inside("limits::nobody_but_a_server_has_the_network_to_himself") {
+        return;
+    }
+    let _bound = bind_like_a_lock();
+    let make = |user: u32| {
+        let mut command = Command::new("ip");
+        command.args(["tuntap", "add", "dev", "run-dat-sheesh", "mode", "tun"]).uid(user).gid(user);
+        command.output().unwrap().status.success()
+    };
+    assert!(!make(*MONITORS.start()));
+    let first = network().await;
+    assert!(!make(*MONITORS.start()) && !make(0), "it is held");
+    let refused = Network::take(&settings()).await.unwrap_err();
+    assert_eq!(refused, "another server on this host has the network");
+    drop(first);
+    assert!(!make(*MONITORS.start()));
+    network().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
