@@ -9,13 +9,20 @@
 source "$(dirname "$0")/common.sh"
 
 scripts() { shellcheck --external-sources --source-path SCRIPTDIR scripts/*.sh scripts/box/*.sh .ci/run; }
-# Where there is systemd. The program is not where the unit says; any other will do.
+# Where there is systemd. The program is not where the unit says; any other will do. What systemd only warns of, it ignores,
+# so nothing may be said of the unit but that systemd before 254 does not know the key for the server's own group.
 unit_file() {
     have systemd-analyze || { say "*** The unit is not verified: there is no systemd ***"; return; }
-    local dir
+    local dir said
     dir=$(mktemp -d)
     sed 's|/usr/local/bin/rds|/bin/true|' packaging/systemd/rds.service >"$dir/rds.service"
-    systemd-analyze verify --man=no "$dir/rds.service" && rm -r "$dir"
+    said=$(systemd-analyze verify --man=no "$dir/rds.service" 2>&1) || { say "$said"; return 1; }
+    rm -r "$dir"
+    said=$(grep rds.service <<<"$said" || true)
+    if (($(systemd-analyze --version | sed -n 's/^systemd \([0-9]*\).*/\1/p') < 254)); then
+        said=$(grep --invert-match "Unknown key 'DelegateSubgroup'" <<<"$said" || true)
+    fi
+    [[ -z $said ]] || { say "$said"; return 1; }
 }
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
@@ -32,7 +39,8 @@ heavy() { cargo test --quiet --locked --package rds-image --test debian -- --ign
 programs() {
     local probe=payload_passes
     if [[ -e /dev/kvm ]]; then probe=qemu::probe; fi
-    cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
+    if have systemd-analyze; then cargo test --quiet --locked --package rds --test deployment -- --ignored; fi &&
+        cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
         cargo test --quiet --locked --package rds-vmm --lib -- --ignored "$probe" && hostile_monitor
 }
 proxies() {
@@ -57,7 +65,7 @@ suite() { cargo test --quiet --locked --package rds --test suite; }
 step "Format" cargo fmt --all --check
 step "Tools" scripts/tools.sh
 step "Scripts" scripts
-step "Unit" unit_file
+step "systemd unit" unit_file
 step "Unused dependencies" unused
 step "Licences" licences
 step "Lints" cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
@@ -72,4 +80,4 @@ export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
 export KERNEL_PATH=$PWD/target/image/kernel BASE_ROOTFS_PATH=$PWD/target/image/rootfs MODULES_PATH=$PWD/target/image/modules
 export OPENAPI_VALIDATOR=$PWD/target/tools/python/bin/openapi-spec-validator
 step "Integration suite" suite
-if [[ -d fuzz ]]; then step "Fuzz" scripts/fuzz.sh 15; fi
+step "Fuzz" scripts/fuzz.sh 15

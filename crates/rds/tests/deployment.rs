@@ -2,8 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
 use rds_vmm::privileges::NEEDS;
 
@@ -25,13 +26,117 @@ fn the_page_lists_every_capability() {
     );
 }
 
+/// The words of a setting of the unit.
+fn unit(setting: &str) -> BTreeSet<String> {
+    let unit = read("packaging/systemd/rds.service");
+    let values = unit.lines().filter_map(|line| line.strip_prefix(setting)?.strip_prefix('='));
+    values.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
 #[test]
 fn the_unit_gives_what_is_needed() {
-    let unit = read("packaging/systemd/rds.service");
-    for setting in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
-        let values = unit.lines().filter_map(|line| line.strip_prefix(setting));
-        let given: BTreeSet<String> = values.flat_map(str::split_whitespace).map(str::to_owned).collect();
-        assert_eq!(given, needed(), "{setting}");
+    for setting in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert_eq!(unit(setting), needed(), "{setting}");
+    }
+}
+
+/// System calls that are easily forbidden, and what needs them.
+const CALLS: [(&str, &[&str]); 5] = [
+    (
+        "the server",
+        &[
+            "openat2",
+            "fsopen",
+            "fsconfig",
+            "fsmount",
+            "move_mount",
+            "open_tree",
+            "mount_setattr",
+            "memfd_create",
+            "copy_file_range",
+            "fallocate",
+            "ioctl",
+            "pidfd_open",
+            "pidfd_send_signal",
+            "inotify_init1",
+            "name_to_handle_at",
+        ],
+    ),
+    (
+        "becoming a VM's user",
+        &[
+            "setuid",
+            "setgid",
+            "setgroups",
+            "setresuid",
+            "setresgid",
+            "capset",
+            "chown",
+            "fchown",
+            "fchownat",
+            "prlimit64",
+            "setrlimit",
+            "setsid",
+            "prctl",
+        ],
+    ),
+    (
+        "the jailer",
+        &[
+            "clone",
+            "clone3",
+            "unshare",
+            "setns",
+            "pivot_root",
+            "mount",
+            "umount2",
+            "chroot",
+            "mknod",
+            "mknodat",
+            "close_range",
+        ],
+    ),
+    ("Firecracker", &["seccomp", "mincore", "userfaultfd", "madvise", "msync", "timerfd_create", "eventfd2"]),
+    ("QEMU", &["seccomp", "mlock", "mbind", "membarrier", "ppoll", "sched_setaffinity"]),
+];
+
+#[test]
+fn no_setting_of_the_unit_hides_a_call() {
+    // systemd cannot look into the arguments of openat2, so it answers that there is no such call.
+    assert_eq!(unit("RestrictSUIDSGID"), BTreeSet::new());
+    // The groups that systemd 252 has. One that it does not know it ignores, with what is in it.
+    let filter = unit("SystemCallFilter");
+    let groups: Vec<_> = filter.iter().filter(|name| name.starts_with('@')).collect();
+    assert_eq!(groups, ["@mount", "@system-service"]);
+    assert!(filter.iter().all(|name| !name.starts_with('~')), "what is listed is allowed");
+}
+
+#[test]
+#[ignore = "needs systemd-analyze"]
+fn the_unit_allows_the_calls_that_are_needed() {
+    let output = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut groups = BTreeMap::<&str, Vec<&str>>::new();
+    let mut group = "";
+    for line in text.lines() {
+        match line.strip_prefix("    ") {
+            Some(member) if !member.starts_with('#') => groups.entry(group).or_default().push(member),
+            Some(_) => {}
+            None => group = line,
+        }
+    }
+    let mut open: Vec<String> = unit("SystemCallFilter").into_iter().collect();
+    let mut allowed = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        match groups.get(name.as_str()) {
+            Some(members) => open.extend(members.iter().map(|&member| member.to_owned())),
+            None => drop(allowed.insert(name)),
+        }
+    }
+    for (who, calls) in CALLS {
+        let missing: Vec<_> = calls.iter().filter(|&&call| !allowed.contains(call)).collect();
+        assert!(missing.is_empty(), "{who} needs {missing:?}");
     }
 }
 
