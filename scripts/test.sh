@@ -39,7 +39,9 @@ heavy() { cargo test --quiet --locked --package rds-image --test debian -- --ign
 programs() {
     local probe=payload_passes
     if [[ -e /dev/kvm ]]; then probe=qemu::probe; fi
-    if have systemd-analyze; then cargo test --quiet --locked --package rds --test deployment -- --ignored; fi &&
+    local deployment=(the_compose_file every_setting)
+    if have systemd-analyze; then deployment+=(the_unit); fi
+    cargo test --quiet --locked --package rds --test deployment -- --ignored "${deployment[@]}" &&
         cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
         cargo test --quiet --locked --package rds-vmm --lib -- --ignored "$probe" && hostile_monitor
 }

@@ -3,13 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a failure here fails the test, as it should")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rds_vmm::privileges::NEEDS;
+use serde::Deserialize;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
 
 fn read(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file)).unwrap()
+    fs::read_to_string(root().join(file)).unwrap()
 }
 
 fn needed() -> BTreeSet<String> {
@@ -140,16 +147,157 @@ fn the_unit_allows_the_calls_that_are_needed() {
     }
 }
 
+/// docker-compose.yml with the keys that are meant; any other is a mistake.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compose {
+    services: Services,
+    networks: BTreeMap<String, Network>,
+    volumes: BTreeMap<String, Option<Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Services {
+    rds: Service,
+    caddy: Service,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Service {
+    build: Option<String>,
+    image: String,
+    restart: String,
+    #[serde(default)]
+    init: bool,
+    env_file: Option<String>,
+    environment: BTreeMap<String, String>,
+    ports: Vec<String>,
+    volumes: Vec<String>,
+    #[serde(default)]
+    devices: Vec<String>,
+    read_only: bool,
+    tmpfs: Vec<String>,
+    cap_drop: Vec<String>,
+    cap_add: BTreeSet<String>,
+    security_opt: Vec<String>,
+    #[serde(default)]
+    sysctls: BTreeMap<String, String>,
+    networks: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    ipam: Value,
+}
+
+/// Reads YAML, in which a key may be there only once, and writes JSON.
+const READER: &str = "
+import json, sys, yaml
+class Strict(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, deep)
+json.dump(yaml.load(sys.stdin, Strict), sys.stdout)
+";
+
+fn compose() -> Compose {
+    let python = root().join("target/tools/python/bin/python3");
+    let file = fs::File::open(root().join("docker-compose.yml")).unwrap();
+    let output = Command::new(python).args(["-c", READER]).stdin(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 #[test]
-fn the_container_gives_what_is_needed() {
-    let compose = read("docker-compose.yml");
-    let (_, added) = compose.split_once("    cap_add:\n").unwrap();
-    let names = added.lines().map_while(|line| line.strip_prefix("      - "));
-    assert_eq!(names.map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>(), needed());
+#[ignore = "needs Python's yaml in target/tools"]
+fn the_compose_file_gives_what_is_needed() {
+    let Compose { services: Services { rds, caddy }, networks, volumes } = compose();
+    assert_eq!(rds.cap_add.iter().map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>(), needed());
     // Docker's profiles forbid a part of what these are for, even where they are given.
-    let (_, options) = added.split_once("    security_opt:\n").unwrap();
-    let options =
-        options.lines().take_while(|line| line.starts_with("      ")).filter_map(|line| line.split_once("- "));
     let wanted = ["no-new-privileges:true", "apparmor:unconfined", "seccomp=unconfined", "systempaths=unconfined"];
-    assert_eq!(options.map(|(_, option)| option).collect::<Vec<_>>(), wanted);
+    assert_eq!(rds.security_opt, wanted);
+    assert_eq!(rds.devices, ["/dev/kvm", "/dev/net/tun"]);
+    assert_eq!(rds.sysctls, [("net.ipv4.ip_forward".into(), "1".into())].into());
+    assert_eq!((rds.build.as_deref(), rds.init), (Some("."), true));
+    assert_eq!(rds.ports, ["127.0.0.1:3000:3000"]);
+    for service in [&rds, &caddy] {
+        assert!(service.read_only, "{service:?}");
+        assert_eq!(service.cap_drop, ["ALL"]);
+        assert_eq!(service.restart, "unless-stopped");
+        assert!(service.security_opt.contains(&"no-new-privileges:true".into()), "{service:?}");
+        assert!(!service.tmpfs.is_empty(), "{service:?}");
+        let named = service.volumes.iter().map(|volume| volume.split_once(':').unwrap().0);
+        assert!(named.filter(|name| !name.starts_with('.')).all(|name| volumes.contains_key(name)), "{service:?}");
+    }
+    assert_eq!(caddy.cap_add, ["NET_BIND_SERVICE".to_owned()].into());
+    pinned(&caddy.image);
+    // The one whose headers are believed is the proxy.
+    assert_eq!(rds.environment["TRUSTED_PROXIES"], caddy.networks["front"]["ipv4_address"].as_str().unwrap());
+    assert_eq!(rds.networks[0], "front");
+    assert!(networks["front"].ipam["config"][0]["subnet"].is_string());
+}
+
+#[test]
+#[ignore = "needs Python's yaml in target/tools"]
+fn every_setting_reaches_the_container() {
+    let mut rds = compose().services.rds;
+    // What is in there is set; what is not is not, not even to nothing.
+    assert_eq!(rds.env_file.as_deref(), Some(".env"));
+    // And these stand for what it says. Without the first two there is no server.
+    for needed in ["API_KEY", "VM_SECRET_KEY"] {
+        assert_eq!(rds.environment.remove(needed).unwrap(), format!("${{{needed}:?}}"));
+    }
+    rds.environment.remove("TRUSTED_PROXIES").unwrap();
+    let port = rds.environment.remove("PORT").unwrap();
+    let dockerfile = read("Dockerfile");
+    assert!(dockerfile.contains(&format!("\nEXPOSE {port}\n")), "{port}");
+    let own = dockerfile.lines().find_map(|line| line.strip_prefix("ENV BIND_ADDRESS=")).unwrap();
+    let own = format!("BIND_ADDRESS={own}");
+    let own = own.split(' ').map(|setting| setting.split_once('=').unwrap());
+    let own: BTreeMap<_, _> = own.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert_eq!(rds.environment, own, "no other setting is fixed");
+}
+
+/// An image is named by what is in it.
+#[track_caller]
+fn pinned(image: &str) {
+    let digest = image.split_once("@sha256:").map(|(_, digest)| digest);
+    let digest = digest.filter(|digest| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert!(digest.is_some(), "{image} has no digest");
+}
+
+#[test]
+fn the_dockerfile_takes_nothing_that_may_change() {
+    const INSTRUCTIONS: [&str; 11] =
+        ["ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "VOLUME", "WORKDIR"];
+    let dockerfile = read("Dockerfile");
+    let mut stages = BTreeSet::new();
+    let mut arguments = BTreeMap::new();
+    for line in dockerfile.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (instruction, rest) = line.split_once(' ').unwrap();
+        // ADD is none: it fetches what nobody compares.
+        assert!(INSTRUCTIONS.contains(&instruction), "{line}");
+        match instruction {
+            "ARG" => drop(rest.split_once('=').and_then(|(name, value)| arguments.insert(name, value))),
+            "FROM" => {
+                let (image, stage) = rest.split_once(" AS ").map_or((rest, None), |(image, name)| (image, Some(name)));
+                let argument = image.strip_prefix("${").and_then(|name| name.strip_suffix('}'));
+                if !stages.contains(image) {
+                    pinned(argument.map_or(image, |name| arguments[name]));
+                }
+                stages.extend(stage);
+            }
+            "COPY" => {
+                let from = rest.strip_prefix("--from=").map(|rest| rest.split_once(' ').unwrap().0);
+                assert!(from.is_none_or(|stage| stages.contains(stage)), "{line}");
+            }
+            "RUN" => assert!(!rest.contains("://"), "{line}: rds setup compares what it fetches"),
+            "CMD" | "ENTRYPOINT" => drop(serde_json::from_str::<Vec<String>>(rest).unwrap()),
+            _ => {}
+        }
+    }
 }
