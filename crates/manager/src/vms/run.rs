@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::Vms;
 use super::files::workspace_path;
 use super::record::Generations;
-use super::run_log::{Kind, Log};
+use super::run_log::{Broken, Kind, Log, Running};
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::secrets::is_name;
@@ -132,34 +132,27 @@ impl Vms {
     async fn run_once(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let guest = self.guest(id).await?;
-        let began_with = self.secrets(id)?;
-        let reply = reply_of(guest.run(start, limit).await?);
-        self.write_log(id, log, began_with, &reply).await;
-        Ok(reply)
+        let running = Running::begin(self, id, log)?;
+        match guest.run(start, limit).await {
+            Ok(run) => {
+                let reply = reply_of(run);
+                running.exited(&reply).await;
+                Ok(reply)
+            }
+            Err(error) => {
+                if error.may_have_run() {
+                    running.broke(Broken::Lost, "", "").await;
+                } else {
+                    running.refused();
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// The VM's secrets as they are now.
     pub(super) fn secrets(&self, id: VmId) -> Result<Generations> {
         Ok(self.handle(id)?.live.borrow().settings.secrets.clone())
-    }
-
-    /// Writes a run down, without the secrets that the VM may have and those that it may have had when the program began.
-    pub(super) async fn write_log(&self, id: VmId, mut log: Log, began_with: Generations, reply: &RunReply) {
-        metrics::ran(log.kind(), reply.exit_code, Duration::from_micros(reply.duration_us));
-        let written = async {
-            let (host, now) = (&self.0.host, self.secrets(id)?);
-            let earlier = began_with.all().filter(|sealed| now.all().all(|known| known != *sealed));
-            for sealed in now.all().chain(earlier) {
-                log = log.without(&sealed.open(host.sealer.as_deref(), id)?, host.peers.striker(id, sealed).await?);
-            }
-            let reply = reply.clone();
-            let row = tokio::task::spawn_blocking(move || log.into_row(id, reply)).await;
-            let row = row.map_err(|error| Error::internal("the task that strikes secrets out ended", error))??;
-            self.0.host.store.add_exec_log(&row).await
-        };
-        if let Err(error) = written.await {
-            tracing::error!(vm = %id, error = %crate::error::Chain(&error), "cannot write an exec log down");
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::Vms;
 use super::run::{ExecRequest, RunReply, exec_start, word};
-use super::run_log::{KEPT_BYTES, Log};
+use super::run_log::{Broken, KEPT_BYTES, Log, Running};
 use crate::error::{Error, Result};
 use crate::metrics;
 
@@ -41,14 +41,27 @@ impl Vms {
         let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         start.output_limit = None;
         let guest = self.guest(id).await?;
-        let began_with = self.secrets(id)?;
-        let (sender, frames) = guest.exec(start, START_LIMIT).await?;
+        let (kind, running) = (log.kind(), Running::begin(self, id, log)?);
+        let (sender, frames) = match guest.exec(start, START_LIMIT).await {
+            Ok(started) => started,
+            Err(error) if error.may_have_run() => {
+                running.broke(Broken::Lost, "", "").await;
+                return Err(error.into());
+            }
+            Err(error) => {
+                running.refused();
+                return Err(error.into());
+            }
+        };
         let (events, receiver) = mpsc::channel(EVENTS);
-        let vms = self.clone();
         tokio::spawn(async move {
-            match forward(frames, &events).await {
-                Some(reply) => vms.write_log(id, log, began_with, &reply).await,
-                None => metrics::run_abandoned(log.kind()),
+            let (mut stdout, mut stderr) = (Text::default(), Text::default());
+            match forward(frames, &events, &mut stdout, &mut stderr).await {
+                Ok(reply) => running.exited(&reply).await,
+                Err(outcome) => {
+                    metrics::run_abandoned(kind);
+                    running.broke(outcome, &stdout.kept, &stderr.kept).await;
+                }
             }
             // They were kept so that the program is alive, and the VM in use, as long as somebody listens.
             drop((sender, guest));
@@ -80,13 +93,17 @@ impl Vms {
 }
 
 /// Passes a program's output on until it ends; what is kept of it for the log, if it ended.
-async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Option<RunReply> {
-    let (mut stdout, mut stderr) = (Text::default(), Text::default());
+async fn forward(
+    mut frames: ExecStream,
+    events: &mpsc::Sender<RunEvent>,
+    stdout: &mut Text,
+    stderr: &mut Text,
+) -> Result<RunReply, Broken> {
     loop {
         let frame = tokio::select! {
-            frame = frames.next() => frame?,
+            frame = frames.next() => frame.ok_or(Broken::Lost)?,
             // Nobody listens any more: what is dropped here kills the program.
-            () = events.closed() => return None,
+            () = events.closed() => return Err(Broken::Cancelled),
         };
         let event = match frame {
             Ok(AgentFrame::Stdout(data)) => RunEvent::Stdout(stdout.push(&data)),
@@ -97,19 +114,23 @@ async fn forward(mut frames: ExecStream, events: &mpsc::Sender<RunEvent>) -> Opt
                 }
                 let reply = RunReply {
                     exit_code: exit.exit_code,
-                    stdout: stdout.kept,
-                    stderr: stderr.kept,
+                    stdout: std::mem::take(&mut stdout.kept),
+                    stderr: std::mem::take(&mut stderr.kept),
                     truncated: exit.truncated,
                     result: None,
                     error: None,
                     duration_us: exit.duration_us,
                 };
                 let _ = events.send(RunEvent::Exit(*exit)).await;
-                return Some(reply);
+                return Ok(reply);
             }
-            Err(error) => RunEvent::Lost(Error::from(error).to_string()),
+            Err(error) => {
+                // Whoever listened may have gone, too.
+                let _ = events.send(RunEvent::Lost(Error::from(error).to_string())).await;
+                return Err(Broken::Lost);
+            }
         };
-        events.send(event).await.ok()?;
+        events.send(event).await.map_err(|_| Broken::Cancelled)?;
     }
 }
 

@@ -1,10 +1,11 @@
 //! `/v1/vms/{id}/exec`: shell commands, who runs them, and with what around them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{World, cases};
+use crate::harness::{Api, World, cases};
 
 cases![
     a_command_that_fails_is_a_200,
@@ -21,6 +22,8 @@ cases![
     the_workspace_and_home_are_one_place,
     fifty_commands_at_once,
     every_run_is_written_down_without_values,
+    a_run_whose_client_goes_is_written_down,
+    a_large_result_is_left_out_of_the_log,
     the_guests_own_duration_is_told,
 ];
 
@@ -202,6 +205,48 @@ async fn every_run_is_written_down_without_values(world: &World) {
     for query in ["limit=0", "limit=201", "limit=x", "type=other"] {
         api.get(&format!("{path}?{query}")).await.status(400);
     }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+/// Waits for the newest entry of a VM's log that a predicate holds for.
+async fn logged(api: &Api, vm: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..200 {
+        let logs = api.get(&format!("/v1/vms/{vm}/exec-logs")).await.ok().json();
+        if let Some(entry) = logs["entries"].as_array().expect("entries").iter().find(|entry| is_it(entry)) {
+            return entry.clone();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it is not in the log");
+}
+
+async fn a_run_whose_client_goes_is_written_down(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 512})).await;
+    for (route, cmd) in [("exec", "echo first; sleep 60"), ("exec/stream", "echo second; sleep 60")] {
+        let body = json!({"cmd": cmd});
+        let path = format!("/v1/vms/{vm}/{route}");
+        let run = api.request(Method::POST, &path).json(&body).timeout(Duration::from_secs(3)).send();
+        match run.await {
+            // The stream's head comes at once, and something that it says.
+            Ok(mut reply) => drop(reply.chunk().await),
+            Err(gone) => assert!(gone.is_timeout(), "{gone:?}"),
+        }
+        let entry = logged(&api, &vm, |entry| entry["input"]["cmd"] == cmd).await;
+        assert_eq!(entry["result"]["outcome"], "cancelled", "{entry}");
+        assert!(entry["result"].get("exitCode").is_none() && entry["durationMs"].is_number(), "{entry}");
+    }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn a_large_result_is_left_out_of_the_log(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 512})).await;
+    let body = json!({"code": "result.set({ small: 1, large: new Array(500000).fill(7) }); console.log('done')"});
+    let reply = api.post(&format!("/v1/vms/{vm}/run-js"), &body).await.ok().json();
+    assert_eq!(reply["result"]["large"].as_array().map(Vec::len), Some(500_000), "the client gets all of it");
+    let entry = logged(&api, &vm, |entry| entry["type"] == "run-js").await;
+    let result = &entry["result"];
+    assert_eq!((&result["exitCode"], &result["stdout"]), (&json!(0), &json!("done\n")));
+    assert!(result["result"].as_str().is_some_and(|text| text.starts_with("[left out: ")), "{result}");
     api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
