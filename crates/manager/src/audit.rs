@@ -2,8 +2,9 @@
 //!
 //! Calls are handed to one task, which chains them by their hashes ([`rds_peers::audit`]) and writes them down in
 //! batches. Nothing is dropped: while the database does not take records, they wait; when too many wait, so do the calls
-//! that would add to them. What a crash of the server may lose is what was handed over and not yet written, mostly the
-//! last [`LINGER`]; [`Audit::flush`] waits for that, and so do reading the log and the end of the server.
+//! that would add to them. A record is made when its call ends. So a crash of the server loses those of calls under way, and
+//! what was handed over and not yet written, mostly the last [`LINGER`]; an orderly end gives calls up and writes all.
+//! [`Audit::flush`] waits for what was handed over, and so does reading the log.
 //!
 //! Must not know what a call is made of, or who may read the log.
 

@@ -139,6 +139,7 @@ struct PeerCall {
         (status = 429, description = "A limit is reached; `Retry-After` says when to try again", body = CallError),
         (status = 500, description = "The server failed", body = CallError),
         (status = 502, description = "The provider's function threw, or its result cannot be used", body = CallError),
+        (status = 503, description = "The audit log takes no records, or the server is stopping", body = CallError),
         (status = 504, description = "The provider did not answer in time", body = CallError),
     )
 )]

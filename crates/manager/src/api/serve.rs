@@ -71,6 +71,8 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     if timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("some requests did not finish in time");
     }
+    // Calls out of guests come by no connection of a client.
+    app.vms.peers().close().await;
     if timeout(GRACE, app.audit.flush()).await.is_err() {
         tracing::error!("the last records of the audit log could not be written");
     }

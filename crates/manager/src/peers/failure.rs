@@ -83,6 +83,7 @@ impl From<Error> for CallFailure {
             Error::Conflict(_) | Error::NotFound(_) => (409, error.code()),
             Error::GatewayTimeout(_) => (504, error.code()),
             Error::BadGateway(_) => (502, error.code()),
+            Error::Unavailable(_) => (503, error.code()),
             // The provider was started anew, and what it offers now is not what it must be. The request is blameless.
             Error::Invalid(_) => (502, "peer_failed"),
             _ => (500, error.code()),

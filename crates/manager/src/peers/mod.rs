@@ -24,7 +24,8 @@ use rds_peers::strike::Striker;
 use rds_protocol::link::History;
 use rds_vmm::guest::outbound::{self, Answer, Reply};
 use rds_vmm::{Hypervisor, VmId};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -56,13 +57,25 @@ struct Inner {
     approvals: Approvals,
     audit: Audit,
     activity: Activity,
+    /// Done when no more calls are to be made.
+    closing: CancellationToken,
+    /// The calls that are under way.
+    under_way: TaskTracker,
 }
 
 impl Peers {
     pub(crate) fn new(directory: Directory, sealer: Option<Arc<Sealer>>, audit: Audit, activity: Activity) -> Self {
         let providers = Arc::new(Providers::new(directory.clone(), sealer));
         let (counts, approvals) = (Counts::default(), Approvals::default());
-        Self(Arc::new(Inner { directory, providers, counts, approvals, audit, activity }))
+        let (closing, under_way) = (CancellationToken::new(), TaskTracker::new());
+        Self(Arc::new(Inner { directory, providers, counts, approvals, audit, activity, closing, under_way }))
+    }
+
+    /// Refuses calls from now on and gives up those under way. When it is done, the audit log has been told of all.
+    pub async fn close(&self) {
+        self.0.closing.cancel();
+        self.0.under_way.close();
+        self.0.under_way.wait().await;
     }
 
     /// Answers the calls that come out of a consumer's VM until the handle is dropped.

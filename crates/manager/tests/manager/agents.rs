@@ -97,6 +97,8 @@ pub(crate) struct Known {
     pub(crate) endless: AtomicBool,
     /// Calls return the secret `KEY`.
     pub(crate) tells: AtomicBool,
+    /// Calls are not answered.
+    pub(crate) hangs: AtomicBool,
 }
 
 impl Known {
@@ -152,6 +154,7 @@ async fn answer(request: Request<Incoming>, vm: Arc<str>, known: Arc<Known>) -> 
             to_json(&Stat { name: "sdk.ts".into(), kind: FileKind::File, size: 1, mode: 0o644, modified_ms: 0 })
         }
         (&Method::POST, routes::OFFER) => to_json(&Offered { uncallable: Vec::new() }),
+        (&Method::POST, routes::CALL) if known.hangs.load(Ordering::Relaxed) => std::future::pending().await,
         (&Method::POST, routes::CALL) => to_json(&Outcome::Returned(known.returned(&vm))),
         _ => Bytes::new(),
     };

@@ -7,6 +7,7 @@ mod admin;
 mod agents;
 mod audit;
 mod bodies;
+mod closing;
 mod conformance;
 mod images;
 mod limits;

@@ -26,6 +26,7 @@ use super::large::{self, json_bytes};
 use super::link::Link;
 use crate::audit::Slot;
 use crate::clock;
+use crate::error::Error;
 use crate::metrics;
 use crate::vms::record::Settings;
 use answer::{Answer, receive, takes_long};
@@ -94,9 +95,15 @@ impl Drop for Record {
 }
 
 impl Peers {
-    /// Makes a call for a consumer. Dropping the future cancels it.
+    /// Makes a call for a consumer. Dropping the future cancels it, and so does [`Peers::close`].
     #[tracing::instrument(level = "debug", name = "peer_call", skip_all, fields(consumer = %consumer))]
     pub async fn call(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
+        let _under_way = self.0.under_way.token();
+        let made = self.0.closing.run_until_cancelled(self.recorded(consumer, body)).await;
+        made.unwrap_or_else(|| Err(Error::Unavailable("The server is stopping".into()).into()))
+    }
+
+    async fn recorded(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
         let _in_use = self.0.directory.call_out(consumer);
         // While the log is behind, callers wait: no call goes unrecorded.
         let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
