@@ -1,6 +1,6 @@
 //! Calls that wait for a person. They are held in memory alone: a call does not outlive the connection it came by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rds_vmm::VmId;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -20,6 +20,11 @@ const WAITING: usize = 64;
 
 /// Of one VM: its calls do not keep those of others from being seen.
 const WAITING_OF_ONE: usize = 16;
+
+/// Questions of one VM that the activity log tells of in a [`DAY`], one by one: a guest decides how many it asks, and the log
+/// keeps the newest events of all.
+const MOST_TOLD: u64 = 100;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A call that waits for a person.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -47,6 +52,33 @@ pub struct PendingCall {
 /// All calls that wait.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Approvals(Arc<Mutex<BTreeMap<Uuid, Waiting>>>);
+
+/// How many questions each VM has asked lately.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<HashMap<VmId, (Instant, u64)>>);
+
+impl Told {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, (Instant, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a question. If it is to be told of: how many before it were not.
+    pub(super) fn news(&self, consumer: VmId) -> Option<u64> {
+        let (mut told, now) = (self.lock(), Instant::now());
+        let (since, asked) = told.entry(consumer).or_insert((now, 0));
+        let mut untold = 0;
+        if now - *since >= DAY {
+            untold = asked.saturating_sub(MOST_TOLD);
+            (*since, *asked) = (now, 0);
+        }
+        *asked += 1;
+        (*asked <= MOST_TOLD).then_some(untold)
+    }
+
+    pub(super) fn forget(&self, consumer: VmId) {
+        self.lock().remove(&consumer);
+    }
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -150,6 +182,16 @@ impl Approvals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vm_that_asks_on_and_on_is_told_of_a_hundred_times_a_day() {
+        let (told, one, other) = (Told::default(), VmId::new(), VmId::new());
+        let asked: Vec<_> = (0..MOST_TOLD + 7).map(|_| told.news(one)).collect();
+        assert!(asked[..100].iter().all(|news| *news == Some(0)) && asked[100..].iter().all(Option::is_none));
+        assert_eq!(told.news(other), Some(0));
+        tokio::time::advance(DAY).await;
+        assert_eq!((told.news(one), told.news(one)), (Some(7), Some(0)));
+    }
 
     #[test]
     fn one_vm_leaves_room_for_the_questions_of_others() {

@@ -41,7 +41,7 @@ use crate::secrets::Sealer;
 use crate::vms::directory::Directory;
 use crate::vms::record::Sealed;
 
-use approvals::Approvals;
+use approvals::{Approvals, Told};
 use provider::Providers;
 use usage::Counts;
 
@@ -55,6 +55,7 @@ struct Inner {
     providers: Arc<Providers>,
     counts: Counts,
     approvals: Approvals,
+    told: Told,
     audit: Audit,
     activity: Activity,
     /// Done when no more calls are to be made.
@@ -66,9 +67,9 @@ struct Inner {
 impl Peers {
     pub(crate) fn new(directory: Directory, sealer: Option<Arc<Sealer>>, audit: Audit, activity: Activity) -> Self {
         let providers = Arc::new(Providers::new(directory.clone(), sealer));
-        let (counts, approvals) = (Counts::default(), Approvals::default());
+        let (counts, approvals, told) = (Counts::default(), Approvals::default(), Told::default());
         let (closing, under_way) = (CancellationToken::new(), TaskTracker::new());
-        Self(Arc::new(Inner { directory, providers, counts, approvals, audit, activity, closing, under_way }))
+        Self(Arc::new(Inner { directory, providers, counts, approvals, told, audit, activity, closing, under_way }))
     }
 
     /// Refuses calls from now on and gives up those under way. When it is done, the audit log has been told of all.
@@ -123,6 +124,7 @@ impl Peers {
     pub(crate) fn forget(&self, id: VmId) {
         self.0.providers.forget(id);
         self.0.counts.forget(id);
+        self.0.told.forget(id);
     }
 }
 

@@ -219,10 +219,16 @@ impl Peers {
         let Some(asked) = self.0.approvals.ask(&question) else {
             return by_rule(CallFailure::over_limit(limit, "Too many calls wait for approval"));
         };
-        let alias = link.alias.as_str();
-        let meta = json!({"approvalId": asked.id(), "alias": alias, "module": module, "export": export});
-        let message = "A call waits for approval";
-        self.0.activity.record("vm.approval_requested", &consumer.to_string(), message, Some(meta)).await;
+        if let Some(untold) = self.0.told.news(consumer) {
+            let alias = link.alias.as_str();
+            let mut meta = json!({"approvalId": asked.id(), "alias": alias, "module": module, "export": export});
+            let mut message = "A call waits for approval".to_owned();
+            if untold > 0 {
+                meta["untold"] = untold.into();
+                message.push_str(&format!("; {untold} before it were not told of"));
+            }
+            self.0.activity.record("vm.approval_requested", &consumer.to_string(), message, Some(meta)).await;
+        }
         match asked.verdict(limit).await {
             Verdict::Approved => Ok(()),
             Verdict::Denied => by_rule(CallFailure::refused(403, "policy", "A person denied the call")),
