@@ -2,9 +2,9 @@
 //!
 //! Calls are handed to one task, which chains them by their hashes ([`rds_peers::audit`]) and writes them down in
 //! batches. Nothing is dropped: while the database does not take records, they wait; when too many wait, so do the calls
-//! that would add to them. A record is made when its call ends. So a crash of the server loses those of calls under way, and
+//! that would add to them, and then they are refused. A record is made when its call ends. So a crash of the server loses those of calls under way, and
 //! what was handed over and not yet written, mostly the last [`LINGER`]; an orderly end gives calls up and writes all.
-//! [`Audit::flush`] waits for what was handed over, and so does reading the log.
+//! [`Audit::flush`] waits for what was handed over, and reading the log does for a while.
 //!
 //! Must not know what a call is made of, or who may read the log.
 
@@ -13,6 +13,7 @@ use std::time::Duration;
 use rds_peers::audit::{Call, Head, Record};
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::error::{Chain, Error, Result};
@@ -27,6 +28,11 @@ const BATCH: usize = 512;
 const LINGER: Duration = Duration::from_millis(20);
 /// Pause before trying again what the database did not take.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a call waits for room for its record.
+const ROOM_LIMIT: Duration = Duration::from_secs(5);
+/// How long a reader waits for what was handed over to be written.
+const READ_LIMIT: Duration = Duration::from_secs(5);
 
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -61,18 +67,22 @@ impl Audit {
         Ok(Self { store, queue })
     }
 
-    /// Waits for room for a record. Taken before a call is made, it makes sure that the call can be recorded however it
-    /// ends, even if its future is dropped.
+    /// Waits a while for room for a record. Taken before a call is made, it makes sure that the call can be recorded however
+    /// it ends, even if its future is dropped.
     pub async fn reserve(&self) -> Result<Slot> {
-        let permit = self.queue.clone().reserve_owned().await;
-        permit.map(Slot).map_err(|_| Error::Unavailable("The audit log is closed".into()))
+        let unavailable = |why: &str| Error::Unavailable(format!("The audit log takes no records: {why}"));
+        match timeout(ROOM_LIMIT, self.queue.clone().reserve_owned()).await {
+            Ok(Ok(permit)) => Ok(Slot(permit)),
+            Ok(Err(_)) => Err(unavailable("it is closed")),
+            Err(_) => Err(unavailable("too many wait to be written")),
+        }
     }
 
-    /// Hands a call over to be written down; waits only while too many others wait.
-    pub async fn append(&self, call: Call) {
-        match self.reserve().await {
-            Ok(slot) => slot.fill(call),
-            Err(_) => tracing::error!(?call, "the audit log is closed; a call is not in it"),
+    /// Waits a while until what was handed over before can be read. While the database takes nothing, the log is read as far
+    /// as it is written.
+    pub async fn catch_up(&self) {
+        if timeout(READ_LIMIT, self.flush()).await.is_err() {
+            tracing::warn!("records of the audit log are not written yet; it is read without them");
         }
     }
 
@@ -87,7 +97,7 @@ impl Audit {
 
     /// Where the log ends.
     pub async fn head(&self) -> Result<Head> {
-        self.flush().await;
+        self.catch_up().await;
         head(&self.store).await
     }
 

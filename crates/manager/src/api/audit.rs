@@ -181,7 +181,7 @@ async fn list(State(app): State<Arc<App>>, headers: HeaderMap, Query(query): Que
         Some(format) => format == Format::Jsonl,
         None => headers.get(header::ACCEPT).is_some_and(|kinds| kinds.to_str().unwrap_or("").contains(JSON_LINES)),
     };
-    app.audit.flush().await;
+    app.audit.catch_up().await;
     if export {
         if query.limit.is_some() || query.before.is_some() {
             return Err(Error::invalid("limit and before are for the list; an export is whole"));

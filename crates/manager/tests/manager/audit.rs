@@ -31,7 +31,7 @@ fn call(n: u32) -> Call {
 async fn with_calls(count: u32) -> TestApp {
     let test = TestApp::start().await;
     for n in 0..count {
-        test.app.audit.append(call(n)).await;
+        test.app.audit.reserve().await.unwrap().fill(call(n));
     }
     test
 }
@@ -150,11 +150,32 @@ async fn records_wait_while_the_database_takes_none() {
     let database = database(&test.dir).await;
     sqlx::query("ALTER TABLE audit RENAME TO gone").execute(&database).await.unwrap();
     for n in 3..10 {
-        test.app.audit.append(call(n)).await;
+        test.app.audit.reserve().await.unwrap().fill(call(n));
     }
     let flush = tokio::time::timeout(std::time::Duration::from_millis(300), test.app.audit.flush()).await;
     assert!(flush.is_err(), "nothing is written, and nobody is told that it is");
     sqlx::query("ALTER TABLE gone RENAME TO audit").execute(&database).await.unwrap();
     test.app.audit.flush().await;
     assert_eq!(verify(&export(&test, "").await).unwrap().records, 10);
+}
+
+#[tokio::test]
+async fn a_log_that_takes_no_records_is_read_and_refuses_calls() {
+    let test = with_calls(3).await;
+    test.app.audit.flush().await;
+    let database = database(&test.dir).await;
+    let full = "CREATE TRIGGER no_more BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'full'); END";
+    sqlx::query(full).execute(&database).await.unwrap();
+    test.app.audit.reserve().await.unwrap().fill(call(3));
+    let mut slots = Vec::new();
+    while let Ok(slot) = tokio::time::timeout(std::time::Duration::from_millis(200), test.app.audit.reserve()).await {
+        slots.push(slot.unwrap());
+    }
+    let (late, (status, page)) = tokio::join!(test.app.audit.reserve(), test.get("/v1/audit"));
+    assert!(matches!(late, Err(rds_manager::Error::Unavailable(_))), "{late:?}");
+    assert_eq!((status, sequences(&page)), (StatusCode::OK, vec![2, 1, 0]), "what is written is read");
+    sqlx::query("DROP TRIGGER no_more").execute(&database).await.unwrap();
+    drop(slots);
+    test.app.audit.flush().await;
+    assert_eq!(verify(&export(&test, "").await).unwrap().records, 4);
 }
