@@ -16,12 +16,12 @@ use utoipa_axum::routes;
 
 use super::error::ErrorBody;
 use super::json::Json;
-use super::path::Query;
+use super::path::{Query, limit};
 use super::replies::CallerErrors;
 use super::time::Time;
 use crate::activity::Event;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Time between two comments of an event stream that has nothing to say (section 8 of the wire contract).
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -148,10 +148,7 @@ async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
     CallerErrors,
 ))]
 async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery>) -> Result<Json<Vec<ActivityEvent>>> {
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=MAX_EVENTS).contains(&limit) {
-        return Err(Error::invalid("limit must be from 1 to 1000"));
-    }
+    let limit = limit(query.limit, 100, MAX_EVENTS)?;
     Ok(Json(app.activity.recent(limit).await?.into_iter().map(ActivityEvent::from).collect()))
 }
 

@@ -15,11 +15,10 @@ use super::error::ErrorBody;
 use super::json::Json;
 use super::path::Path;
 use super::replies::{BodyErrors, CallerErrors};
-use super::time::Time;
+use super::time::{self, Time};
 use crate::app::App;
 use crate::auth::ApiKey;
-use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Needs a session.
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
@@ -99,7 +98,7 @@ async fn create(
     State(app): State<Arc<App>>,
     Json(body): Json<CreateApiKey>,
 ) -> Result<(StatusCode, Json<CreatedApiKey>)> {
-    let expires_at = body.expires_at.as_deref().map(parse_time).transpose()?;
+    let expires_at = body.expires_at.as_deref().map(|text| time::parse("expiresAt", text)).transpose()?;
     let made = app.auth.create_api_key(&body.name, expires_at).await?;
     let meta = json!({ "name": made.key.name, "prefix": made.key.prefix });
     app.activity.record("apikey.created", &made.key.id, format!("API key {} made", made.key.name), Some(meta)).await;
@@ -119,8 +118,4 @@ async fn revoke(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
     app.auth.revoke_api_key(&id).await?;
     app.activity.record("apikey.revoked", &id, "API key revoked", None).await;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn parse_time(text: &str) -> Result<i64> {
-    clock::parse(text).ok_or_else(|| Error::invalid("expiresAt must be an RFC 3339 time such as 2030-01-31T12:00:00Z"))
 }

@@ -16,11 +16,11 @@ use utoipa_axum::routes;
 
 use super::error::ErrorBody;
 use super::json::Json;
-use super::path::Query;
+use super::path::{Query, limit};
 use super::replies::CallerErrors;
+use super::time;
 use crate::app::App;
 use crate::audit::Audit;
-use crate::clock;
 use crate::error::{Error, Result};
 use crate::store::audit::{AuditFilter, AuditRange, StoredRecord};
 
@@ -189,10 +189,7 @@ async fn list(State(app): State<Arc<App>>, headers: HeaderMap, Query(query): Que
         let lines = Body::from_stream(lines(app.audit.clone(), filter));
         return Ok(([(header::CONTENT_TYPE, JSON_LINES)], lines).into_response());
     }
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=MAX_RECORDS).contains(&limit) {
-        return Err(Error::invalid("limit must be from 1 to 1000"));
-    }
+    let limit = limit(query.limit, 100, MAX_RECORDS)?;
     let range = AuditRange::Before(query.before.unwrap_or(i64::MAX));
     let mut records = app.audit.records(&filter, range, limit + 1).await?;
     let has_more = records.len() > limit as usize;
@@ -210,10 +207,7 @@ async fn end(State(app): State<Arc<App>>) -> Result<Json<AuditHead>> {
 
 impl AuditQuery {
     fn filter(&self) -> Result<AuditFilter> {
-        let time = |name, text: &Option<String>| {
-            let wrong = || Error::Invalid(format!("{name} must be an RFC 3339 time such as 2030-01-31T12:00:00Z"));
-            text.as_deref().map(|text| clock::parse(text).ok_or_else(wrong)).transpose()
-        };
+        let time = |name, text: &Option<String>| text.as_deref().map(|text| time::parse(name, text)).transpose();
         Ok(AuditFilter {
             consumer: self.consumer.clone(),
             provider: self.provider.clone(),

@@ -20,6 +20,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
+/// How many things a list may have: what was asked for, from 1 to `most`, or `usual`.
+pub(super) fn limit(asked: Option<u32>, usual: u32, most: u32) -> Result<u32> {
+    let limit = asked.unwrap_or(usual);
+    if (1..=most).contains(&limit) { Ok(limit) } else { Err(Error::Invalid(format!("limit must be from 1 to {most}"))) }
+}
+
 /// Decoded query parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Query<T>(pub T);

@@ -17,7 +17,7 @@ use super::error::ErrorBody;
 use super::exec::GuestErrors;
 use super::idempotency;
 use super::json::{Json, OptionalJson};
-use super::path::{Path, Query};
+use super::path::{Path, Query, limit};
 use super::replies::{BodyErrors, CallerErrors};
 use crate::app::App;
 use crate::egress::PatchNetwork;
@@ -287,10 +287,7 @@ async fn exec_logs(
     Path(id): Path<String>,
     Query(query): Query<ExecLogQuery>,
 ) -> Result<Json<ExecLogs>> {
-    let limit = query.limit.unwrap_or(50);
-    if !(1..=200).contains(&limit) {
-        return Err(Error::invalid("limit must be from 1 to 200"));
-    }
+    let limit = limit(query.limit, 50, 200)?;
     let kind = match query.kind.as_deref() {
         None | Some("all") => None,
         Some("exec") => Some(Kind::Exec),
