@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use rds_peers::audit::{Call, Head, Record};
+use rds_peers::audit::{Call, Entry, Head, Record};
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -102,8 +102,28 @@ impl Audit {
     }
 
     /// At most `limit` records of a part of the log.
-    pub async fn records(&self, filter: &AuditFilter, range: AuditRange, limit: u32) -> Result<Vec<StoredRecord>> {
-        self.store.audit(filter, range, i64::from(limit)).await
+    pub async fn records(&self, filter: &AuditFilter, range: AuditRange, limit: u32) -> Result<Vec<Found>> {
+        let rows = self.store.audit(filter, range, i64::from(limit)).await?;
+        Ok(rows.into_iter().map(Found::from).collect())
+    }
+}
+
+/// A record as it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// As it is kept.
+    pub stored: StoredRecord,
+    /// What it says; `None` if it is no record, or is not found by what it says.
+    pub entry: Option<Entry>,
+}
+
+impl From<AuditRow> for Found {
+    /// The parts that a record is found by are no part of the chain of hashes: whoever can write to the database could hide
+    /// a call in lists by changing them.
+    fn from(row: AuditRow) -> Self {
+        let entry = serde_json::from_str(&row.stored.text).ok();
+        let entry = entry.filter(|entry: &Entry| AuditRow::new(row.stored.clone(), &entry.call) == row);
+        Self { stored: row.stored, entry }
     }
 }
 
@@ -180,13 +200,19 @@ impl Writer {
 fn row(head: &mut Head, call: &Call) -> AuditRow {
     let sequence = i64::try_from(head.records).expect("nobody makes so many calls");
     let Record { text, hash } = head.append(call.clone());
-    AuditRow {
-        stored: StoredRecord { sequence, text, hash: hash.to_string() },
-        time: clock::parse(&call.time).unwrap_or_default(),
-        consumer: call.consumer.clone(),
-        provider: call.provider.clone(),
-        alias: call.alias.clone(),
-        export: call.export.clone(),
-        outcome: call.outcome.name().to_owned(),
+    AuditRow::new(StoredRecord { sequence, text, hash: hash.to_string() }, call)
+}
+
+impl AuditRow {
+    fn new(stored: StoredRecord, call: &Call) -> Self {
+        Self {
+            stored,
+            time: clock::parse(&call.time).unwrap_or_default(),
+            consumer: call.consumer.clone(),
+            provider: call.provider.clone(),
+            alias: call.alias.clone(),
+            export: call.export.clone(),
+            outcome: call.outcome.name().to_owned(),
+        }
     }
 }

@@ -165,6 +165,13 @@ impl Record {
     }
 }
 
+/// A line of an export after a record that is not kept as it was written, though its text may be: what it is searched by is
+/// not what it says.
+pub fn damaged_line(sequence: impl fmt::Display) -> String {
+    format!("{DAMAGED_BEGIN}{sequence}{LINE_END}")
+}
+
+const DAMAGED_BEGIN: &str = r#"{"damaged":"#;
 const LINE_BEGIN: &str = r#"{"hash":""#;
 const LINE_MIDDLE: &str = r#"","record":"#;
 const LINE_END: &str = "}";
@@ -189,6 +196,18 @@ impl Head {
         let hash = link(self.hash, &text);
         *self = Self { records: self.records + 1, hash };
         Record { text, hash }
+    }
+
+    /// Checks the next line of an export, and moves behind it.
+    pub fn follow_line(&mut self, line: &str) -> Result<(), Broken> {
+        if let Some(record) = Record::from_line(line) {
+            return self.follow(&record.text, record.hash);
+        }
+        let damaged = line.strip_prefix(DAMAGED_BEGIN).and_then(|rest| rest.strip_suffix(LINE_END)?.parse().ok());
+        Err(match damaged {
+            Some(at) => Broken::Record { at, why: "what it is searched by is not what it says" },
+            None => Broken::Record { at: self.records, why: "it is no line of an export" },
+        })
     }
 
     /// Checks that a record is the next, and moves behind it.

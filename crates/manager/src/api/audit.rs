@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream::{Stream, try_unfold};
-use rds_peers::audit::{Call, Entry, Outcome, Record};
+use rds_peers::audit::{Call, Entry, Outcome, Record, damaged_line};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -20,9 +20,9 @@ use super::path::{Query, limit};
 use super::replies::CallerErrors;
 use super::time;
 use crate::app::App;
-use crate::audit::Audit;
+use crate::audit::{Audit, Found};
 use crate::error::{Error, Result};
-use crate::store::audit::{AuditFilter, AuditRange, StoredRecord};
+use crate::store::audit::{AuditFilter, AuditRange};
 
 /// Records in a reply at most.
 const MAX_RECORDS: u32 = 1000;
@@ -169,7 +169,8 @@ struct AuditHead {
 ///
 /// The list is newest first. An export (`Accept: application/x-ndjson`, or `format=jsonl`) is oldest first, one line for
 /// each record: `{"hash":"...","record":{...}}`. The bytes of `record` are those that its hash was taken over, together
-/// with the hash of the line before; `rds audit verify` checks a whole export.
+/// with the hash of the line before; `rds audit verify` checks a whole export. A record that does not say what it is searched
+/// by is followed by a line `{"damaged":SEQUENCE}`.
 #[utoipa::path(get, path = "/audit", tag = "audit", params(AuditQuery), responses(
     (status = 200, content((AuditPage = "application/json"), (String = "application/x-ndjson"))),
     (status = 400, description = "A parameter makes no sense", body = ErrorBody),
@@ -220,10 +221,19 @@ impl AuditQuery {
     }
 }
 
-fn entry(stored: StoredRecord) -> Result<AuditEntry> {
-    let damaged = |error| Error::internal(format!("record {} of the audit log is damaged", stored.sequence), error);
-    let Entry { sequence, call } = serde_json::from_str(&stored.text).map_err(damaged)?;
+fn entry(Found { stored, entry }: Found) -> Result<AuditEntry> {
+    let damaged = || Error::internal("the audit log is damaged", format!("see record {}", stored.sequence));
+    let Entry { sequence, call } = entry.ok_or_else(damaged)?;
     Ok(AuditEntry { sequence, hash: stored.hash, call })
+}
+
+/// A record in an export. What was tampered with is exported as it is, and followed by a line that says so.
+fn line(Found { stored, entry }: &Found) -> String {
+    let mut lines = Record::line(&stored.hash, &stored.text) + "\n";
+    if entry.is_none() {
+        lines += &(damaged_line(stored.sequence) + "\n");
+    }
+    lines
 }
 
 /// The lines of an export, read from the database a page at a time as the client takes them.
@@ -233,8 +243,8 @@ fn lines(audit: Audit, filter: AuditFilter) -> impl Stream<Item = Result<Bytes>>
         async move {
             let records = audit.records(&filter, AuditRange::From(from), MAX_RECORDS).await?;
             let Some(last) = records.last() else { return Ok(None) };
-            let next = last.sequence + 1;
-            let lines: String = records.iter().map(|record| Record::line(&record.hash, &record.text) + "\n").collect();
+            let next = last.stored.sequence + 1;
+            let lines: String = records.iter().map(line).collect();
             Ok(Some((lines.into(), next)))
         }
     })

@@ -8,9 +8,10 @@ use super::Store;
 use crate::error::Result;
 
 /// A record, with the parts of it that it can be found by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct AuditRow {
     /// The record itself.
+    #[sqlx(flatten)]
     pub stored: StoredRecord,
     /// When the call came, in milliseconds since 1970.
     pub time: i64,
@@ -98,13 +99,16 @@ impl Store {
     }
 
     /// At most `limit` records of a part of the log.
-    pub async fn audit(&self, filter: &AuditFilter, range: AuditRange, limit: i64) -> Result<Vec<StoredRecord>> {
+    pub async fn audit(&self, filter: &AuditFilter, range: AuditRange, limit: i64) -> Result<Vec<AuditRow>> {
         let (place, comparison, order) = match range {
             AuditRange::Before(place) => (place, "<", "DESC"),
             AuditRange::From(place) => (place, ">=", "ASC"),
         };
         let conditions = filter.conditions();
-        let mut sql = format!("SELECT sequence, text, hash FROM audit WHERE sequence {comparison} $1");
+        let mut sql = format!(
+            "SELECT sequence, text, hash, time, consumer, provider, alias, export, outcome FROM audit
+             WHERE sequence {comparison} $1"
+        );
         for (index, (column, comparison, _)) in conditions.iter().enumerate() {
             sql += &format!(" AND {column} {comparison} ${}", index + 3);
         }
@@ -121,7 +125,7 @@ enum Value<'a> {
     Number(i64),
 }
 
-type Query<'a> = QueryAs<'a, Any, StoredRecord, AnyArguments>;
+type Query<'a> = QueryAs<'a, Any, AuditRow, AnyArguments>;
 
 impl<'a> Value<'a> {
     fn bind_to(self, query: Query<'a>) -> Query<'a> {

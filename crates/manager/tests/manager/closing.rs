@@ -36,7 +36,7 @@ async fn calls_under_way_are_given_up_and_written_down() {
 
     app.audit.flush().await;
     let records = app.audit.records(&AuditFilter::default(), AuditRange::From(0), 10).await.unwrap();
-    let records: Vec<Value> = records.iter().map(|record| serde_json::from_str(&record.text).unwrap()).collect();
+    let records: Vec<Value> = records.iter().map(|record| serde_json::from_str(&record.stored.text).unwrap()).collect();
     assert_eq!(records.len(), 1, "{records:?}");
     assert_eq!((&records[0]["alias"], &records[0]["outcome"]), (&json!("mail"), &json!("cancelled")));
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
-use rds_peers::audit::{Broken, ChainHash, Head, Record};
+use rds_peers::audit::{Broken, ChainHash, Head};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use tokio::fs::File;
@@ -170,9 +170,7 @@ async fn verify(lines: impl AsyncBufRead + Unpin, source: &Path) -> Result<Head,
 }
 
 fn follow(head: &mut Head, line: &[u8]) -> Result<(), Broken> {
-    let record = str::from_utf8(line).ok().and_then(Record::from_line);
-    let record = record.ok_or(Broken::Record { at: head.records, why: "it is no line of an export" })?;
-    head.follow(&record.text, record.hash)
+    head.follow_line(&String::from_utf8_lossy(line))
 }
 
 fn broken_log(broken: &Broken) -> CliError {
@@ -190,7 +188,7 @@ fn tell(head: Head, json: bool) {
 
 #[cfg(test)]
 mod tests {
-    use rds_peers::audit::{Call, Outcome};
+    use rds_peers::audit::{Call, Outcome, Record, damaged_line};
 
     use super::*;
 
@@ -237,6 +235,14 @@ mod tests {
             assert_eq!(error.exit_code(), 1);
             at += usize::from(log[place] == b'\n');
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_found_damaged_is_told() {
+        let mut log = log(2);
+        log.extend_from_slice(damaged_line(1).as_bytes());
+        let expected = "the audit log is broken at record 1: what it is searched by is not what it says";
+        assert_eq!(read(&log).await.unwrap_err().to_string(), expected);
     }
 
     #[tokio::test]

@@ -230,7 +230,7 @@ async fn audit(store: &Store) {
     assert!(matches!(store.add_audit(&[4, 3].map(row)).await, Err(Error::Conflict(_))));
     assert_eq!(store.last_audit().await.unwrap(), Some(row(3).stored), "all or none");
     let find = async |filter: AuditFilter, range, limit| -> Vec<i64> {
-        store.audit(&filter, range, limit).await.unwrap().iter().map(|record| record.sequence).collect()
+        store.audit(&filter, range, limit).await.unwrap().iter().map(|row| row.stored.sequence).collect()
     };
     let all = AuditFilter::default;
     assert_eq!(find(all(), AuditRange::Before(3), 2).await, [2, 1]);
