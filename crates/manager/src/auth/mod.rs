@@ -57,7 +57,7 @@ pub struct Auth {
     api_key: Option<SecretString>,
     admin: Option<Arc<AdminPassword>>,
     session_ttl_ms: i64,
-    login_turn: tokio::sync::Mutex<()>,
+    login_turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Auth {
@@ -77,7 +77,7 @@ impl Auth {
             api_key: config.api_key.clone(),
             admin,
             session_ttl_ms: i64::from(config.session_ttl_seconds) * 1000,
-            login_turn: tokio::sync::Mutex::default(),
+            login_turn: Arc::default(),
         })
     }
 

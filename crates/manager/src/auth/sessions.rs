@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use sha2::{Digest as _, Sha256};
 
-use super::{Auth, Principal, hex, random_secret};
+use super::{Auth, Principal, random_secret};
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
 
@@ -25,36 +24,33 @@ impl Auth {
     pub async fn login(&self, email: &str, password: SecretString) -> Result<NewSession> {
         let refused = || Error::Unauthorized("Invalid credentials");
         let Some(admin) = self.admin.clone() else { return Err(refused()) };
-        let right = {
-            let _turn = self.login_turn.lock().await;
-            let (admin, email) = (Arc::clone(&admin), email.to_owned());
-            tokio::task::spawn_blocking(move || admin.verify(&email, &password))
-                .await
-                .map_err(|error| Error::internal("the password check failed", error))?
-        };
-        if !right {
+        let turn = Arc::clone(&self.login_turn).lock_owned().await;
+        let (checks, email) = (Arc::clone(&admin), email.to_owned());
+        let check = tokio::task::spawn_blocking(move || {
+            let right = checks.verify(&email, &password);
+            // Not before: a client that hangs up does not end the check.
+            drop(turn);
+            right
+        });
+        if !check.await.map_err(|error| Error::internal("the password check failed", error))? {
             return Err(refused());
         }
         let token = random_secret();
         let now = now_ms();
-        self.store.insert_session(&hash(&token), admin.email(), now, now + self.session_ttl_ms).await?;
+        self.store.insert_session(&admin.session(&token), admin.email(), now, now + self.session_ttl_ms).await?;
         Ok(NewSession { email: admin.email().to_owned(), token: token.into(), max_age: self.session_ttl_ms / 1000 })
     }
 
-    /// Whose session it is, if it counts now. A session ends when its administrator is no longer configured.
+    /// Whose session it is, if it counts now. A session ends when another administrator or password is configured.
     pub async fn by_session(&self, token: &str) -> Result<Option<Principal>> {
-        let email = self.store.session_email(&hash(token), now_ms()).await?;
-        let current = |email: &String| self.admin.as_ref().is_some_and(|admin| admin.email() == email);
-        Ok(email.filter(current).map(|email| Principal::Session { email }))
+        let Some(admin) = &self.admin else { return Ok(None) };
+        let email = self.store.session_email(&admin.session(token), now_ms()).await?;
+        Ok(email.map(|email| Principal::Session { email }))
     }
 
     /// Ends a session. Does nothing if there is none.
     pub async fn logout(&self, token: &str) -> Result<()> {
-        self.store.delete_session(&hash(token)).await
+        let Some(admin) = &self.admin else { return Ok(()) };
+        self.store.delete_session(&admin.session(token)).await
     }
-}
-
-/// The token holds 256 random bits: it needs no salt.
-fn hash(token: &str) -> String {
-    hex(&Sha256::digest(token))
 }

@@ -4,14 +4,19 @@ use crate::clock::now_ms;
 async fn auth() -> (tempfile::TempDir, Auth) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::sqlite(&dir.path().join("a.db")).await.unwrap();
+    let auth = with_admin(store, "admin@example.com", "correct horse");
+    (dir, auth)
+}
+
+fn with_admin(store: Store, email: &str, password: &str) -> Auth {
     let config = AuthConfig {
         vm_secret_key: None,
         api_key: Some("sesame".into()),
-        admin_email: Some("admin@example.com".into()),
-        admin_password: Some("correct horse".into()),
+        admin_email: Some(email.into()),
+        admin_password: Some(password.into()),
         session_ttl_seconds: 60,
     };
-    (dir, Auth::new(&config, store).unwrap())
+    Auth::new(&config, store).unwrap()
 }
 
 #[tokio::test]
@@ -63,4 +68,30 @@ async fn a_session_lasts_until_logout() {
     assert_eq!(auth.by_session(token).await.unwrap(), Some(Principal::Session { email }));
     auth.logout(token).await.unwrap();
     assert_eq!(auth.by_session(token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_password() {
+    use secrecy::ExposeSecret as _;
+    let (_dir, auth) = auth().await;
+    let session = auth.login("admin@example.com", "correct horse".into()).await.unwrap();
+    let token = session.token.expose_secret();
+    for (email, password, counts) in [
+        ("admin@example.com", "another horse", false),
+        ("other@example.com", "correct horse", false),
+        ("admin@example.com", "correct horse", true),
+    ] {
+        let next = with_admin(auth.store.clone(), email, password);
+        assert_eq!(next.by_session(token).await.unwrap().is_some(), counts, "{email} {password}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_whose_client_has_gone_has_its_turn_to_the_end() {
+    let (_dir, auth) = auth().await;
+    let mut login = Box::pin(auth.login("admin@example.com", "wrong".into()));
+    assert!(futures_util::poll!(&mut login).is_pending());
+    drop(login);
+    assert!(auth.login_turn.try_lock().is_err(), "the check goes on");
+    assert!(auth.login("admin@example.com", "correct horse".into()).await.is_ok());
 }
