@@ -5,14 +5,25 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
-use governor::state::keyed::DefaultKeyedStateStore;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::state::keyed::{DefaultKeyedStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
 
 use crate::config::RateLimitsConfig;
 
-/// Callers that are told apart at most; beyond that, new ones share one allowance until old ones have been forgotten.
+/// Callers that are told apart at most; beyond that, new addresses share one allowance until old callers have been
+/// forgotten.
 const MAX_CALLERS: usize = 10_000;
-const EVERYBODY_ELSE: &str = "";
+
+/// Who is asking.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// Somebody whom the server knows, by a name. There are no more of them than the operator made.
+    Principal(String),
+    /// Somebody at an address. Anybody may have many of these.
+    Address(String),
+}
 
 /// Requests that are counted together (section 1 of the wire contract).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +59,38 @@ pub struct Allowance {
     pub retry_after: Option<Duration>,
 }
 
-type Limiter = RateLimiter<String, DefaultKeyedStateStore<String>, DefaultClock, StateInformationMiddleware>;
+type Limiter = RateLimiter<Asker, Callers, DefaultClock, StateInformationMiddleware>;
+
+/// The callers that are told apart; `None` are all others.
+#[derive(Debug, Default)]
+struct Callers(DefaultKeyedStateStore<Option<Asker>>);
+
+impl StateStore for Callers {
+    type Key = Asker;
+
+    fn measure_and_replace<T, F, E>(&self, asker: &Asker, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let key = Some(asker.clone());
+        let room = matches!(asker, Asker::Principal(_)) || self.len() < MAX_CALLERS || self.0.contains_key(&key);
+        self.0.measure_and_replace(if room { &key } else { &None }, measure)
+    }
+}
+
+impl ShrinkableKeyedStateStore<Asker> for Callers {
+    fn retain_recent(&self, drop_below: Nanos) {
+        self.0.retain_recent(drop_below);
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// The allowances of all callers.
 #[derive(Debug)]
@@ -79,7 +121,7 @@ impl RateLimits {
     }
 
     /// Counts a request. `None`: this class has no limit.
-    pub fn count(&self, class: Class, caller: &str) -> Option<Allowance> {
+    pub fn count(&self, class: Class, asker: &Asker) -> Option<Allowance> {
         let limiter = match class {
             Class::Default => &self.default,
             Class::CreateVm => &self.create_vm,
@@ -90,21 +132,20 @@ impl RateLimits {
             Class::Download => &self.download,
             Class::Login => &self.login,
         };
-        limiter.as_ref().map(|limiter| count(limiter, caller))
+        limiter.as_ref().map(|limiter| count(limiter, asker))
     }
 }
 
 fn limiter(per_minute: u32) -> Option<Limiter> {
     let quota = Quota::per_minute(NonZeroU32::new(per_minute)?);
-    Some(RateLimiter::keyed(quota).with_middleware())
+    Some(Limiter::new(quota, Callers::default(), DefaultClock::default()))
 }
 
-fn count(limiter: &Limiter, caller: &str) -> Allowance {
+fn count(limiter: &Limiter, asker: &Asker) -> Allowance {
     if limiter.len() >= MAX_CALLERS {
         limiter.retain_recent();
     }
-    let caller = if limiter.len() >= MAX_CALLERS { EVERYBODY_ELSE } else { caller };
-    match limiter.check_key(&caller.to_owned()) {
+    match limiter.check_key(asker) {
         Ok(state) => {
             let limit = state.quota().burst_size().get();
             let remaining = state.remaining_burst_capacity();
@@ -125,15 +166,20 @@ fn count(limiter: &Limiter, caller: &str) -> Allowance {
 mod tests {
     use super::*;
 
+    fn address(name: impl ToString) -> Asker {
+        Asker::Address(name.to_string())
+    }
+
     #[test]
     fn a_caller_gets_his_requests_a_minute_and_then_a_time_to_wait() {
         let limiter = limiter(3).unwrap();
-        let remaining: Vec<_> = (0..3).map(|_| count(&limiter, "a").remaining).collect();
+        let (a, b) = (address("a"), address("b"));
+        let remaining: Vec<_> = (0..3).map(|_| count(&limiter, &a).remaining).collect();
         assert_eq!(remaining, [2, 1, 0]);
-        let refused = count(&limiter, "a");
+        let refused = count(&limiter, &a);
         let wait = refused.retry_after.unwrap();
         assert!(wait > Duration::from_secs(19) && wait <= Duration::from_secs(20), "{wait:?}");
-        assert_eq!(count(&limiter, "b").remaining, 2, "callers do not share");
+        assert_eq!(count(&limiter, &b).remaining, 2, "callers do not share");
     }
 
     #[test]
@@ -141,9 +187,12 @@ mod tests {
         assert!(limiter(0).is_none());
         let limiter = limiter(2).unwrap();
         for caller in 0..MAX_CALLERS + 10 {
-            count(&limiter, &caller.to_string());
+            count(&limiter, &address(caller));
         }
         assert!(limiter.len() <= MAX_CALLERS + 1);
-        assert!(count(&limiter, "one more").retry_after.is_some());
+        assert!(count(&limiter, &address("one more")).retry_after.is_some());
+        assert_eq!(count(&limiter, &address(0)).remaining, 0, "who was there before keeps an allowance of his own");
+        let principal = Asker::Principal("key:1".into());
+        assert_eq!(count(&limiter, &principal).remaining, 1, "and strangers take nothing from whom the server knows");
     }
 }

@@ -16,7 +16,7 @@ use super::rate_limit;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::error::{Error, Result};
-use crate::rate_limit::Class;
+use crate::rate_limit::{Asker, Class};
 
 /// Header of an API key.
 pub(super) const KEY_HEADER: &str = "x-api-key";
@@ -47,7 +47,7 @@ pub(super) async fn require(State(app): State<Arc<App>>, mut request: Request, n
     let Some(principal) = principal else {
         let refused = Error::Unauthorized("Unauthorized");
         let client = Client::of(&request, &app.config.http.trusted_proxies);
-        return match app.rate_limits.count(Class::Default, &client.name()) {
+        return match app.rate_limits.count(Class::Default, &Asker::Address(client.name())) {
             Some(allowance) => Ok(rate_limit::answer(&allowance, async { Err(refused) }).await),
             None => Err(refused),
         };

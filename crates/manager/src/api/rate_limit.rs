@@ -12,7 +12,7 @@ use super::auth::Caller;
 use super::client::Client;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::rate_limit::{Allowance, Class};
+use crate::rate_limit::{Allowance, Asker, Class};
 
 /// Routes that have a limit of their own (section 1 of the wire contract).
 const CLASSES: &[(Method, &str, Class)] = &[
@@ -40,11 +40,11 @@ fn class(request: &Request) -> Class {
 
 /// Counts a request for its principal, or for its address if it has none.
 pub(super) async fn layer(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let name = match request.extensions().get::<Caller>() {
-        Some(Caller(principal)) => principal.name(),
-        None => Client::of(&request, &app.config.http.trusted_proxies).name(),
+    let asker = match request.extensions().get::<Caller>() {
+        Some(Caller(principal)) => Asker::Principal(principal.name()),
+        None => Asker::Address(Client::of(&request, &app.config.http.trusted_proxies).name()),
     };
-    let Some(allowance) = app.rate_limits.count(class(&request), &name) else { return next.run(request).await };
+    let Some(allowance) = app.rate_limits.count(class(&request), &asker) else { return next.run(request).await };
     answer(&allowance, async { Ok(next.run(request).await) }).await
 }
 
