@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::{Credential, LOOK_EVERY};
 use super::error::ErrorBody;
 use super::json::Json;
 use super::path::{Query, limit};
@@ -155,14 +156,23 @@ async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery
 /// What happens from now on
 ///
 /// Server-sent events named `activity`; each holds an event with `meta` parsed. A listener that is too slow misses some.
+/// The stream ends with the session.
 #[utoipa::path(get, path = "/admin/events", tag = "admin", security(("session" = [])), responses(
     (status = 200, description = "A stream that does not end", content_type = "text/event-stream", body = String),
     CallerErrors,
 ))]
-async fn events(State(app): State<Arc<App>>) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
+async fn events(
+    State(app): State<Arc<App>>,
+    session: Credential,
+) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let events = BroadcastStream::new(app.activity.listen()).filter_map(async |event| to_sse(event.ok()?).map(Ok));
-    let until_shutdown = app.shutdown.clone().cancelled_owned();
-    Sse::new(events.take_until(until_shutdown)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    let end = async move {
+        tokio::select! {
+            () = app.shutdown.cancelled() => {}
+            () = session.ended(&app.auth, LOOK_EVERY) => {}
+        }
+    };
+    Sse::new(events.take_until(Box::pin(end))).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 
 fn to_sse(event: Event) -> Option<sse::Event> {

@@ -4,18 +4,20 @@
 //! the router does not know by its exact bytes is 404.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::client::Client;
 use super::rate_limit;
 use crate::app::App;
-use crate::auth::Principal;
-use crate::error::{Error, Result};
+use crate::auth::{Auth, Principal};
+use crate::error::{Chain, Error, Result};
 use crate::rate_limit::{Asker, Class};
 
 /// Header of an API key.
@@ -35,43 +37,103 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// How often it is looked whether a stream without an end is still for whom it was opened.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// What a request showed, to be looked at again. Only routes under `/v1` have it.
+#[derive(Debug, Clone)]
+pub(super) enum Credential {
+    /// A key.
+    Key(SecretString),
+    /// The token of a session.
+    Session(SecretString),
+}
+
+impl Credential {
+    /// The key, or else the session.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        match headers.get(KEY_HEADER) {
+            // What is no text is no key.
+            Some(key) => Some(Self::Key(key.to_str().unwrap_or_default().into())),
+            None => Self::session(headers),
+        }
+    }
+
+    fn session(headers: &HeaderMap) -> Option<Self> {
+        session_token(headers).map(|token| Self::Session(token.into()))
+    }
+
+    async fn principal(&self, auth: &Auth) -> Result<Option<Principal>> {
+        match self {
+            Self::Key(key) => auth.by_key(key.expose_secret()).await,
+            Self::Session(token) => auth.by_session(token.expose_secret()).await,
+        }
+    }
+
+    /// Done when it no longer counts: the session has ended, the key has expired or was revoked.
+    pub(super) async fn ended(self, auth: &Auth, look_every: Duration) {
+        loop {
+            tokio::time::sleep(look_every).await;
+            match self.principal(auth).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) => tracing::warn!(error = %Chain(&error), "cannot look whether a stream is to go on"),
+            }
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Credential {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        parts.extensions.get().cloned().ok_or(Error::Unauthorized("Unauthorized"))
+    }
+}
+
 /// A key or a session is needed. Refused attempts count against the address that they come from.
 pub(super) async fn require(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response> {
-    let principal = match request.headers().get(KEY_HEADER) {
-        Some(key) => match key.to_str() {
-            Ok(key) => app.auth.by_key(key).await?,
-            Err(_) => None,
-        },
-        None => by_session(&app, request.headers(), acts(&request)).await?,
-    };
-    let Some(principal) = principal else {
-        let refused = Error::Unauthorized("Unauthorized");
-        let client = Client::of(&request, &app.config.http.trusted_proxies);
-        return match app.rate_limits.count(Class::Default, &Asker::Address(client.name())) {
+    let refused = Error::Unauthorized("Unauthorized");
+    let client = Client::of(&request, &app.config.http.trusted_proxies).name();
+    let credential = Credential::of(request.headers());
+    let Some((credential, principal)) = look_at(&app, credential, request.headers(), acts(&request)).await? else {
+        return match app.rate_limits.count(Class::Default, &Asker::Address(client)) {
             Some(allowance) => Ok(rate_limit::answer(&allowance, async { Err(refused) }).await),
             None => Err(refused),
         };
     };
-    request.extensions_mut().insert(Caller(principal));
+    let_in(&mut request, credential, principal);
     Ok(next.run(request).await)
 }
 
 /// A session is needed: a key is not enough.
 pub(super) async fn require_session(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response> {
-    let Some(principal) = by_session(&app, request.headers(), acts(&request)).await? else {
+    let session = Credential::session(request.headers());
+    let Some((session, principal)) = look_at(&app, session, request.headers(), acts(&request)).await? else {
         return Err(Error::Unauthorized("Sign in first: an API key is not enough here"));
     };
-    request.extensions_mut().insert(Caller(principal));
+    let_in(&mut request, session, principal);
     Ok(next.run(request).await)
 }
 
-async fn by_session(app: &App, headers: &HeaderMap, acts: bool) -> Result<Option<Principal>> {
-    let Some(token) = session_token(headers) else { return Ok(None) };
-    let principal = app.auth.by_session(token).await?;
-    if principal.is_some() && acts {
+/// Whose credential it is, if it counts. What a browser sends by itself may have been another site's idea.
+async fn look_at(
+    app: &App,
+    credential: Option<Credential>,
+    headers: &HeaderMap,
+    acts: bool,
+) -> Result<Option<(Credential, Principal)>> {
+    let Some(credential) = credential else { return Ok(None) };
+    let Some(principal) = credential.principal(&app.auth).await? else { return Ok(None) };
+    if matches!(credential, Credential::Session(_)) && acts {
         refuse_cross_site(headers)?;
     }
-    Ok(principal)
+    Ok(Some((credential, principal)))
+}
+
+fn let_in(request: &mut Request, credential: Credential, principal: Principal) {
+    request.extensions_mut().insert(Caller(principal));
+    request.extensions_mut().insert(credential);
 }
 
 /// Whether a request may change something. A WebSocket begins as a GET.

@@ -3,7 +3,7 @@
 //! Binary messages are the terminal's bytes, both ways. Text messages are JSON: from the client
 //! `{"type":"resize","cols":80,"rows":24}` and `{"type":"signal","signal":2}`, from the server `{"type":"exit","exitCode":0}`
 //! and `{"type":"error","message":"…"}`, the last one. Closing the socket kills what runs in the terminal; so does a client
-//! that does not answer pings, since a terminal keeps its VM in use.
+//! that does not answer pings, since a terminal keeps its VM in use. It ends with the session or the key that opened it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::{Credential, LOOK_EVERY};
 use super::exec::GuestErrors;
 use super::path::{Path, Query};
 use super::replies::CallerErrors;
@@ -57,6 +58,7 @@ enum Control {
     responses((status = 101, description = "The connection is a WebSocket now"), CallerErrors, VmErrors, GuestErrors))]
 async fn pty(
     State(app): State<Arc<App>>,
+    credential: Credential,
     Path(id): Path<String>,
     Query(query): Query<PtyQuery>,
     upgrade: std::result::Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -67,7 +69,7 @@ async fn pty(
     let (input, output, in_use) = app.vms.terminal(id, size, query.cmd).await?;
     let upgrade = upgrade.max_message_size(FRAME_BYTES).max_frame_size(FRAME_BYTES);
     Ok(upgrade.on_upgrade(|socket| async move {
-        carry(socket, input, output).await;
+        carry(socket, input, output, credential.ended(&app.auth, LOOK_EVERY)).await;
         drop(in_use);
     }))
 }
@@ -78,8 +80,8 @@ const PING_EVERY: Duration = Duration::from_secs(15);
 /// Without a word of the client, a pong at least, it has gone, however well the connection looks.
 const GONE_AFTER: Duration = Duration::from_secs(35);
 
-/// Carries bytes both ways until either side ends. What is dropped then kills the program.
-async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream) {
+/// Carries bytes both ways until either side ends, or what let the client in. What is dropped then kills the program.
+async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream, let_in: impl Future<Output = ()>) {
     let (to_client, mut from_client) = socket.split();
     let keys = async {
         while let Some(message) = heard(&mut from_client).await {
@@ -100,7 +102,7 @@ async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream) {
     };
     tokio::select! {
         () = keys => {}
-        () = show(output, to_client) => {}
+        () = show(output, to_client, let_in) => {}
     }
 }
 
@@ -110,11 +112,13 @@ async fn heard<E>(from_client: &mut (impl Stream<Item = std::result::Result<Mess
     tokio::time::timeout(GONE_AFTER, from_client.next()).await.ok()??.ok()
 }
 
-/// Sends what the guest shows, and pings, until one of them ends.
+/// Sends what the guest shows, and pings, until one of them ends, or `let_in` is done.
 async fn show(
     mut output: impl Stream<Item = std::result::Result<AgentFrame, GuestError>> + Unpin,
     mut to_client: impl Sink<Message> + Unpin,
+    let_in: impl Future<Output = ()>,
 ) {
+    let mut let_in = std::pin::pin!(let_in);
     let mut pings = tokio::time::interval(PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -126,8 +130,18 @@ async fn show(
                 None => break,
             },
             _ = pings.tick() => Message::Ping(Bytes::new()),
+            () = &mut let_in => {
+                // The client may have gone first.
+                let _ = to_client.send(last(&json!({"type": "error", "message": "Unauthorized"}))).await;
+                break;
+            }
         };
-        if to_client.send(message).await.is_err() {
+        // While the client takes nothing, it is looked all the same.
+        let sent = tokio::select! {
+            sent = to_client.send(message) => sent.is_ok(),
+            () = &mut let_in => false,
+        };
+        if !sent {
             break;
         }
     }
@@ -169,10 +183,24 @@ mod tests {
         let asked = async { (sent.recv().await, sent.recv().await, tokio::time::Instant::now()) };
         let from = tokio::time::Instant::now();
         let (first, second, at) = tokio::select! {
-            () = show(silent, Box::pin(to_client)) => panic!("it ended"),
+            () = show(silent, Box::pin(to_client), std::future::pending()) => panic!("it ended"),
             asked = asked => asked,
         };
         assert_eq!((first, second), (Some(Message::Ping(Bytes::new())), Some(Message::Ping(Bytes::new()))));
         assert_eq!(at - from, PING_EVERY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_terminal_ends_with_what_let_its_client_in() {
+        let (to, mut sent) = tokio::sync::mpsc::unbounded_channel();
+        let to_client = futures_util::sink::unfold(to, async |to, message: Message| to.send(message).map(|()| to));
+        let silent = futures_util::stream::pending();
+        show(silent, Box::pin(to_client), tokio::time::sleep(Duration::from_secs(20))).await;
+        let mut messages = Vec::new();
+        while let Ok(message) = sent.try_recv() {
+            messages.push(message);
+        }
+        let refusal = last(&json!({"type": "error", "message": "Unauthorized"}));
+        assert_eq!(messages.last(), Some(&refusal), "{messages:?}");
     }
 }

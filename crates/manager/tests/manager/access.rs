@@ -148,3 +148,23 @@ async fn keys_are_made_used_and_revoked_by_somebody_signed_in() {
         assert_eq!(answer(with(Method::POST, "/v1/admin/api-keys").json(&bad)).await.0, 400, "{bad}");
     }
 }
+
+#[tokio::test]
+async fn a_stream_of_events_ends_with_its_session() {
+    let test = TestApp::start().await;
+    let (stays, goes) = (test.cookie().await, test.cookie().await);
+    let open = async |cookie: &str| {
+        let reply = test.anonymous(Method::GET, "/v1/admin/events").header("cookie", cookie).send().await.unwrap();
+        assert_eq!(reply.status(), 200);
+        reply
+    };
+    let (mut first, mut second) = (open(&stays).await, open(&goes).await);
+    assert_eq!(answer(test.anonymous(Method::POST, "/auth/logout").header("cookie", &goes)).await.0, 200);
+    let to_its_end = async { while second.chunk().await.unwrap().is_some() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(25), to_its_end).await.expect("it ends by itself");
+    test.request(Method::POST, "/v1/images").json(&json!({ "name": "n" })).send().await.unwrap();
+    let mut seen = String::new();
+    while !seen.contains("image.created") {
+        seen += &String::from_utf8_lossy(&first.chunk().await.unwrap().expect("it goes on"));
+    }
+}
