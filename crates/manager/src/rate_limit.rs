@@ -1,5 +1,7 @@
 //! How often a caller may ask, by class of request. This module must not know HTTP.
 
+mod guesses;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use governor::state::keyed::{DefaultKeyedStateStore, ShrinkableKeyedStateStore};
 use governor::{Quota, RateLimiter};
+
+pub use guesses::{Guess, Guesses};
 
 use crate::config::RateLimitsConfig;
 
@@ -103,6 +107,8 @@ pub struct RateLimits {
     upload: Option<Limiter>,
     download: Option<Limiter>,
     login: Option<Limiter>,
+    /// Wrong keys, as many a minute as requests without a limit of their own.
+    pub guesses: Guesses,
 }
 
 impl RateLimits {
@@ -117,6 +123,7 @@ impl RateLimits {
             upload: limiter(config.rate_limit_upload),
             download: limiter(config.rate_limit_download),
             login: limiter(config.rate_limit_login),
+            guesses: Guesses::new(config.rate_limit_default),
         }
     }
 

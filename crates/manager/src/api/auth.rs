@@ -91,17 +91,28 @@ impl<S: Sync> FromRequestParts<S> for Credential {
     }
 }
 
-/// A key or a session is needed. Refused attempts count against the address that they come from.
+/// A key or a session is needed. Refused attempts count against the address that they come from; beyond their limit a key
+/// is not even looked at.
 pub(super) async fn require(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Result<Response> {
     let refused = Error::Unauthorized("Unauthorized");
     let client = Client::of(&request, &app.config.http.trusted_proxies).name();
     let credential = Credential::of(request.headers());
+    let guess = match &credential {
+        Some(Credential::Key(key)) => match app.rate_limits.guesses.count(&client, key.expose_secret()) {
+            Ok(guess) => Some(guess),
+            Err(allowance) => return Ok(rate_limit::answer(&allowance, async { Err(refused) }).await),
+        },
+        _ => None,
+    };
     let Some((credential, principal)) = look_at(&app, credential, request.headers(), acts(&request)).await? else {
         return match app.rate_limits.count(Class::Default, &Asker::Address(client)) {
             Some(allowance) => Ok(rate_limit::answer(&allowance, async { Err(refused) }).await),
             None => Err(refused),
         };
     };
+    if let Some(guess) = guess {
+        guess.was_right();
+    }
     let_in(&mut request, credential, principal);
     Ok(next.run(request).await)
 }

@@ -57,11 +57,18 @@ async fn sign_ins_and_wrong_keys_are_limited_by_address() {
     assert_eq!(login("203.0.113.1").await.0, 401);
     assert_eq!(login("203.0.113.1").await.0, 429);
     assert_eq!(login("203.0.113.2").await.0, 401, "another address has its own");
-    let guess = || answer(test.anonymous(Method::GET, "/v1/images").header("x-api-key", "guess"));
-    assert_eq!(guess().await.0, 401);
-    assert_eq!(guess().await.0, 401);
-    assert_eq!(guess().await.0, 429);
-    assert_eq!(answer(test.anonymous(Method::GET, "/v1/images").header("x-api-key", KEY)).await.0, 200);
+    let with = |key: &'static str, from: &'static str| {
+        let request = test.anonymous(Method::GET, "/v1/images").header("x-api-key", key);
+        answer(request.header("x-forwarded-for", from))
+    };
+    assert_eq!(with(KEY, "203.0.113.3").await.0, 200);
+    for from in ["203.0.113.3", "203.0.113.4"] {
+        assert_eq!(with("guess", from).await.0, 401);
+        assert_eq!(with("guess", from).await.0, 401);
+        assert_eq!(with("guess", from).await.0, 429);
+    }
+    assert_eq!(with(KEY, "203.0.113.4").await.0, 429, "a guess that is right is not looked at either");
+    assert_eq!(with(KEY, "203.0.113.3").await.0, 200, "a client that was there before is not kept out");
 }
 
 #[tokio::test]
