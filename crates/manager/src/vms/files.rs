@@ -1,6 +1,7 @@
 //! A VM's files. Paths are checked here by their spelling and by the agent where they lead.
 
 use std::io::{self, Seek};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use rds_vmm::VmId;
 use rds_vmm::guest::{Download, GuestError};
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_util::io::ReaderStream;
 
 use super::uses::Lease;
@@ -19,6 +21,9 @@ use crate::error::{Error, Result};
 
 /// How long one transfer may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long an upload may bring nothing at all.
+const STANDSTILL: Duration = Duration::from_secs(60);
 
 /// How long a look at a file or directory may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -48,8 +53,7 @@ impl Vms {
         body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
     ) -> Result<()> {
         let dest = workspace_path("dest", dest)?;
-        let guest = self.guest(id).await?;
-        let spooled = self.spool(body, ARCHIVE_BYTES).await?;
+        let spooled = self.spool(id, body).await?;
         let checked = spawn_blocking(move || {
             archive::check(&spooled)?;
             Ok::<_, Error>(spooled)
@@ -58,6 +62,7 @@ impl Vms {
             checked.await.map_err(|error| Error::internal("the task that checks an archive ended", error))??;
         file.rewind().map_err(|error| Error::internal("cannot read an archive again", error))?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024);
+        let guest = self.guest(id).await?;
         Ok(guest.put_archive(&dest, content, TRANSFER_LIMIT).await?)
     }
 
@@ -77,9 +82,9 @@ impl Vms {
         body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
     ) -> Result<()> {
         let path = workspace_path("path", path)?;
-        let guest = self.guest(id).await?;
-        let file = self.spool(body, ARCHIVE_BYTES).await?;
+        let file = self.spool(id, body).await?;
         let content = ReaderStream::with_capacity(tokio::fs::File::from_std(file), 64 * 1024);
+        let guest = self.guest(id).await?;
         Ok(guest.put_content(&path, executable, content, TRANSFER_LIMIT).await?)
     }
 
@@ -102,35 +107,47 @@ impl Vms {
         Ok(self.guest(id).await?.list(&path, LOOK_LIMIT).await?)
     }
 
-    /// Keeps a body in a file without a name, at its beginning, so that memory stays flat and nothing is left behind.
+    /// Takes in what a VM is to be given. The VM is not in use meanwhile: how long that takes is the client's choice.
     async fn spool(
         &self,
-        mut body: impl Stream<Item = io::Result<Bytes>> + Unpin,
-        limit: u64,
+        id: VmId,
+        body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
     ) -> Result<std::fs::File> {
-        let failed = |error| Error::internal("cannot keep an upload", error);
-        let tmp = self.0.host.storage.tmp_dir();
-        let file = spawn_blocking(move || tempfile::tempfile_in(tmp)).await;
-        let file = file.map_err(|error| Error::internal("the task that opens a file ended", error))?.map_err(failed)?;
-        let mut file = tokio::fs::File::from_std(file);
-        let mut length = 0;
-        while let Some(piece) = body.next().await {
-            let piece = piece.map_err(|_| Error::invalid("The upload broke off"))?;
-            length += piece.len() as u64;
-            // Read to its end all the same, so that a simple client sees the answer; the server bounds how much.
-            if length <= limit {
-                file.write_all(&piece).await.map_err(failed)?;
-            } else if length > 4 * limit {
-                break;
-            }
-        }
-        if length > limit {
-            return Err(Error::TooLarge { limit });
-        }
-        file.flush().await.map_err(failed)?;
-        file.rewind().await.map_err(failed)?;
-        Ok(file.into_std().await)
+        // A VM that takes nothing is told of at once.
+        drop(self.guest(id).await?);
+        spool(&self.0.host.storage.tmp_dir(), body, ARCHIVE_BYTES).await
     }
+}
+
+/// Keeps a body in a file without a name, at its beginning, so that memory stays flat and nothing is left behind.
+async fn spool(
+    tmp: &Path,
+    mut body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
+    limit: u64,
+) -> Result<std::fs::File> {
+    let failed = |error| Error::internal("cannot keep an upload", error);
+    let tmp = tmp.to_owned();
+    let file = spawn_blocking(move || tempfile::tempfile_in(tmp)).await;
+    let file = file.map_err(|error| Error::internal("the task that opens a file ended", error))?.map_err(failed)?;
+    let mut file = tokio::fs::File::from_std(file);
+    let mut length = 0;
+    let late = |_| Error::invalid("The upload came to a standstill");
+    while let Some(piece) = timeout(STANDSTILL, body.next()).await.map_err(late)? {
+        let piece = piece.map_err(|_| Error::invalid("The upload broke off"))?;
+        length += piece.len() as u64;
+        // Read to its end all the same, so that a simple client sees the answer; the server bounds how much.
+        if length <= limit {
+            file.write_all(&piece).await.map_err(failed)?;
+        } else if length > 4 * limit {
+            break;
+        }
+    }
+    if length > limit {
+        return Err(Error::TooLarge { limit });
+    }
+    file.flush().await.map_err(failed)?;
+    file.rewind().await.map_err(failed)?;
+    Ok(file.into_std().await)
 }
 
 /// A path under `/workspace`, absolute and without `.`, `..` and doubled slashes. Relative ones are relative to it.
@@ -177,6 +194,16 @@ mod tests {
         {
             assert!(workspace_path("path", path).is_err(), "{path:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stands_still_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = tokio::time::Instant::now();
+        let first = futures_util::stream::iter([Ok(Bytes::from_static(b"a"))]);
+        let stuck = spool(dir.path(), first.chain(futures_util::stream::pending()), 10).await;
+        assert!(matches!(&stuck, Err(Error::Invalid(why)) if why.contains("standstill")), "{stuck:?}");
+        assert!(begun.elapsed() >= STANDSTILL);
     }
 
     proptest! {
