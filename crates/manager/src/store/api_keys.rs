@@ -68,12 +68,12 @@ impl Store {
         .await?)
     }
 
-    /// Revokes a key; the time of a first revocation stays. False if there is no such key.
+    /// Revokes a key for good; the time of a first revocation stays. False if there is no such key.
     pub async fn revoke_api_key(&self, id: &str, now: i64) -> Result<bool> {
         let changed = sqlx::query("UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1")
             .bind(id)
             .bind(now)
-            .execute(&self.pool)
+            .execute(&self.durable)
             .await?;
         Ok(changed.rows_affected() > 0)
     }

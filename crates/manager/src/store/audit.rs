@@ -67,9 +67,9 @@ pub enum AuditRange {
 }
 
 impl Store {
-    /// Adds records, all or none. A conflict if a place is taken.
+    /// Adds records for good, all or none. A conflict if a place is taken.
     pub async fn add_audit(&self, rows: &[AuditRow]) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.durable.begin().await?;
         for row in rows {
             sqlx::query(
                 "INSERT INTO audit (sequence, text, hash, time, consumer, provider, alias, export, outcome)

@@ -35,6 +35,8 @@ pub struct Store {
     pool: AnyPool,
     /// Holds the lock that keeps a Postgres database to one server; Postgres takes it back when this ends, however.
     lock: Arc<Mutex<Option<AnyConnection>>>,
+    /// For what not even a power cut may undo, once it was acknowledged.
+    durable: AnyPool,
 }
 
 impl Store {
@@ -61,29 +63,34 @@ impl Store {
         let fail = |error: sqlx::Error| Error::internal("cannot open the database", error);
         let options: AnyConnectOptions = url.parse().map_err(fail)?;
         let options = options.log_statements(tracing::log::LevelFilter::Trace);
-        let pool = AnyPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(Duration::from_secs(10))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    if dialect == Dialect::Sqlite {
-                        connection.execute(SQLITE_PRAGMAS).await?;
-                    }
-                    Ok(())
-                })
-            })
-            .connect_with(options)
-            .await
-            .map_err(fail)?;
+        let with = |connections, pragmas: &'static str| {
+            AnyPoolOptions::new().max_connections(connections).acquire_timeout(Duration::from_secs(10)).after_connect(
+                move |connection, _| {
+                    Box::pin(async move {
+                        if dialect == Dialect::Sqlite {
+                            connection.execute(SQLITE_PRAGMAS).await?;
+                            connection.execute(pragmas).await?;
+                        }
+                        Ok(())
+                    })
+                },
+            )
+        };
+        let pool =
+            with(CONNECTIONS, "PRAGMA synchronous = NORMAL").connect_with(options.clone()).await.map_err(fail)?;
         let lock = match dialect {
             Dialect::Postgres => Some(lock(&pool).await?),
             Dialect::Sqlite => None,
+        };
+        let durable = match dialect {
+            Dialect::Sqlite => with(1, "PRAGMA synchronous = FULL").connect_lazy_with(options),
+            Dialect::Postgres => pool.clone(),
         };
         sqlx::migrate!()
             .run(&pool)
             .await
             .map_err(|error| Error::internal("cannot bring the database's tables up to date", error))?;
-        Ok(Self { pool, lock: Arc::new(Mutex::new(lock)) })
+        Ok(Self { pool, durable, lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// Whether the database answers.
@@ -94,6 +101,7 @@ impl Store {
 
     /// Waits for what is under way and closes the connections.
     pub async fn close(&self) {
+        self.durable.close().await;
         self.pool.close().await;
         if let Some(lock) = self.lock.lock().await.take()
             && let Err(error) = lock.close().await
@@ -131,9 +139,10 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
 /// Readers don't wait for the writer (WAL), a writer waits for another up to 10 s, and a commit survives a crash of the
-/// process; after a power cut the last commits may be missing, but the file is whole. A connection caches 1 MiB.
-const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
-                              PRAGMA busy_timeout = 10000; PRAGMA cache_size = -1024;";
+/// process; after a power cut the last commits may be missing that no durable one followed, but the file is whole. A connection
+/// caches 1 MiB.
+const SQLITE_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 10000; \
+                              PRAGMA cache_size = -1024;";
 
 /// The driver takes a URL, in which `?`, `#` and `%` of a file name would mean something else.
 fn url_of_file(file: &Path) -> Result<String> {

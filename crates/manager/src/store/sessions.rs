@@ -26,9 +26,9 @@ impl Store {
             .await?)
     }
 
-    /// Ends a session.
+    /// Ends a session for good.
     pub async fn delete_session(&self, hash: &str) -> Result<()> {
-        sqlx::query("DELETE FROM sessions WHERE hash = $1").bind(hash).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM sessions WHERE hash = $1").bind(hash).execute(&self.durable).await?;
         Ok(())
     }
 }
