@@ -117,18 +117,18 @@ impl Store {
         Ok(())
     }
 
-    /// Writes down a VM's state, and why if it is an error. False if there is no such VM.
-    pub async fn set_vm_state(&self, id: &str, state: &str, error: Option<&str>) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET state = $2, error = $3 WHERE id = $1")
+    /// Writes down a VM's state, and why if it is an error.
+    pub async fn set_vm_state(&self, id: &str, state: &str, error: Option<&str>) -> Result<()> {
+        sqlx::query("UPDATE vms SET state = $2, error = $3 WHERE id = $1")
             .bind(id)
             .bind(state)
             .bind(error)
             .execute(&self.pool)
             .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(())
     }
 
-    /// Writes down how a VM came up, which is with its newest secrets; `timings` is a JSON object. False if there is no such VM.
+    /// Writes down how a VM came up, which is with its newest secrets; `timings` is a JSON object.
     pub async fn set_vm_started(
         &self,
         id: &str,
@@ -136,10 +136,10 @@ impl Store {
         timings: &str,
         fits: Option<&str>,
         bridge_hash: Option<&str>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let statement = "UPDATE vms SET started_from = $2, timings = $3, fits = $4, bridge_hash = $5, secrets_due = 0, \
                          secrets_held = CASE WHEN secrets IS NULL THEN 0 ELSE 1 END WHERE id = $1";
-        let changed = sqlx::query(statement)
+        sqlx::query(statement)
             .bind(id)
             .bind(started_from)
             .bind(timings)
@@ -147,11 +147,10 @@ impl Store {
             .bind(bridge_hash)
             .execute(&self.pool)
             .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(())
     }
 
-    /// Replaces a VM's sealed secrets; `due` if its agent is still to get them, `held` if its machine has had any. False if
-    /// there is no such VM.
+    /// Replaces a VM's sealed secrets; `due` if its agent is still to get them, `held` if its machine has had any.
     pub async fn set_vm_secrets(
         &self,
         id: &str,
@@ -159,10 +158,10 @@ impl Store {
         version: i64,
         due: bool,
         held: bool,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let statement =
             "UPDATE vms SET secrets = $2, secrets_version = $3, secrets_due = $4, secrets_held = $5 WHERE id = $1";
-        let changed = sqlx::query(statement)
+        sqlx::query(statement)
             .bind(id)
             .bind(secrets)
             .bind(version)
@@ -170,43 +169,43 @@ impl Store {
             .bind(i64::from(held))
             .execute(&self.pool)
             .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(())
     }
 
-    /// Writes down that a VM's agent has its newest secrets. False if there is no such VM.
-    pub async fn confirm_vm_secrets(&self, id: &str) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET secrets_due = 0 WHERE id = $1").bind(id).execute(&self.pool).await?;
-        Ok(changed.rows_affected() > 0)
+    /// Writes down that a VM's agent has its newest secrets.
+    pub async fn confirm_vm_secrets(&self, id: &str) -> Result<()> {
+        sqlx::query("UPDATE vms SET secrets_due = 0 WHERE id = $1").bind(id).execute(&self.pool).await?;
+        Ok(())
     }
 
-    /// Replaces what a VM may reach; the lists are JSON arrays. False if there is no such VM.
+    /// Replaces what a VM may reach; the lists are JSON arrays.
     pub async fn set_vm_network(
         &self,
         id: &str,
         outbound_internet: bool,
         allow_ips: &str,
         allow_domains: &str,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let statement = "UPDATE vms SET outbound_internet = $2, allow_ips = $3, allow_domains = $4 WHERE id = $1";
-        let changed = sqlx::query(statement)
+        sqlx::query(statement)
             .bind(id)
             .bind(i64::from(outbound_internet))
             .bind(allow_ips)
             .bind(allow_domains)
             .execute(&self.pool)
             .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(())
     }
 
-    /// Replaces a VM's links and the hash of its token. False if there is no such VM.
-    pub async fn set_vm_links(&self, id: &str, peer_links: &str, bridge_hash: Option<&str>) -> Result<bool> {
-        let changed = sqlx::query("UPDATE vms SET peer_links = $2, bridge_hash = $3 WHERE id = $1")
+    /// Replaces a VM's links and the hash of its token.
+    pub async fn set_vm_links(&self, id: &str, peer_links: &str, bridge_hash: Option<&str>) -> Result<()> {
+        sqlx::query("UPDATE vms SET peer_links = $2, bridge_hash = $3 WHERE id = $1")
             .bind(id)
             .bind(peer_links)
             .bind(bridge_hash)
             .execute(&self.pool)
             .await?;
-        Ok(changed.rows_affected() > 0)
+        Ok(())
     }
 
     /// One VM.

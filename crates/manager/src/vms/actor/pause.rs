@@ -41,7 +41,7 @@ impl Actor {
         let done = match (stopped, self.uses.calls()) {
             // Its code may have called a peer before the machine stopped.
             (Ok(()), calls) if calls > 0 => Err(in_use(calls)),
-            (Ok(()), _) => self.host.store.set_vm_state(&id, VmState::Paused.as_str(), None).await.map(drop),
+            (Ok(()), _) => self.host.store.set_vm_state(&id, VmState::Paused.as_str(), None).await,
             (stopped, _) => stopped,
         };
         if done.is_err()

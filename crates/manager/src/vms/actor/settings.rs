@@ -83,7 +83,7 @@ impl Actor {
     async fn write_network(&self, network: &NetworkPolicy) -> Result<()> {
         let (ips, domains) = (to_json(&network.allow_ips), to_json(&network.allow_domains));
         let id = self.vm.id.to_string();
-        self.host.store.set_vm_network(&id, network.outbound_internet, &ips, &domains).await.map(drop)
+        self.host.store.set_vm_network(&id, network.outbound_internet, &ips, &domains).await
     }
 
     /// Answers the calls of the VM's code from now on, if it has anybody to call.
