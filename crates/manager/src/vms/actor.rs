@@ -75,6 +75,8 @@ pub(super) struct Actor {
     uses: Arc<Uses>,
     /// Answers the calls of its code to its peers, while it runs and has any.
     calls: Option<AbortOnDropHandle<()>>,
+    /// It is stopped, and that could not be written down yet.
+    owed: bool,
 }
 
 /// What becomes of a command, other than a deletion, that comes while something is under way.
@@ -134,7 +136,7 @@ impl Actor {
         commands: mpsc::Receiver<Command>,
         uses: Arc<Uses>,
     ) -> Self {
-        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, uses, calls: None }
+        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, uses, calls: None, owed: false }
     }
 
     pub(super) async fn run(mut self, begin: Begin) {
@@ -172,28 +174,17 @@ impl Actor {
             let command = tokio::select! {
                 command = self.inbox.next() => command,
                 () = due(&self.vm, state) => return self.expired().await,
+                () = sleep(CARE_EVERY), if self.owed => {
+                    let _ = self.write_stopped().await;
+                    continue;
+                }
             };
             match command {
-                Some(Command::Start(reply)) if state == VmState::Stopped => match self.boot(None, &reply).await {
-                    Work::Done(Ok(guest)) => {
-                        self.record("vm.started", "VM started").await;
-                        answer(Some(reply), Ok(()));
-                        return Next::Run(guest);
+                Some(Command::Start(reply)) if state == VmState::Stopped => {
+                    if let Some(next) = self.start(reply).await {
+                        return next;
                     }
-                    Work::Done(Err(error)) => {
-                        if let Err(remains) = self.host.end_machine(self.vm.id).await {
-                            answer(Some(reply), Err(error));
-                            return self.broke(remains).await;
-                        }
-                        self.publish(|live| live.state = VmState::Stopped);
-                        answer(Some(reply), Err(error));
-                    }
-                    Work::Deleted(deleter) => {
-                        answer(Some(reply), Err(Error::conflict("The VM was deleted while it was started")));
-                        return Next::Remove(Some(deleter));
-                    }
-                    Work::Leave => return Next::Leave,
-                },
+                }
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::SetSecrets(secrets, reply)) => {
                     let kept = self.keep_secrets(&secrets, false).await;

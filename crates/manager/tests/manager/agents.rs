@@ -25,6 +25,7 @@ use rds_vmm::VmId;
 use rds_vmm::hypervisor::{ByteStream, Description, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir};
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex};
+use tokio::sync::Notify;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -93,6 +94,8 @@ pub(crate) struct Known {
     secrets: Mutex<HashMap<String, BTreeMap<String, String>>>,
     /// New secrets are answered with an error, and not taken.
     pub(crate) refuses: AtomicBool,
+    /// A machine has ended by itself.
+    pub(crate) ended: Notify,
     /// No machine can be ended.
     pub(crate) endless: AtomicBool,
     /// Calls return the secret `KEY`.
@@ -234,7 +237,7 @@ impl Hypervisor for Agents {
     }
 
     async fn wait(&self, _: &Path) {
-        std::future::pending::<()>().await;
+        self.known.ended.notified().await;
     }
 
     async fn kill(&self, _: &Path) -> Result<(), HypervisorError> {

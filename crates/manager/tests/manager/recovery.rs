@@ -1,13 +1,16 @@
-//! What a manager that starts does with VMs that cannot be brought in order, over agents that answer from memory.
+//! What becomes of VMs that cannot be brought in order, or of which nothing can be written down, over agents that answer
+//! from memory.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use rds_manager::App;
 use rds_manager::vms::state::VmState;
 use rds_vmm::{Hypervisor, VmId};
 use serde_json::json;
+use sqlx::{AnyConnection, Connection as _};
 use tokio::runtime::Runtime;
 
 use crate::agents::{Agents, config, vm};
@@ -79,4 +82,75 @@ fn a_row_that_cannot_be_read_keeps_its_files_and_no_other_vm_from_being_served()
         let third = create(&app).await;
         assert_ne!(host_index(&app, third).await, host_index(&app, first).await, "it would run as the same user");
     });
+}
+
+/// A database that takes some changes to VMs' rows only after [`Self::come_back`].
+struct Away(AnyConnection);
+
+impl Away {
+    async fn on(root: &Path, change: &str) -> Self {
+        let url = format!("sqlite://{}", root.join("storage/manager.db").display());
+        let mut database = AnyConnection::connect(&url).await.unwrap();
+        let trigger = format!("CREATE TRIGGER away BEFORE {change} ON vms BEGIN SELECT RAISE(ABORT, 'away'); END");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&mut database).await.unwrap();
+        Self(database)
+    }
+
+    async fn come_back(mut self) {
+        sqlx::raw_sql("DROP TRIGGER away").execute(&mut self.0).await.unwrap();
+        self.0.close().await.unwrap();
+    }
+}
+
+async fn written(app: &App, vm: VmId) -> String {
+    app.store.vm(&vm.to_string()).await.unwrap().unwrap().state
+}
+
+#[tokio::test]
+async fn a_vm_is_stopped_though_that_cannot_be_written_down() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let app = start(root.path(), &machines).await;
+    let [asked, crashed] = [create(&app).await, create(&app).await];
+    let away = Away::on(root.path(), "UPDATE OF state").await;
+    app.vms.stop_vm(asked).await.unwrap();
+    machines.known.ended.notify_one();
+    for vm in [asked, crashed] {
+        while app.vms.get(vm).unwrap().state != VmState::Stopped {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(written(&app, vm).await, "RUNNING");
+    }
+    app.vms.start_vm(asked).await.unwrap_err();
+    assert_eq!(app.vms.get(asked).unwrap().state, VmState::Stopped, "it can be started later");
+    away.come_back().await;
+    app.vms.start_vm(asked).await.unwrap();
+    assert_eq!(app.vms.get(asked).unwrap().state, VmState::Running);
+    while written(&app, crashed).await != "STOPPED" {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let why = app.store.vm(&crashed.to_string()).await.unwrap().unwrap().error;
+    assert_eq!(why.as_deref(), Some("Its machine ended by itself"));
+}
+
+#[tokio::test]
+async fn a_vm_is_removed_though_that_cannot_be_written_down() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let app = start(root.path(), &machines).await;
+    let [first, second] = [create(&app).await, create(&app).await];
+    let dir = |vm: VmId| root.path().join("storage/vms").join(vm.to_string());
+    let away = Away::on(root.path(), "UPDATE OF state").await;
+    app.vms.delete_vm(first).await.unwrap();
+    assert!(app.vms.get(first).is_err() && !dir(first).exists());
+    assert!(app.store.vm(&first.to_string()).await.unwrap().is_none());
+    away.come_back().await;
+    // Its row stays, so it can be seen; but its machine is gone.
+    let away = Away::on(root.path(), "DELETE").await;
+    app.vms.delete_vm(second).await.unwrap_err();
+    broken(&app, second).await;
+    assert!(!dir(second).exists());
+    away.come_back().await;
+    app.vms.delete_vm(second).await.unwrap();
+    assert!(app.vms.get(second).is_err());
 }

@@ -30,37 +30,40 @@ impl Actor {
             tracing::warn!(vm = %self.vm.id, %error, "a VM is stopped without a last sync");
         }
         drop(guest);
-        let ended = async {
-            self.host.end_machine(self.vm.id).await?;
-            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), None).await
-        };
-        match ended.await {
-            Ok(_) => {
-                self.advance(Event::Ended);
-                self.record("vm.stopped", "VM stopped").await;
-                answer(Some(reply), Ok(()));
-                Next::Rest
-            }
-            Err(error) => {
-                answer(Some(reply), Err(unfinished()));
-                self.broke(error).await
-            }
+        if let Err(error) = self.host.end_machine(self.vm.id).await {
+            answer(Some(reply), Err(unfinished()));
+            return self.broke(error).await;
         }
+        // It is stopped, whether that can be written down or not.
+        let _ = self.write_stopped().await;
+        self.advance(Event::Ended);
+        self.record("vm.stopped", "VM stopped").await;
+        answer(Some(reply), Ok(()));
+        Next::Rest
+    }
+
+    /// Writes down that the VM has no machine, and why if nobody asked. What cannot be written now is owed; a manager that
+    /// starts meanwhile finds a VM that runs without a machine, and takes it for stopped.
+    pub(super) async fn write_stopped(&mut self) -> Result<()> {
+        let (id, why) = (self.vm.id.to_string(), self.live.borrow().error.clone());
+        let written = self.host.store.set_vm_state(&id, VmState::Stopped.as_str(), why.as_deref()).await;
+        if let Err(error) = &written {
+            tracing::warn!(vm = id, error = %Chain(error), "cannot write down that a VM is stopped");
+        }
+        self.owed = written.is_err();
+        written
     }
 
     /// The machine is gone though nobody asked. The disk is there, so the VM can be started again.
     pub(super) async fn crashed(&mut self, why: &str) -> Next {
         let words = self.host.hypervisor.last_words(&self.host.dir(self.vm.id));
         tracing::warn!(vm = %self.vm.id, why, monitor = ?words, "a VM's machine has ended");
-        let ended = async {
-            self.host.end_machine(self.vm.id).await?;
-            self.host.store.set_vm_state(&self.vm.id.to_string(), VmState::Stopped.as_str(), Some(why)).await
-        };
-        if let Err(error) = ended.await {
+        if let Err(error) = self.host.end_machine(self.vm.id).await {
             return self.broke(error).await;
         }
         self.withdraw();
         self.publish(|live| live.error = Some(why.to_owned()));
+        let _ = self.write_stopped().await;
         self.advance(Event::Ended);
         self.record("vm.crashed", why).await;
         Next::Rest
@@ -74,6 +77,7 @@ impl Actor {
         if let Err(error) = self.host.store.set_vm_state(&id, VmState::Error.as_str(), Some(shown)).await {
             tracing::error!(vm = %id, error = %Chain(&error), "cannot write down that a VM is broken");
         }
+        self.owed = false;
         self.withdraw();
         self.publish(|live| {
             live.deleted = false;
@@ -88,17 +92,14 @@ impl Actor {
         Next::Remove(None)
     }
 
-    /// Removes every trace. It is written down first, so that a manager killed in between finishes it; but for want of
-    /// room nothing can be, and a deletion is what makes some.
+    /// Removes every trace. It is written down first, so that a manager killed in between finishes it. If that fails, its
+    /// machine must not run on all the same; and for want of room, a deletion is what makes some.
     pub(super) async fn remove(&mut self) -> Result<()> {
         self.withdraw();
         self.publish(|live| live.deleted = true);
         let id = self.vm.id.to_string();
-        match self.host.store.set_vm_state(&id, DELETED, None).await {
-            Err(error @ Error::Full(_)) => {
-                tracing::warn!(vm = id, error = %Chain(&error), "a VM is removed without that being written down first");
-            }
-            written => drop(written?),
+        if let Err(error) = self.host.store.set_vm_state(&id, DELETED, None).await {
+            tracing::warn!(vm = id, error = %Chain(&error), "a VM is removed without that being written down first");
         }
         self.host.teardown(self.vm.id).await?;
         self.host.store.delete_vm(&id).await?;

@@ -53,6 +53,40 @@ impl Actor {
         }
     }
 
+    /// Starts a stopped VM; `None` if it stays stopped.
+    pub(super) async fn start(&mut self, reply: Reply) -> Option<Next> {
+        // With another state written down, a manager that starts meanwhile would take a half-started machine for one that runs.
+        if self.owed
+            && let Err(error) = self.write_stopped().await
+        {
+            answer(Some(reply), Err(error));
+            return None;
+        }
+        match self.boot(None, &reply).await {
+            Work::Done(Ok(guest)) => {
+                self.record("vm.started", "VM started").await;
+                answer(Some(reply), Ok(()));
+                Some(Next::Run(guest))
+            }
+            Work::Done(Err(error)) => {
+                let ended = self.host.end_machine(self.vm.id).await;
+                if ended.is_ok() {
+                    self.publish(|live| live.state = VmState::Stopped);
+                }
+                answer(Some(reply), Err(error));
+                match ended {
+                    Ok(()) => None,
+                    Err(remains) => Some(self.broke(remains).await),
+                }
+            }
+            Work::Deleted(deleter) => {
+                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was started")));
+                Some(Next::Remove(Some(deleter)))
+            }
+            Work::Leave => Some(Next::Leave),
+        }
+    }
+
     /// Takes up a machine that an earlier manager left running.
     pub(super) async fn adopt(&mut self) -> Next {
         self.publish(|live| live.state = VmState::Running);
