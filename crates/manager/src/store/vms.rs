@@ -3,7 +3,7 @@
 use sqlx::FromRow;
 
 use super::Store;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A VM as it was last written down. Its states and JSON columns are the VM service's business.
 #[derive(Debug, Clone, PartialEq, FromRow)]
@@ -125,6 +125,24 @@ impl Store {
             .bind(error)
             .execute(&self.pool)
             .await?;
+        Ok(())
+    }
+
+    /// Takes VMs from one state to another, all or none. A conflict if one of them is not in the first.
+    pub async fn turn_vms(&self, ids: &[String], from: &str, to: &str) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        for id in ids {
+            let turned = sqlx::query("UPDATE vms SET state = $3 WHERE id = $1 AND state = $2")
+                .bind(id)
+                .bind(from)
+                .bind(to)
+                .execute(&mut *transaction)
+                .await?;
+            if turned.rows_affected() != 1 {
+                return Err(Error::Conflict(format!("VM {id} was deleted, or is in another state, meanwhile")));
+            }
+        }
+        transaction.commit().await?;
         Ok(())
     }
 

@@ -57,6 +57,8 @@ impl Reply {
 pub(super) enum Begin {
     /// It is new: make it run, from this machine if there is one, or remove every trace of it.
     Create(Reply, Option<Box<Machine>>),
+    /// It is one of several new ones, which run when this says so, or are removed.
+    CreateWithOthers(Reply, watch::Receiver<bool>),
     /// Its machine was running under an earlier manager.
     Adopt,
     /// Its machine was paused under an earlier manager.
@@ -142,6 +144,7 @@ impl Actor {
     pub(super) async fn run(mut self, begin: Begin) {
         let mut next = match begin {
             Begin::Create(reply, pooled) => self.create(reply, pooled).await,
+            Begin::CreateWithOthers(reply, all) => self.create_with_others(reply, all).await,
             Begin::Adopt => self.adopt().await,
             Begin::Paused => self.adopt_paused().await,
             Begin::Stopped => Next::Rest,

@@ -12,6 +12,7 @@ use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
 use rds_vmm::{MachineSpec, VmId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::create::Plan;
@@ -22,6 +23,8 @@ use super::last_start::{Lap, Timings};
 use super::machine::RESTORE_LIMIT;
 use super::record::{Base, Live, Provision, VmRecord};
 use super::request::{NewVm, count_secrets};
+use super::row::HALF_MADE;
+use super::state::VmState;
 use super::uses::Lease;
 use super::view::VmView;
 use super::{Vms, guest_clock};
@@ -200,7 +203,10 @@ impl Vms {
         let network = handle.live.borrow().settings.network.clone();
         let base = Base { id: draft.clone(), fits: Some(fits) };
         let made = self.fork_from(&handle.vm, &network, &base, &wish).await;
-        self.0.host.snapshots.discard(&draft).await?;
+        if let Err(error) = self.0.host.snapshots.discard(&draft).await {
+            // The next server removes it.
+            tracing::warn!(error = %Chain(&error), "cannot remove what forks were made from");
+        }
         Ok(Forks { vms: made? })
     }
 
@@ -212,34 +218,58 @@ impl Vms {
         wish: &Wish,
     ) -> Result<Vec<VmView>> {
         let (begun, failed) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let (all, others) = watch::channel(false);
         let fork_one = async || {
-            let spec = NewVm { name: None, ..source.spec.clone() };
-            let (image_id, base, network) = (source.image_id.clone(), Some(base.clone()), network.clone());
-            let plan = Plan { spec, image_id, base, provision: Provision::Snapshot, network };
+            let plan = Plan {
+                spec: NewVm { name: None, ..source.spec.clone() },
+                image_id: source.image_id.clone(),
+                base: Some(base.clone()),
+                provision: Provision::Snapshot,
+                network: network.clone(),
+                others: Some(others.clone()),
+            };
             let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
             begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);
             created.await.map_err(|_| stopping())??;
-            Ok(self.view(&handle))
+            Ok(handle)
         };
         let fork = async |_| {
-            let made = fork_one().await;
-            failed.fetch_or(made.is_err(), Ordering::Relaxed);
-            made
+            let up = fork_one().await;
+            failed.fetch_or(up.is_err(), Ordering::Relaxed);
+            up
         };
         // After one that failed no other is begun, but those that are come to their end.
         let wanted = stream::iter(0..wish.count).take_while(|_| ready(!failed.load(Ordering::Relaxed)));
-        let made: Vec<Result<VmView>> = wanted.map(fork).buffered(AT_ONCE).collect().await;
-        let made: Result<Vec<VmView>> = made.into_iter().collect();
-        if made.is_err() {
-            let begun = begun.into_inner().unwrap_or_else(PoisonError::into_inner);
-            for id in begun {
-                // One that failed is gone already.
-                if let Err(error) = self.delete_vm(id).await {
-                    tracing::debug!(vm = %id, %error, "a fork that is not wanted any more");
+        let up: Vec<Result<Handle>> = wanted.map(fork).buffered(AT_ONCE).collect().await;
+        let made = match up.into_iter().collect::<Result<Vec<Handle>>>() {
+            Ok(forks) => self.run_together(&forks).await.map(|()| forks),
+            failed => failed,
+        };
+        match made {
+            Ok(mut forks) => {
+                all.send_replace(true);
+                for fork in &mut forks {
+                    // It may have been deleted already.
+                    let _ = fork.live.wait_for(|live| live.state != VmState::Starting).await;
                 }
+                Ok(forks.iter().map(|fork| self.view(fork)).collect())
+            }
+            Err(error) => {
+                for id in begun.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    // One that failed is gone already.
+                    if let Err(error) = self.delete_vm(id).await {
+                        tracing::debug!(vm = %id, %error, "a fork that is not wanted any more");
+                    }
+                }
+                Err(error)
             }
         }
-        made
+    }
+
+    /// Writes down that forks run. From here on a manager that finds them keeps them; before, it removes them.
+    async fn run_together(&self, forks: &[Handle]) -> Result<()> {
+        let ids: Vec<String> = forks.iter().map(|fork| fork.vm.id.to_string()).collect();
+        self.0.host.store.turn_vms(&ids, HALF_MADE, VmState::Running.as_str()).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rds_vmm::VmId;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::Vms;
 use super::actor::{Begin, Reply};
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub base: Option<Base>,
     pub provision: Provision,
     pub network: NetworkPolicy,
+    /// If it is one of several: true once all of them are written down as running.
+    pub others: Option<watch::Receiver<bool>>,
 }
 
 impl Vms {
@@ -64,7 +66,7 @@ impl Vms {
             Provision::Boot => self.kind(&image, &spec).await,
             Provision::Snapshot => None,
         };
-        let plan = Plan { spec, image_id: image.id.clone(), base, provision, network };
+        let plan = Plan { spec, image_id: image.id.clone(), base, provision, network, others: None };
         let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
         // The VM's row protects the image from here on.
         drop(image);
@@ -74,7 +76,7 @@ impl Vms {
         Ok(self.view(&handle))
     }
 
-    /// Writes a new VM down and starts its task, which tells when it runs. It gets a pooled machine of this kind if there
+    /// Writes a new VM down and starts its task, which tells when it runs, or is up if it is one of several. It gets a pooled machine of this kind if there
     /// is one. Must not be dropped before its end: a row that is written has a task.
     pub(super) async fn begin(
         &self,
@@ -83,7 +85,7 @@ impl Vms {
         secrets: &SecretEnv,
         links: Vec<Link>,
     ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
-        let Plan { spec, image_id, base, provision, network } = plan;
+        let Plan { spec, image_id, base, provision, network, others } = plan;
         let (reply, created) = Reply::channel();
         let _admission = self.0.admission.lock().await;
         self.admit(spec.name.as_deref())?;
@@ -101,8 +103,11 @@ impl Vms {
         let settings = Settings { secrets, links: links.into(), network, bridge: None, last_start: None };
         let vm = VmRecord { id, spec, image_id, base, provision, host_index, created_at: clock::now_ms() };
         self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
-        let machine = taken.and_then(Taken::keep).map(Box::new);
-        Ok((self.spawn(vm, settings, VmState::Created, Begin::Create(reply, machine)), created))
+        let begin = match others {
+            Some(all) => Begin::CreateWithOthers(reply, all),
+            None => Begin::Create(reply, taken.and_then(Taken::keep).map(Box::new)),
+        };
+        Ok((self.spawn(vm, settings, VmState::Created, begin), created))
     }
 
     async fn snapshot_to_start_from(&self, id: &str) -> Result<(SnapshotRow, Arc<Hold>)> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
@@ -35,21 +36,44 @@ impl Actor {
                 answer(Some(reply), Ok(()));
                 Next::Run(guest)
             }
-            Work::Done(Err(error)) => {
-                // The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
-                let removed = self.remove().await;
-                answer(Some(reply), Err(error));
-                match removed {
-                    Ok(()) => Next::Leave,
-                    // What is left can be seen, and removed by whoever sees it.
-                    Err(remains) => self.broke(remains).await,
-                }
-            }
-            Work::Deleted(deleter) => {
-                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
-                Next::Remove(Some(deleter))
-            }
+            Work::Done(Err(error)) => self.not_made(reply, error).await,
+            Work::Deleted(deleter) => deleted_meanwhile(reply, deleter),
             Work::Leave => Next::Leave,
+        }
+    }
+
+    /// The same for one of several that are all made, or none. Who asked is told when it is up. It runs once `all` says that
+    /// all of them do, which is written down by then; until then a manager that starts removes it.
+    pub(super) async fn create_with_others(&mut self, reply: Reply, mut all: watch::Receiver<bool>) -> Next {
+        let started = match self.bring_up(None, &reply).await {
+            Work::Done(Ok(started)) => started,
+            Work::Done(Err(error)) => return self.not_made(reply, error).await,
+            Work::Deleted(deleter) => return deleted_meanwhile(reply, deleter),
+            Work::Leave => return Next::Leave,
+        };
+        answer(Some(reply), Ok(()));
+        let run = async move { all.wait_for(|all| *all).await.is_ok() };
+        match self.unless_deleted(Meanwhile::Refuse, run).await {
+            Work::Done(true) => {
+                let guest = self.runs(started);
+                self.record("vm.created", "VM created").await;
+                Next::Run(guest)
+            }
+            // Nobody is there any more who would say so.
+            Work::Done(false) => Next::Remove(None),
+            Work::Deleted(deleter) => Next::Remove(Some(deleter)),
+            Work::Leave => Next::Leave,
+        }
+    }
+
+    /// The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
+    async fn not_made(&mut self, reply: Reply, error: Error) -> Next {
+        let removed = self.remove().await;
+        answer(Some(reply), Err(error));
+        match removed {
+            Ok(()) => Next::Leave,
+            // What is left can be seen, and removed by whoever sees it.
+            Err(remains) => self.broke(remains).await,
         }
     }
 
@@ -105,20 +129,40 @@ impl Actor {
     }
 
     /// Boots the machine for `asker`, publishing each state on the way.
-    pub(super) async fn boot(&mut self, pooled: Option<Box<Machine>>, asker: &Reply) -> Work<Result<GuestClient>> {
-        self.advance(Event::Start);
-        let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
-        let settings = self.live.borrow().settings.clone();
-        let start = async move { host.start(&vm, &settings, pooled).await }.instrument(asker.span.clone());
-        let started = match self.unless_deleted(Meanwhile::Refuse, start).await {
+    async fn boot(&mut self, pooled: Option<Box<Machine>>, asker: &Reply) -> Work<Result<GuestClient>> {
+        let started = match self.bring_up(pooled, asker).await {
             Work::Done(Ok(started)) => started,
             Work::Done(Err(error)) => return Work::Done(Err(error)),
             Work::Deleted(reply) => return Work::Deleted(reply),
             Work::Leave => return Work::Leave,
         };
-        if let Err(error) = self.written_down(&started).await {
-            return Work::Done(Err(error));
+        // From here on a manager that finds this VM keeps it.
+        let id = self.vm.id.to_string();
+        let written = self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await;
+        Work::Done(written.map(|()| self.runs(started)))
+    }
+
+    /// Brings the machine up, and writes down how it came up.
+    async fn bring_up(&mut self, pooled: Option<Box<Machine>>, asker: &Reply) -> Work<Result<Started>> {
+        self.advance(Event::Start);
+        let (host, vm) = (Arc::clone(&self.host), Arc::clone(&self.vm));
+        let settings = self.live.borrow().settings.clone();
+        let start = async move { host.start(&vm, &settings, pooled).await }.instrument(asker.span.clone());
+        match self.unless_deleted(Meanwhile::Refuse, start).await {
+            Work::Done(Ok(started)) => Work::Done(self.write_start(&started).await.map(|()| started)),
+            other => other,
         }
+    }
+
+    async fn write_start(&self, started: &Started) -> Result<()> {
+        let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
+        let (id, from) = (self.vm.id.to_string(), started.how.from.as_str());
+        let timings = to_json(&started.how.timings);
+        self.host.store.set_vm_started(&id, from, &timings, started.how.fits.as_deref(), hash.as_deref()).await
+    }
+
+    /// Publishes that the VM runs.
+    fn runs(&mut self, started: Started) -> GuestClient {
         let Started { guest, how, bridge } = started;
         metrics::started(how.from.as_str(), how.timings.total_ms, &how.timings.steps());
         self.publish(|live| {
@@ -131,17 +175,7 @@ impl Actor {
         });
         self.serve_calls(History::Fresh);
         self.advance(Event::Ready);
-        Work::Done(Ok(guest))
-    }
-
-    /// From here on a manager that finds this VM keeps it.
-    async fn written_down(&self, started: &Started) -> Result<()> {
-        let id = self.vm.id.to_string();
-        let hash = started.bridge.as_ref().map(BridgeToken::hash_hex);
-        let (from, timings) = (started.how.from.as_str(), to_json(&started.how.timings));
-        self.host.store.set_vm_started(&id, from, &timings, started.how.fits.as_deref(), hash.as_deref()).await?;
-        self.host.store.set_vm_state(&id, VmState::Running.as_str(), None).await?;
-        Ok(())
+        guest
     }
 
     /// Connects to the agent of a machine that runs, unless `known` is a connection to it that still holds, and gives it its
@@ -214,4 +248,9 @@ impl Actor {
             }
         }
     }
+}
+
+fn deleted_meanwhile(reply: Reply, deleter: Reply) -> Next {
+    answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
+    Next::Remove(Some(deleter))
 }

@@ -102,6 +102,12 @@ async fn vms(store: &Store) {
         assert!(matches!(store.insert_vm(&taken).await, Err(Error::Conflict(_))));
     }
     assert_eq!(store.vm("a").await.unwrap().unwrap(), vm("a", 0));
+    let ids = |ids: [&str; 2]| ids.map(str::to_owned);
+    store.turn_vms(&ids(["a", "b"]), "CREATED", "RUNNING").await.unwrap();
+    assert_eq!(store.vms_in_state("RUNNING").await.unwrap(), 2);
+    let gone = store.turn_vms(&ids(["a", "z"]), "RUNNING", "PAUSED").await;
+    assert!(matches!(gone, Err(Error::Conflict(_))), "{gone:?}");
+    assert_eq!(store.vms_in_state("RUNNING").await.unwrap(), 2, "all or none");
     let read = async || store.vm("a").await.unwrap().unwrap();
     store.set_vm_state("a", "RUNNING", None).await.unwrap();
     store.set_vm_state("b", "ERROR", Some("why")).await.unwrap();
