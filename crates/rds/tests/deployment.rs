@@ -301,3 +301,13 @@ fn the_dockerfile_takes_nothing_that_may_change() {
         }
     }
 }
+
+#[test]
+fn the_page_lists_every_step_of_the_tests() {
+    let script = read("scripts/test.sh");
+    let steps: Vec<_> = script.lines().filter_map(|line| line.strip_prefix("step \"")?.split('"').next()).collect();
+    let page = read("CONTRIBUTING.md");
+    let (_, table) = page.split_once("| step | by hand |\n|---|---|\n").unwrap();
+    let rows: Vec<_> = table.lines().map_while(|line| line.strip_prefix("| ")?.split(" |").next()).collect();
+    assert_eq!(rows, steps);
+}
