@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +26,9 @@ use rds_vmm::hypervisor::{ByteStream, Description, Hypervisor, HypervisorError, 
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::Notify;
+
+/// How late the time is told by agents that are slow.
+pub(crate) const SLOW: Duration = Duration::from_millis(2500);
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -102,6 +105,8 @@ pub(crate) struct Known {
     pub(crate) tells: AtomicBool,
     /// Calls are not answered.
     pub(crate) hangs: AtomicBool,
+    /// The time is told late.
+    pub(crate) slow: AtomicBool,
 }
 
 impl Known {
@@ -150,7 +155,12 @@ async fn answer(request: Request<Incoming>, vm: Arc<str>, known: Arc<Known>) -> 
             known.take(&vm, serde_json::from_slice(&body)?);
             Bytes::new()
         }
-        (_, routes::CLOCK) => to_json(&Clock { clock_us: now_us() }),
+        (_, routes::CLOCK) => {
+            if known.slow.load(Ordering::Relaxed) {
+                tokio::time::sleep(SLOW).await;
+            }
+            to_json(&Clock { clock_us: now_us() })
+        }
         (&Method::POST, routes::BRIDGE) => to_json(&Bridge { port: 1 }),
         (&Method::GET, routes::CONTENT) => manifest().to_string().into(),
         (&Method::GET, routes::STAT) => {

@@ -15,6 +15,7 @@ mod memory;
 mod no_hypervisor;
 mod recovery;
 mod rekey;
+mod resume;
 mod rotation;
 mod serving;
 mod store;
