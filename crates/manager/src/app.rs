@@ -93,7 +93,6 @@ impl App {
         let vms = Vms::start(hypervisor, &config, store.clone(), services).await?;
         vms.keep_pool(shutdown.clone());
         tokio::spawn(watch(Arc::clone(&egress), activity.clone(), shutdown.clone()));
-        store.release_unfinished_idempotent().await?;
         Ok(Arc::new(Self {
             config,
             store,

@@ -145,7 +145,7 @@ mod tests {
             kind: "user_overlay".into(),
             fits: None,
         };
-        store.insert_snapshot(&row).await.unwrap();
+        store.insert_snapshot(&row, None).await.unwrap();
     }
 
     fn refused(checked: &Result<()>) -> bool {

@@ -12,9 +12,9 @@ use tracing::Instrument;
 
 use super::auth::Caller;
 use crate::clock::now_ms;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::store::Store;
-use crate::store::idempotency::{Claim, IdempotencyKey};
+use crate::store::idempotency::{Claim, IdempotencyKey, Work};
 
 /// Longest key, in characters.
 const MAX_KEY: usize = 255;
@@ -48,31 +48,43 @@ impl Request {
     }
 }
 
-/// Does `work` unless an equal request did it before; then gives that one's answer.
+/// What is known of a request when its work begins.
+pub(super) struct Asked {
+    /// What the rows of all that it makes get.
+    pub claim: Option<String>,
+    /// Ids of what an equal request made whose answer was not kept.
+    pub made: Vec<String>,
+}
+
+/// Does `work`, which makes something, unless an equal request did it before; then gives that one's answer.
 ///
-/// A client that goes away does not take back what it asked for. Work that was dropped half-way would leave what it had
-/// begun, and a claim on its key that nobody gives up.
-pub(super) async fn once<T: Serialize + Send + 'static>(
+/// A client that goes away does not take back what it asked for: work that was dropped half-way would leave what it had
+/// begun.
+pub(super) async fn once<T: Serialize + Send, F: Future<Output = Result<T>> + Send>(
     store: &Store,
     request: Option<Request>,
-    work: impl Future<Output = Result<(StatusCode, T)>> + Send + 'static,
+    work: impl FnOnce(Asked) -> F + Send + 'static,
 ) -> Result<Response> {
     let store = store.clone();
     let task = tokio::spawn(async move { answer(&store, request, work).await }.in_current_span());
     task.await.map_err(|error| Error::internal("the task of a request ended", error))?
 }
 
-async fn answer<T: Serialize>(
+async fn answer<T: Serialize, F: Future<Output = Result<T>>>(
     store: &Store,
     request: Option<Request>,
-    work: impl Future<Output = Result<(StatusCode, T)>>,
+    work: impl FnOnce(Asked) -> F,
 ) -> Result<Response> {
     let Some(Request { key, hash }) = request else {
-        let (status, body) = work.await?;
-        return Ok((status, Reply(body)).into_response());
+        let made = work(Asked { claim: None, made: Vec::new() }).await?;
+        return Ok((StatusCode::CREATED, Reply(made)).into_response());
     };
     match store.claim_idempotent(&key, &hash, now_ms()).await? {
-        Claim::First => keep(store, &key, work.await).await,
+        Claim::Ours(claimed) => {
+            let asked = Asked { claim: Some(claimed.claim().to_owned()), made: claimed.made().to_vec() };
+            let made = work(asked).await;
+            keep(store, claimed, made).await
+        }
         Claim::UnderWay => {
             Err(Error::conflict("A request with this Idempotency-Key is still being worked on; try again later"))
         }
@@ -85,18 +97,21 @@ async fn answer<T: Serialize>(
     }
 }
 
-/// Keeps an answer under its key. An error is not kept: the same request may succeed later.
-async fn keep<T: Serialize>(store: &Store, key: &IdempotencyKey, answer: Result<(StatusCode, T)>) -> Result<Response> {
-    match answer {
-        Ok((status, body)) => {
+/// Keeps an answer under its key; if that fails, an equal request finds what was made by its claim. An error is not kept:
+/// the same request may succeed later.
+async fn keep<T: Serialize>(store: &Store, claimed: Work, made: Result<T>) -> Result<Response> {
+    let (answer, kept) = match made {
+        Ok(body) => {
             let body =
                 serde_json::to_string(&body).map_err(|error| Error::internal("an answer has no JSON form", error))?;
-            store.finish_idempotent(key, status.as_u16().into(), &body).await?;
-            Ok((status, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+            let kept = store.finish_idempotent(claimed, StatusCode::CREATED.as_u16().into(), &body).await;
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            (Ok((StatusCode::CREATED, json, body).into_response()), kept)
         }
-        Err(error) => {
-            store.release_idempotent(key).await?;
-            Err(error)
-        }
+        Err(error) => (Err(error), store.release_idempotent(claimed).await),
+    };
+    if let Err(error) = kept {
+        tracing::warn!(error = %Chain(&error), "cannot keep what became of a request with an Idempotency-Key");
     }
+    answer
 }

@@ -194,12 +194,13 @@ async fn take(
     }
     let request = idempotency::Request::of(&headers, &caller, &format!("POST /v1/vms/{id}/snapshots"), &body, None)?;
     let vms = app.vms.clone();
-    idempotency::once(&app.store, request, async move {
-        let taken = match body.kind {
-            Some(Kind::Vm) => vms.take_memory_snapshot(id).await?,
-            _ => vms.take_snapshot(id).await?,
+    idempotency::once(&app.store, request, move |asked| async move {
+        let taken = match (asked.made.first(), body.kind) {
+            (Some(made), _) => vms.snapshots().get(made).await?,
+            (None, Some(Kind::Vm)) => vms.take_memory_snapshot(id, asked.claim).await?,
+            (None, _) => vms.take_snapshot(id, asked.claim).await?,
         };
-        Ok((StatusCode::CREATED, SnapshotBody::from(taken)))
+        Ok(SnapshotBody::from(taken))
     })
     .await
 }

@@ -97,9 +97,11 @@ async fn create(
     let vms = app.vms.clone();
     let secrets = vms.fingerprint(&body.secret_env);
     let request = idempotency::Request::of(&headers, &caller, "POST /v1/vms", &body, secrets)?;
-    idempotency::once(&app.store, request, async move {
-        let vm = vms.create(body).await?;
-        Ok((StatusCode::CREATED, vm))
+    idempotency::once(&app.store, request, move |asked| async move {
+        match vms.made(&asked.made)?.pop() {
+            Some(vm) => Ok(vm),
+            None => vms.create_for(asked.claim, body).await,
+        }
     })
     .await
 }
@@ -196,7 +198,11 @@ async fn fork(
     let vms = app.vms.clone();
     let (scope, secrets) = (format!("POST /v1/vms/{id}/fork"), vms.fingerprint(&body.secret_env));
     let request = idempotency::Request::of(&headers, &caller, &scope, &body, secrets)?;
-    idempotency::once(&app.store, request, async move { Ok((StatusCode::CREATED, vms.fork(id, body).await?)) }).await
+    idempotency::once(&app.store, request, move |asked| async move {
+        let made = vms.made(&asked.made)?;
+        if made.is_empty() { vms.fork(id, body, asked.claim).await } else { Ok(Forks { vms: made }) }
+    })
+    .await
 }
 
 /// New secrets of a VM.

@@ -87,6 +87,8 @@ pub(crate) struct Source {
     pub image_id: String,
     pub vcpus: u8,
     pub mem_mib: u32,
+    /// Of the request that takes it.
+    pub claim: Option<String>,
 }
 
 /// The service.
@@ -244,7 +246,7 @@ impl Snapshots {
             kind: kind.as_str().into(),
             fits,
         };
-        if let Err(error) = self.store.insert_snapshot(&row).await {
+        if let Err(error) = self.store.insert_snapshot(&row, source.claim.as_deref()).await {
             remove(&self.dir.join(id)).await?;
             return Err(error);
         }

@@ -29,6 +29,8 @@ use tokio::sync::Mutex;
 use crate::config::Dialect;
 use crate::error::{Error, Result};
 
+use idempotency::UnderWay;
+
 /// The open database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -37,6 +39,7 @@ pub struct Store {
     lock: Arc<Mutex<Option<AnyConnection>>>,
     /// For what not even a power cut may undo, once it was acknowledged.
     durable: AnyPool,
+    under_way: UnderWay,
 }
 
 impl Store {
@@ -90,7 +93,7 @@ impl Store {
             .run(&pool)
             .await
             .map_err(|error| Error::internal("cannot bring the database's tables up to date", error))?;
-        Ok(Self { pool, durable, lock: Arc::new(Mutex::new(lock)) })
+        Ok(Self { pool, durable, lock: Arc::new(Mutex::new(lock)), under_way: UnderWay::default() })
     }
 
     /// Whether the database answers.

@@ -33,12 +33,12 @@ pub struct SnapshotRow {
 }
 
 impl Store {
-    /// Adds a snapshot.
-    pub async fn insert_snapshot(&self, snapshot: &SnapshotRow) -> Result<()> {
+    /// Adds a snapshot, with the claim of the request that makes it.
+    pub async fn insert_snapshot(&self, snapshot: &SnapshotRow, claim: Option<&str>) -> Result<()> {
         sqlx::query(
             "INSERT INTO snapshots (id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us,
-             kind, fits)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             kind, fits, claim)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(&snapshot.id)
         .bind(snapshot.created_at)
@@ -51,6 +51,7 @@ impl Store {
         .bind(snapshot.frozen_us)
         .bind(&snapshot.kind)
         .bind(&snapshot.fits)
+        .bind(claim)
         .execute(&self.pool)
         .await?;
         Ok(())

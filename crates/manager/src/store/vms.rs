@@ -76,13 +76,13 @@ macro_rules! columns {
 }
 
 impl Store {
-    /// Adds a VM. A conflict if its id or host index is taken.
-    pub async fn insert_vm(&self, vm: &VmRow) -> Result<()> {
+    /// Adds a VM, with the claim of the request that makes it. A conflict if its id or host index is taken.
+    pub async fn insert_vm(&self, vm: &VmRow, claim: Option<&str>) -> Result<()> {
         sqlx::query(concat!(
             "INSERT INTO vms (",
             columns!(),
-            ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24, $25, $26, $27, $28)"
+            ", claim) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
+             $23, $24, $25, $26, $27, $28, $29)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -112,6 +112,7 @@ impl Store {
         .bind(vm.secrets_due)
         .bind(&vm.fits)
         .bind(vm.secrets_held)
+        .bind(claim)
         .execute(&self.pool)
         .await?;
         Ok(())

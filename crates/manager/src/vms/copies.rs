@@ -70,13 +70,14 @@ struct Wish {
     count: u32,
     secrets: SecretEnv,
     links: Vec<Link>,
+    claim: Option<String>,
 }
 
 impl ForkVm {
-    fn validate(self) -> Result<Wish> {
+    fn validate(self, claim: Option<String>) -> Result<Wish> {
         let count = super::request::integer("count", self.count.unwrap_or(1.0), 1, MAX_FORKS.into())?;
         let (secrets, links) = (SecretEnv::parse(self.secret_env)?, Link::parse_all(&self.peer_links)?);
-        Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links })
+        Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links, claim })
     }
 }
 
@@ -111,24 +112,26 @@ impl Vms {
     }
 
     /// What a snapshot says of its VM.
-    pub(super) fn source(&self, handle: &Handle) -> Source {
+    pub(super) fn source(&self, handle: &Handle, claim: Option<String>) -> Source {
         Source {
             vm_id: handle.vm.id.to_string(),
             image_id: handle.vm.image_id.clone(),
             vcpus: handle.vm.spec.vcpus,
             mem_mib: handle.vm.spec.mem_mib,
+            claim,
         }
     }
 
-    /// Keeps memory, devices and disk of a running VM as they are at one moment. Must not be dropped before its end.
-    pub async fn take_memory_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
+    /// Keeps memory, devices and disk of a running VM as they are at one moment, with the claim of the request. Must not be
+    /// dropped before its end.
+    pub async fn take_memory_snapshot(&self, id: VmId, claim: Option<String>) -> Result<SnapshotRow> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
         may_be_copied(&handle.live.borrow())?;
         let fits = self.same_files(&handle).await?;
         let _turn = handle.freezing.lock().await;
         let subject = Subject::Machine(self.machine(id), fits, allowed(&handle));
-        let taken = self.0.host.snapshots.take(self.source(&handle), subject).await;
+        let taken = self.0.host.snapshots.take(self.source(&handle, claim), subject).await;
         self.set_clock(id, guest).await;
         taken
     }
@@ -185,9 +188,10 @@ impl Vms {
         Ok(spec)
     }
 
-    /// Makes copies of a running VM, which goes on: all, or none. Must not be dropped before its end.
-    pub async fn fork(&self, id: VmId, request: ForkVm) -> Result<Forks> {
-        let wish = request.validate()?;
+    /// Makes copies of a running VM, which goes on: all, or none. Their rows have the claim of the request. Must not be
+    /// dropped before its end.
+    pub async fn fork(&self, id: VmId, request: ForkVm, claim: Option<String>) -> Result<Forks> {
+        let wish = request.validate(claim)?;
         self.check_providers(&wish.links)?;
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
@@ -227,6 +231,7 @@ impl Vms {
                 provision: Provision::Snapshot,
                 network: network.clone(),
                 others: Some(others.clone()),
+                claim: wish.claim.clone(),
             };
             let (handle, created) = self.begin(plan, None, &wish.secrets, wish.links.clone()).await?;
             begun.lock().unwrap_or_else(PoisonError::into_inner).push(handle.vm.id);

@@ -33,19 +33,26 @@ pub(super) struct Plan {
     pub network: NetworkPolicy,
     /// If it is one of several: true once all of them are written down as running.
     pub others: Option<watch::Receiver<bool>>,
+    /// Of the request that makes it.
+    pub claim: Option<String>,
 }
 
 impl Vms {
     /// Makes a VM and waits until it runs. When this fails, nothing of it is left. Must not be dropped before its end.
     pub async fn create(&self, request: CreateVm) -> Result<VmView> {
+        self.create_for(None, request).await
+    }
+
+    /// The same for a request with a claim, which the VM's row gets.
+    pub async fn create_for(&self, claim: Option<String>, request: CreateVm) -> Result<VmView> {
         let under_way = metrics::create();
-        let created = self.create_once(request).await;
+        let created = self.create_once(claim, request).await;
         under_way.end(&created);
         created
     }
 
     #[tracing::instrument(level = "debug", name = "create", skip_all)]
-    async fn create_once(&self, request: CreateVm) -> Result<VmView> {
+    async fn create_once(&self, claim: Option<String>, request: CreateVm) -> Result<VmView> {
         let asked = request.validate(&self.0.limits, self.0.host.storage.overlay_size_bytes)?;
         let request::Asked { vm: mut spec, secrets, links, network, snapshot, wanted_bytes } = asked;
         self.0.host.egress.check(&network)?;
@@ -66,7 +73,7 @@ impl Vms {
             Provision::Boot => self.kind(&image, &spec).await,
             Provision::Snapshot => None,
         };
-        let plan = Plan { spec, image_id: image.id.clone(), base, provision, network, others: None };
+        let plan = Plan { spec, image_id: image.id.clone(), base, provision, network, others: None, claim };
         let (handle, created) = self.begin(plan, kind, &secrets, links).await?;
         // The VM's row protects the image from here on.
         drop(image);
@@ -74,6 +81,17 @@ impl Vms {
         // It has a disk of its own now.
         drop(held);
         Ok(self.view(&handle))
+    }
+
+    /// What an equal request made, of these VMs; those that are gone or broken are left out. A conflict if one is still being
+    /// made.
+    pub fn made(&self, ids: &[String]) -> Result<Vec<VmView>> {
+        let made = ids.iter().filter_map(|id| self.get(id.parse().ok()?).ok());
+        let made: Vec<VmView> = made.filter(|vm| vm.state != VmState::Error).collect();
+        if made.iter().any(|vm| matches!(vm.state, VmState::Created | VmState::Starting)) {
+            return Err(Error::conflict("What this request makes is still being made; try again later"));
+        }
+        Ok(made)
     }
 
     /// Writes a new VM down and starts its task, which tells when it runs, or is up if it is one of several. It gets a pooled machine of this kind if there
@@ -85,7 +103,7 @@ impl Vms {
         secrets: &SecretEnv,
         links: Vec<Link>,
     ) -> Result<(Handle, oneshot::Receiver<Result<()>>)> {
-        let Plan { spec, image_id, base, provision, network, others } = plan;
+        let Plan { spec, image_id, base, provision, network, others, claim } = plan;
         let (reply, created) = Reply::channel();
         let _admission = self.0.admission.lock().await;
         self.admit(spec.name.as_deref())?;
@@ -102,7 +120,7 @@ impl Vms {
         };
         let settings = Settings { secrets, links: links.into(), network, bridge: None, last_start: None };
         let vm = VmRecord { id, spec, image_id, base, provision, host_index, created_at: clock::now_ms() };
-        self.0.host.store.insert_vm(&vm.to_row(&settings, address)).await?;
+        self.0.host.store.insert_vm(&vm.to_row(&settings, address), claim.as_deref()).await?;
         let begin = match others {
             Some(all) => Begin::CreateWithOthers(reply, all),
             None => Begin::Create(reply, taken.and_then(Taken::keep).map(Box::new)),

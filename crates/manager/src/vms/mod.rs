@@ -161,13 +161,14 @@ impl Vms {
         &self.0.host.snapshots
     }
 
-    /// Keeps the disk of a running VM as it is now. Must not be dropped before its end: the turn would be the next one's.
-    pub async fn take_snapshot(&self, id: VmId) -> Result<SnapshotRow> {
+    /// Keeps the disk of a running VM as it is now, with the claim of the request. Must not be dropped before its end: the
+    /// turn would be the next one's.
+    pub async fn take_snapshot(&self, id: VmId, claim: Option<String>) -> Result<SnapshotRow> {
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;
         // A guest can be frozen only once at a time.
         let _turn = handle.freezing.lock().await;
-        self.0.host.snapshots.take(self.source(&handle), Subject::Disk(self.machine(id), guest.clone())).await
+        self.0.host.snapshots.take(self.source(&handle, claim), Subject::Disk(self.machine(id), guest.clone())).await
     }
 
     /// Starts the task of a VM.

@@ -10,10 +10,10 @@ use rds_manager::App;
 use rds_manager::vms::state::VmState;
 use rds_vmm::{Hypervisor, VmId};
 use serde_json::json;
-use sqlx::{AnyConnection, Connection as _};
 use tokio::runtime::Runtime;
 
 use crate::agents::{Agents, config, vm};
+use crate::away;
 
 async fn start(root: &Path, machines: &Arc<Agents>) -> Arc<App> {
     App::start_with(config(root).unwrap(), Arc::clone(machines) as Arc<dyn Hypervisor>).await.unwrap()
@@ -84,24 +84,6 @@ fn a_row_that_cannot_be_read_keeps_its_files_and_no_other_vm_from_being_served()
     });
 }
 
-/// A database that takes some changes to VMs' rows only after [`Self::come_back`].
-struct Away(AnyConnection);
-
-impl Away {
-    async fn on(root: &Path, change: &str) -> Self {
-        let url = format!("sqlite://{}", root.join("storage/manager.db").display());
-        let mut database = AnyConnection::connect(&url).await.unwrap();
-        let trigger = format!("CREATE TRIGGER away BEFORE {change} ON vms BEGIN SELECT RAISE(ABORT, 'away'); END");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(&mut database).await.unwrap();
-        Self(database)
-    }
-
-    async fn come_back(mut self) {
-        sqlx::raw_sql("DROP TRIGGER away").execute(&mut self.0).await.unwrap();
-        self.0.close().await.unwrap();
-    }
-}
-
 async fn written(app: &App, vm: VmId) -> String {
     app.store.vm(&vm.to_string()).await.unwrap().unwrap().state
 }
@@ -112,7 +94,7 @@ async fn a_vm_is_stopped_though_that_cannot_be_written_down() {
     let machines = Arc::new(Agents::new());
     let app = start(root.path(), &machines).await;
     let [asked, crashed] = [create(&app).await, create(&app).await];
-    let away = Away::on(root.path(), "UPDATE OF state").await;
+    away::go(root.path(), "UPDATE OF state ON vms").await;
     app.vms.stop_vm(asked).await.unwrap();
     machines.known.ended.notify_one();
     for vm in [asked, crashed] {
@@ -123,7 +105,7 @@ async fn a_vm_is_stopped_though_that_cannot_be_written_down() {
     }
     app.vms.start_vm(asked).await.unwrap_err();
     assert_eq!(app.vms.get(asked).unwrap().state, VmState::Stopped, "it can be started later");
-    away.come_back().await;
+    away::come_back(root.path()).await;
     app.vms.start_vm(asked).await.unwrap();
     assert_eq!(app.vms.get(asked).unwrap().state, VmState::Running);
     while written(&app, crashed).await != "STOPPED" {
@@ -140,17 +122,17 @@ async fn a_vm_is_removed_though_that_cannot_be_written_down() {
     let app = start(root.path(), &machines).await;
     let [first, second] = [create(&app).await, create(&app).await];
     let dir = |vm: VmId| root.path().join("storage/vms").join(vm.to_string());
-    let away = Away::on(root.path(), "UPDATE OF state").await;
+    away::go(root.path(), "UPDATE OF state ON vms").await;
     app.vms.delete_vm(first).await.unwrap();
     assert!(app.vms.get(first).is_err() && !dir(first).exists());
     assert!(app.store.vm(&first.to_string()).await.unwrap().is_none());
-    away.come_back().await;
+    away::come_back(root.path()).await;
     // Its row stays, so it can be seen; but its machine is gone.
-    let away = Away::on(root.path(), "DELETE").await;
+    away::go(root.path(), "DELETE ON vms").await;
     app.vms.delete_vm(second).await.unwrap_err();
     broken(&app, second).await;
     assert!(!dir(second).exists());
-    away.come_back().await;
+    away::come_back(root.path()).await;
     app.vms.delete_vm(second).await.unwrap();
     assert!(app.vms.get(second).is_err());
 }

@@ -38,7 +38,7 @@ impl Host {
             let sealed = (index < 3).then(|| STANDARD.encode(key.seal(id, &secrets(id)).unwrap()));
             vms.extend((index < 3).then_some(id));
             store
-                .insert_vm(&rds_manager::store::vms::VmRow { secrets: sealed, ..vm_row(&id.to_string(), index) })
+                .insert_vm(&rds_manager::store::vms::VmRow { secrets: sealed, ..vm_row(&id.to_string(), index) }, None)
                 .await
                 .unwrap();
         }

@@ -347,42 +347,59 @@ async fn forks_are_all_made_or_none(world: &World) {
     api.post(&format!("/v1/vms/{vm}/snapshots"), &json!({"kind": "vm"})).await.status(409);
 }
 
+/// Ids of the snapshots, and of the VMs but one.
+async fn made(api: &Api, source: &str) -> HashSet<String> {
+    let (snapshots, vms) = (api.get("/v1/snapshots").await.ok().json(), api.get("/v1/vms").await.ok().json());
+    let lists = [snapshots, vms];
+    let ids =
+        lists.iter().flat_map(|list| list.as_array().expect("a list")).map(|one| one["id"].as_str().expect("an id"));
+    ids.filter(|id| *id != source).map(str::to_owned).collect()
+}
+
 async fn a_copy_that_is_broken_off_leaves_nothing(world: &World) {
     let mut server = world.own_server(&[]).await;
     let vm = counter(&server.api(), json!({"memMb": 128})).await;
-    for (call, body) in [("snapshots", json!({"kind": "vm"})), ("fork", json!({"count": 3}))] {
-        for pause_ms in [10, 60, 200, 600] {
-            let api = server.api();
-            let request = api.request(Method::POST, &format!("/v1/vms/{vm}/{call}")).json(&body);
-            let request = tokio::spawn(async move { request.send().await.is_ok_and(|reply| reply.status() == 201) });
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    let calls = [
+        ("snapshots", json!({"kind": "vm"}), 1, &[10, 60, 200, 600][..]),
+        ("fork", json!({"count": 3}), 3, &[10, 200, 600, 1500, 2500, 3500][..]),
+    ];
+    for (call, body, count, pauses) in calls {
+        for pause_ms in pauses {
+            let request = |api: &Api| {
+                let request = api.request(Method::POST, &format!("/v1/vms/{vm}/{call}"));
+                request.header("idempotency-key", format!("{call}-{pause_ms}")).json(&body)
+            };
+            let first = request(&server.api());
+            let first = tokio::spawn(async move { first.send().await.is_ok_and(|reply| reply.status() == 201) });
+            tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
             server.kill();
-            let done = request.await.expect("no panic");
+            let answered = first.await.expect("no panic");
             server.restart(&[]).await;
             let api = server.api();
             assert_eq!(state(&api, &vm).await, "RUNNING");
             counting(&api, &vm).await;
             assert_clock(&api, &vm).await;
-            let snapshots = api.get("/v1/snapshots").await.ok().json();
-            for snapshot in snapshots.as_array().expect("a list") {
-                assert!(call == "snapshots", "{snapshot}");
-                let copy = create(&api, json!({"memMb": 128, "snapshotId": snapshot["id"]})).await;
+            let kept = made(&api, &vm).await;
+            assert!(kept.len() == count || kept.is_empty() && !answered, "not all, and not none: {kept:?}");
+            let left = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").count();
+            assert_eq!(left, if call == "snapshots" { kept.len() } else { 0 }, "{call} {pause_ms}");
+            eprintln!("{call} cut off after {pause_ms} ms; it was done: {}, answered: {answered}", !kept.is_empty());
+
+            // Who asks again gets what is there.
+            api.send(request(&api)).await.status(201);
+            let all = made(&api, &vm).await;
+            assert!(all.len() == count && (kept.is_empty() || kept == all), "{kept:?} {all:?}");
+            for id in all {
+                if call == "fork" {
+                    counting(&api, &id).await;
+                    api.delete(&format!("/v1/vms/{id}")).await.status(204);
+                    continue;
+                }
+                let copy = create(&api, json!({"memMb": 128, "snapshotId": id})).await;
                 counting(&api, &copy).await;
                 api.delete(&format!("/v1/vms/{copy}")).await.status(204);
-                api.delete(&format!("/v1/snapshots/{}", snapshot["id"].as_str().expect("an id"))).await.status(204);
+                api.delete(&format!("/v1/snapshots/{id}")).await.status(204);
             }
-            let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
-            assert!(left.is_empty(), "{call} {pause_ms}: {left:?}");
-            let vms = api.get("/v1/vms").await.ok().json();
-            let others: Vec<_> =
-                vms.as_array().expect("a list").iter().filter(|other| other["id"] != vm.as_str()).collect();
-            assert!(others.is_empty() || call == "fork" && others.len() == 3, "not all, and not none: {vms}");
-            for other in others {
-                let id = other["id"].as_str().expect("an id");
-                counting(&api, id).await;
-                api.delete(&format!("/v1/vms/{id}")).await.status(204);
-            }
-            eprintln!("{call} cut off after {pause_ms} ms; it was done: {done}");
         }
     }
     server.api().delete(&format!("/v1/vms/{vm}")).await.status(204);

@@ -8,6 +8,7 @@ use rds_manager::store::audit::{AuditFilter, AuditRange, AuditRow, StoredRecord}
 use rds_manager::store::exec_logs::{self, ExecLogRow};
 use rds_manager::store::idempotency::{Claim, IdempotencyKey, KEPT_MS};
 use rds_manager::store::images::{ImageFileRow, ImageRow};
+use rds_manager::store::snapshots::SnapshotRow;
 use rds_manager::store::vms::VmRow;
 
 pub(super) async fn run(store: &Store) {
@@ -96,10 +97,10 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
 }
 
 async fn vms(store: &Store) {
-    store.insert_vm(&vm("a", 0)).await.unwrap();
-    store.insert_vm(&vm("b", 1)).await.unwrap();
+    store.insert_vm(&vm("a", 0), None).await.unwrap();
+    store.insert_vm(&vm("b", 1), None).await.unwrap();
     for taken in [vm("a", 2), vm("c", 1)] {
-        assert!(matches!(store.insert_vm(&taken).await, Err(Error::Conflict(_))));
+        assert!(matches!(store.insert_vm(&taken, None).await, Err(Error::Conflict(_))));
     }
     assert_eq!(store.vm("a").await.unwrap().unwrap(), vm("a", 0));
     let ids = |ids: [&str; 2]| ids.map(str::to_owned);
@@ -138,7 +139,7 @@ async fn vms(store: &Store) {
     assert_eq!(store.vms_in_state("RUNNING").await.unwrap(), 1);
     assert!(store.delete_vm("a").await.unwrap());
     assert!(!store.delete_vm("a").await.unwrap());
-    store.insert_vm(&vm("c", 0)).await.expect("the index is free again");
+    store.insert_vm(&vm("c", 0), None).await.expect("the index is free again");
 }
 
 async fn exec_log(store: &Store) {
@@ -251,24 +252,66 @@ async fn audit(store: &Store) {
     assert_eq!(find(in_time, AuditRange::Before(i64::MAX), 9).await, [2, 1]);
 }
 
+fn snapshot(id: &str) -> SnapshotRow {
+    SnapshotRow {
+        id: id.into(),
+        created_at: 1,
+        cpu: 1,
+        mem_mb: 256,
+        image_id: "img-b".into(),
+        source_vm_id: "a".into(),
+        disk_bytes: 1,
+        size_bytes: 1,
+        frozen_us: 1,
+        kind: "user_overlay".into(),
+        fits: None,
+    }
+}
+
 async fn idempotency(store: &Store) {
     let key = IdempotencyKey { caller: "c".into(), scope: "POST /v1/vms".into(), key: "k".into() };
     let claim = |hash: &'static str, now: i64| store.claim_idempotent(&key, hash, now);
-    assert_eq!(claim("h", 1).await.unwrap(), Claim::First);
-    assert_eq!(claim("h", 2).await.unwrap(), Claim::UnderWay);
-    assert_eq!(claim("other", 2).await.unwrap(), Claim::OtherRequest);
-    store.release_idempotent(&key).await.unwrap();
-    assert_eq!(claim("h", 3).await.unwrap(), Claim::First);
-    store.finish_idempotent(&key, 201, "{}").await.unwrap();
-    let done = Claim::Done { status: 201, response: "{}".into() };
-    assert_eq!(claim("h", 4).await.unwrap(), done);
-    store.release_unfinished_idempotent().await.unwrap();
-    assert_eq!(claim("h", 5).await.unwrap(), done, "what is finished stays");
-    assert_eq!(claim("h", 3 + KEPT_MS).await.unwrap(), Claim::First, "a day later it is another request");
+    let ours = async |now: i64| match claim("h", now).await.unwrap() {
+        Claim::Ours(work) => work,
+        other => panic!("{other:?}"),
+    };
+    let work = ours(1).await;
+    assert!(matches!(claim("h", 2).await.unwrap(), Claim::UnderWay));
+    assert!(matches!(claim("other", 2).await.unwrap(), Claim::OtherRequest));
+    store.release_idempotent(work).await.unwrap();
+
+    // Whoever is at it dies, or cannot keep the answer.
+    let work = ours(3).await;
+    assert!(work.made().is_empty());
+    store.insert_vm(&vm("first", 10), Some(work.claim())).await.unwrap();
+    store.insert_vm(&vm("second", 11), Some(work.claim())).await.unwrap();
+    drop(work);
+    assert!(matches!(claim("other", 4).await.unwrap(), Claim::OtherRequest));
+    let again = ours(4).await;
+    store.release_idempotent(again).await.unwrap();
+    let again = ours(4).await;
+    assert_eq!(again.made(), ["first", "second"], "they would be made twice");
+    assert!(matches!(claim("h", 4).await.unwrap(), Claim::UnderWay));
+    drop(again);
+    for vm in ["first", "second"] {
+        store.delete_vm(vm).await.unwrap();
+    }
+    let work = ours(5).await;
+    assert!(work.made().is_empty());
+    store.insert_snapshot(&snapshot("snap-1"), Some(work.claim())).await.unwrap();
+    drop(work);
+    let work = ours(6).await;
+    assert_eq!(work.made(), ["snap-1"]);
+
+    store.finish_idempotent(work, 201, "{}").await.unwrap();
+    let done = claim("h", 7).await.unwrap();
+    assert!(matches!(done, Claim::Done { status: 201, response } if response == "{}"));
+    let work = ours(3 + KEPT_MS).await;
+    assert!(work.made().is_empty(), "a day later it is another request");
     let many = (0..20).map(|_| {
         let key = IdempotencyKey { key: "many".into(), ..key.clone() };
         async move { store.claim_idempotent(&key, "h", 9 + KEPT_MS).await.unwrap() }
     });
     let claims = futures_util::future::join_all(many).await;
-    assert_eq!(claims.iter().filter(|claim| **claim == Claim::First).count(), 1);
+    assert_eq!(claims.iter().filter(|claim| matches!(claim, Claim::Ours(_))).count(), 1);
 }
