@@ -1,22 +1,28 @@
 #!/usr/bin/env bash
 # Makes the release in target/dist: an archive with the programs, the unit and the documents, a bill of materials, and the
-# SHA-256 of both. The same sources, in the same place with the same toolchain, give the same
-# bytes.
+# SHA-256 of both. The same sources, in the same place with the same toolchain, give the same bytes. With `dev` it is made
+# in target/dist-dev of programs that are not optimized, for who tries the packing.
 
 source "$(dirname "$0")/common.sh"
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
 name=run-dat-sheesh-$version-x86_64-linux
-dist=target/dist
+profile=${1:-release}
+case $profile in
+release) programs=target/release dist=target/dist ;;
+dev) programs=target/debug dist=target/dist-dev ;;
+*) die "dist.sh release or dev" ;;
+esac
 # When the sources are from; now, where nobody knows.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
 step "Tools" scripts/tools.sh dist
-scripts/build.sh release
+scripts/build.sh "$profile"
 
 rm -rf "$dist"
 mkdir -p "$dist/$name"/{bin,share}
-install -m 755 target/release/rds target/release/rds-agent "$dist/$name/bin/"
+install -m 755 --strip "$programs/rds" "$programs/rds-agent" "$dist/$name/bin/"
+"$dist/$name/bin/rds" --version >&2
 cp -r packaging/systemd packaging/caddy docs "$dist/$name/share/"
 cp LICENSE README.md CHANGELOG.md "$dist/$name/"
 tar --create --directory "$dist" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=go-w,a+rX "$name" |
@@ -24,5 +30,11 @@ tar --create --directory "$dist" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --own
 rm -r "${dist:?}/$name"
 target/tools/bin/cargo-sbom --cargo-package rds --output-format cyclone_dx_json_1_6 >"$dist/$name.cdx.json"
 (cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" >SHA256SUMS)
+
+(cd "$dist" && sha256sum --check --quiet SHA256SUMS)
+contents=$(tar --list --file "$dist/$name.tar.gz")
+while read -r file; do
+    [[ $'\n'$contents$'\n' == *$'\n'"$name/$file"$'\n'* ]] || die "The archive lacks $file, which docs/deployment.md installs."
+done < <(grep --only-matching ' \(bin\|share\)/[^ ]*' docs/deployment.md)
 say "The release is in $dist:"
 (cd "$dist" && ls -sh --block-size=K && cat SHA256SUMS) >&2

@@ -77,6 +77,7 @@ step "Guest agent" scripts/agent.sh
 step "Guest image" scripts/image.sh
 step "Image builder" heavy
 step "Container" scripts/container.sh
+step "Release archive" scripts/dist.sh dev
 
 export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
 export KERNEL_PATH=$PWD/target/image/kernel BASE_ROOTFS_PATH=$PWD/target/image/rootfs MODULES_PATH=$PWD/target/image/modules
