@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds the host in a box into target/box, unless it is there from the same sources: a root file system and a kernel of
-# the distribution's packages, an initramfs that finds the root, and the QEMU of these packages for the box itself. Needs root.
+# the distribution's packages, an initramfs that finds the root, the QEMU of these packages for the box itself, and a program
+# that tells how fast this machine's counter is. Needs root.
 
 source "$(dirname "$0")/../common.sh"
 
 box=target/box
-sources=$(cat scripts/box/build.sh scripts/box/init scripts/box/initramfs-init | sha256sum)
+sources=$(cat scripts/box/{build.sh,init,initramfs-init,tsc.rs} | sha256sum)
 [[ -f $box/host.ext4 && $(cat $box/sources 2>/dev/null) == "$sources" ]] && exit
 ((EUID == 0)) || die "The host in a box is built by root."
 
@@ -27,6 +28,7 @@ install -m 755 scripts/box/initramfs-init $box/initramfs/init
 cp $box/root/bin/busybox $box/initramfs/bin/
 xz --decompress --stdout "$box/root/lib/modules/$version/kernel/drivers/block/virtio_blk.ko.xz" >$box/initramfs/virtio_blk.ko
 (cd $box/initramfs && find . | cpio --quiet --create --format=newc) >$box/initramfs.cpio
+rustc --edition 2024 -o $box/tsc scripts/box/tsc.rs
 mke2fs -q -t ext4 -O ^has_journal -d $box/root $box/host.ext4 1600M
 rm -rf $box/root $box/initramfs
 printf '%s\n' "$sources" >$box/sources
