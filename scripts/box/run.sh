@@ -2,7 +2,8 @@
 # Boots the host in a box and runs a script in it: `run.sh DIR IMAGE`. DIR holds the script `run` and what it needs, IMAGE
 # a guest image; they are /run/payload and /run/image in there. The exit code is the script's.
 #
-# Where this machine's own KVM can run a KVM, that is used; elsewhere the box is emulated, processor and all.
+# Where this machine's own KVM can run a KVM, that is used; elsewhere the box is emulated, processor and all. BOX_KVM=1 or 0
+# decides without trying. BOX_MEMORY (6G), BOX_DISK (20G) and BOX_LIMIT (seconds, 3600) bound it.
 
 source "$(dirname "$0")/../common.sh"
 
@@ -31,7 +32,21 @@ qemu=("$own/lib64/ld-linux-x86-64.so.2" --library-path "$own/lib/x86_64-linux-gn
 # machine five times too late: it is told how fast the emulated counter is, which is this machine's. And nothing is to take
 # `rep movsb` for fast, which is carried out byte by byte.
 accelerator=(-accel tcg -cpu "max,-erms,-fsrm" -smp 1) line="no_timer_check tsc=reliable tsc_early_khz=$("$box/tsc")"
-if [[ ${BOX_KVM:-} == 1 ]]; then accelerator=(-accel kvm -cpu host -smp 2) line=; fi
+# A KVM that opens may still run no kernel, so the box's own is tried in it.
+kvm_runs_kvm() {
+    [[ -w /dev/kvm ]] || return
+    local said
+    said=$(timeout 20 "${qemu[@]}" -machine q35 -accel kvm -cpu host -m 512M -nodefaults -display none -no-reboot -serial stdio \
+        -kernel "$box/kernel" -initrd "$box/initramfs.cpio" -append "console=ttyS0 quiet panic=-1 probe=1" </dev/null 2>&1) || true
+    [[ $said == *"box: runs machines"* ]]
+}
+if [[ -z ${BOX_KVM:-} ]] && kvm_runs_kvm; then BOX_KVM=1; fi
+if [[ ${BOX_KVM:-} == 1 ]]; then
+    accelerator=(-accel kvm -cpu host -smp 2) line=
+    say "The box runs under KVM."
+else
+    say "The box is emulated."
+fi
 drives=()
 for drive in "$box/host.ext4,snapshot=on" "$work/payload.ext4,readonly=on" "$work/image.ext4,readonly=on" "$work/scratch.ext4"; do
     drives+=(-drive "if=none,id=d${#drives[@]},format=raw,cache=unsafe,file=$drive" -device "virtio-blk-pci,drive=d${#drives[@]}")
