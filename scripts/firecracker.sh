@@ -3,6 +3,10 @@
 # `firecracker.sh here [FILTER...]` on this host, which must have KVM and be used by root. Filters choose cases by parts
 # of their names. `firecracker.sh bench [OPTION...]` measures in the box, with options of `rds bench`.
 #
+# The box also runs the tests of a hostile monitor; the filter `hostile_monitor` chooses those alone. It fails if its first test
+# starts later than BOX_BOOT_LIMIT seconds after its boot (30, which an idle machine keeps), and if a case is skipped that
+# could run there.
+#
 # FIRECRACKER_BIN and JAILER_BIN name the programs, of release 1.16.1 or newer. Without them nothing runs, and that is said.
 # RDS_TEST_IMAGE names a directory with another guest image than the one that is built.
 
@@ -22,13 +26,15 @@ image=${RDS_TEST_IMAGE:-$PWD/target/image}
 if [[ -z ${RDS_TEST_IMAGE:-} ]]; then step "Guest image" scripts/image.sh; fi
 # In an emulated host a server that is not optimized takes ten times as long to save a machine.
 step "Build" cargo build "${quiet[@]}" --locked --release --package rds
-programs=(target/release/rds)
-work="/run/payload/rds bench $*"
+programs=(target/release/rds) work="/run/payload/rds bench"
+# test_program PACKAGE NAME: the program of a package's tests.
+test_program() {
+    cargo test "${quiet[@]}" --locked --package "$1" --test "$2" --no-run --message-format=json |
+        sed -n "s/.*\"executable\":\"\([^\"]*$2-[^\"]*\)\".*/\1/p" | tail -n 1
+}
 if [[ $where != bench ]]; then
-    suite=$(cargo test "${quiet[@]}" --locked --package rds --test suite --no-run --message-format=json |
-        sed -n 's/.*"executable":"\([^"]*suite-[^"]*\)".*/\1/p' | tail -n 1)
+    suite=$(test_program rds suite)
     programs+=("$suite")
-    work="code=0; for filter in ${*:-""}; do /run/payload/suite --test-threads ${BOX_THREADS:-1} \$filter || code=\$?; done; exit \$code"
 fi
 
 if [[ $where == here ]]; then
@@ -39,6 +45,10 @@ if [[ $where == here ]]; then
     exit
 fi
 
+if [[ $where == box ]]; then
+    programs+=("$(test_program rds-vmm hostile_monitor)")
+    work=/run/payload/tests.sh
+fi
 step "Host in a box" scripts/box/build.sh
 payload=$(mktemp -d "${TMPDIR:-/var/tmp}/payload.XXXXXX")
 trap 'rm -rf "$payload"' EXIT
@@ -47,6 +57,12 @@ for program in "${programs[@]}"; do
     strip -o "$payload/${name%%-*}" "$program"
 done
 cp target/x86_64-unknown-linux-gnu/agent/rds-agent "$payload/"
+if [[ $where == box ]]; then
+    cp scripts/box/tests.sh "$payload/"
+    mkdir "$payload/hostile"
+    rustc --edition 2024 -C target-feature=+crt-static -C strip=symbols --target x86_64-unknown-linux-gnu \
+        -o "$payload/hostile/firecracker" crates/vmm/tests/hostile_monitor/monitor.rs
+fi
 # The jailer insists on the name.
 cp "$FIRECRACKER_BIN" "$payload/firecracker"
 cp "$JAILER_BIN" "$payload/jailer"
@@ -56,7 +72,9 @@ ln -s /run/payload/rds "$PWD/target/debug/rds"
 export RDS_HYPERVISOR=firecracker FIRECRACKER_BIN=/run/payload/firecracker JAILER_BIN=/run/payload/jailer
 export RDS_AGENT_PATH=/run/payload/rds-agent
 export KERNEL_PATH=/run/image/kernel BASE_ROOTFS_PATH=/run/image/rootfs MODULES_PATH=/run/image/modules
-$work
+export HOSTILE_MONITOR=/run/payload/hostile/firecracker
+export BOX_THREADS=${BOX_THREADS:-} BOX_BOOT_LIMIT=${BOX_BOOT_LIMIT:-}
+$work$(if (($# > 0)); then printf ' %q' "$@"; fi)
 END
 files=$(mktemp -d "${TMPDIR:-/var/tmp}/image.XXXXXX")
 trap 'rm -rf "$payload" "$files"' EXIT
