@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{World, cases, processes};
+use crate::harness::{World, cases, groups, processes};
 
 cases![
     stop_and_start_keep_the_workspace,
@@ -16,6 +16,7 @@ cases![
     many_stops_at_once_make_one,
     ten_vms_at_once,
     any_size_of_disk_makes_one,
+    a_vm_has_the_limits_of_its_control_group needs "control groups of VMs",
     a_kernel_leaves_alone_what_its_processor_gets_wrong,
 ];
 
@@ -36,6 +37,25 @@ async fn stop_and_start_keep_the_workspace(world: &World) {
     assert_ne!(before.lines().nth(1), after.lines().nth(1), "it did not boot");
     assert_eq!(api.sh(&vm, "cat d/f; stat -c %a d").await, "kept\n750");
     api.delete(&path).await.status(204);
+}
+
+async fn a_vm_has_the_limits_of_its_control_group(world: &World) {
+    let server = world.own_server(&[("ENABLE_SNAPSHOTS", "false")]).await;
+    let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
+    let [pid] = server.vm_processes()[..] else { panic!("one process") };
+    let group = groups::of(pid);
+    assert!(group.ends_with(format!("rds-vms/{vm}")), "{}", group.display());
+    let limit = |file: &str| std::fs::read_to_string(group.join(file)).expect("a limit").trim().to_owned();
+    // 128 MiB beside its memory, a processor beside its own.
+    let limits = ["memory.max", "pids.max", "cpu.max"].map(limit);
+    assert_eq!(limits, ["268435456", "33", "200000 100000"]);
+    let all = group.parent().expect("it is below another").join("memory.swap.max");
+    if all.exists() {
+        assert_eq!(std::fs::read_to_string(all).expect("a limit"), "0\n");
+    }
+    server.api().delete(&format!("/v1/vms/{vm}")).await.status(204);
+    assert!(!group.exists());
+    server.assert_no_trace().await;
 }
 
 async fn states_allow_what_they_allow(world: &World) {

@@ -104,6 +104,7 @@ fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle
     let missing = case.needs.and_then(|needs| match needs {
         harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
         harness::disk::MOUNTS => harness::disk::missing().map(str::to_owned),
+        harness::groups::GROUPS => harness::groups::missing().map(str::to_owned),
         harness::prerequisites::FIRECRACKER => {
             (harness::prerequisites::monitor() != "firecracker").then(|| "VMs do not run in Firecracker".to_owned())
         }

@@ -17,6 +17,7 @@ cases![
     a_key_whose_create_was_cut_off_can_be_used_again,
     one_storage_root_has_one_manager,
     a_storage_root_and_a_database_that_are_not_a_pair_are_left_alone,
+    a_server_with_other_settings_removes_jails needs "Firecracker",
 ];
 
 async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
@@ -68,6 +69,21 @@ async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
     for vm in &vms {
         api.delete(&format!("/v1/vms/{vm}")).await.status(204);
     }
+    server.assert_no_trace().await;
+}
+
+async fn a_server_with_other_settings_removes_jails(world: &World) {
+    let jails = tempfile::tempdir().expect("a directory");
+    let base = jails.path().to_str().expect("text");
+    let mut server = world.own_server(&[("JAILER_CHROOT_BASE_DIR", base), ("ENABLE_SNAPSHOTS", "false")]).await;
+    let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
+    let count = || std::fs::read_dir(jails.path().join("firecracker")).expect("jails are made there").count();
+    assert_eq!(count(), 1);
+    server.kill();
+    server.restart(&[("JAILER_CHROOT_BASE_DIR", None)]).await;
+    assert_eq!(server.api().sh(&vm, "echo found").await.trim(), "found");
+    server.api().delete(&format!("/v1/vms/{vm}")).await.status(204);
+    assert_eq!(count(), 0);
     server.assert_no_trace().await;
 }
 

@@ -3,6 +3,7 @@
 mod api;
 pub(crate) mod archives;
 pub(crate) mod disk;
+pub(crate) mod groups;
 pub(crate) mod lab;
 pub(crate) mod prerequisites;
 pub(crate) mod processes;

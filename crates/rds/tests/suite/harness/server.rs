@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::api::Api;
 use super::disk::SmallDisk;
+use super::groups;
 use super::prerequisites::Prerequisites;
 use super::processes;
 use super::schema::Document;
@@ -193,13 +194,24 @@ impl TestServer {
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
     }
 
-    /// Fails if a VM left anything: a process, a directory, an unfinished file, a row.
+    /// Fails if a VM left anything: a process, a directory, an unfinished file, a row, a control group, a jail.
     pub(crate) async fn assert_no_trace(&self) {
         assert_eq!(self.vm_processes(), Vec::<u32>::new(), "VM processes are left");
         assert_eq!(self.vm_directories(), Vec::<PathBuf>::new(), "VM directories are left");
         let unfinished: Vec<_> = fs::read_dir(self.root.path().join("tmp")).into_iter().flatten().flatten().collect();
         assert!(unfinished.is_empty(), "unfinished files are left: {unfinished:?}");
         assert_eq!(self.api().get("/v1/vms").await.ok().json(), serde_json::json!([]), "rows are left");
+        // Machines of other servers come and go meanwhile.
+        let mut deserted = groups::deserted();
+        if !deserted.is_empty() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            deserted = &deserted & &groups::deserted();
+        }
+        assert!(deserted.is_empty(), "control groups are left: {deserted:?}");
+        let elsewhere = self.env.iter().find(|(name, _)| name == "JAILER_CHROOT_BASE_DIR");
+        let jails = elsewhere.map(|(_, base)| fs::read_dir(Path::new(base).join("firecracker")));
+        let jails: Vec<_> = jails.into_iter().flatten().flatten().flatten().collect();
+        assert!(jails.is_empty(), "jails are left: {jails:?}");
     }
 
     fn log_file(&self) -> PathBuf {
