@@ -106,6 +106,15 @@ pub struct Nic {
     pub mac: Mac,
 }
 
+/// How fast a guest may use its writable disk, reads and writes together. `None` is as fast as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskLimits {
+    /// Bytes a second, more than 0.
+    pub bytes_per_second: Option<u64>,
+    /// Requests a second, more than 0.
+    pub ops_per_second: Option<u64>,
+}
+
 /// A snapshot of a machine's memory and devices, as files in a directory.
 #[derive(Debug, Clone)]
 pub struct SnapshotDir(pub PathBuf);
@@ -324,6 +333,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Tells a guest the size of its disk, whose file got another content and size in place. A guest that has not yet
     /// opened the disk sees the new content; it learns of the size a moment later.
     async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError>;
+
+    /// Lets a guest use its disk only so fast from now on, until its machine ends or this is called again. A snapshot may have
+    /// the limits in it: a machine that is restored from one of a machine that had some is to be given its own.
+    async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError>;
 
     /// Whether the guest has opened its side of both directions of the channel. To be asked of a machine that is to be
     /// snapshotted and not used otherwise: those that start from the snapshot can be connected to as if nobody had asked.

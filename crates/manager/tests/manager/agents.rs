@@ -22,7 +22,9 @@ use rds_protocol::guest::{Clock, Configure, Configured, Health};
 use rds_protocol::peer::{Bridge, Offered, Outcome};
 use rds_protocol::{GENERATION, link, routes};
 use rds_vmm::VmId;
-use rds_vmm::hypervisor::{ByteStream, Description, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir};
+use rds_vmm::hypervisor::{
+    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir,
+};
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::Notify;
@@ -198,6 +200,10 @@ impl Hypervisor for Agents {
     }
 
     async fn disk_changed(&self, _: &Path, _: u64) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
+    async fn limit_disk(&self, _: &Path, _: DiskLimits) -> Result<(), HypervisorError> {
         Ok(())
     }
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use rds_vmm::VmId;
-use rds_vmm::hypervisor::{ByteStream, Description, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir};
+use rds_vmm::hypervisor::{
+    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir,
+};
 
 #[derive(Debug)]
 pub(crate) struct NoHypervisor(Description);
@@ -39,6 +41,10 @@ impl Hypervisor for NoHypervisor {
     }
 
     async fn disk_changed(&self, _: &Path, _: u64) -> Result<(), HypervisorError> {
+        Err(HypervisorError::NotRunning)
+    }
+
+    async fn limit_disk(&self, _: &Path, _: DiskLimits) -> Result<(), HypervisorError> {
         Err(HypervisorError::NotRunning)
     }
 

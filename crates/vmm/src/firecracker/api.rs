@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::HypervisorError;
+use crate::hypervisor::DiskLimits;
 
 /// Bytes of a reply; the longest has some hundred.
 const REPLY_BYTES: usize = 64 * 1024;
@@ -70,6 +71,31 @@ pub(super) struct ChangedDrive<'a> {
     pub(super) path_on_host: &'a str,
 }
 
+/// `PATCH /drives/{drive_id}`, too.
+#[derive(Debug, Serialize)]
+pub(super) struct LimitedDrive<'a> {
+    pub(super) drive_id: &'a str,
+    pub(super) rate_limiter: RateLimiter,
+}
+
+/// What a device may do in a second.
+#[derive(Debug, Serialize)]
+pub(super) struct RateLimiter {
+    bandwidth: TokenBucket,
+    ops: TokenBucket,
+}
+
+impl From<DiskLimits> for RateLimiter {
+    fn from(limits: DiskLimits) -> Self {
+        let bucket = |rate: Option<u64>| match rate {
+            Some(size) => TokenBucket { size, refill_time: 1000 },
+            // Takes away the limit that there may be. One that is not named stays.
+            None => TokenBucket { size: 0, refill_time: 0 },
+        };
+        Self { bandwidth: bucket(limits.bytes_per_second), ops: bucket(limits.ops_per_second) }
+    }
+}
+
 /// `PUT /vsock`.
 #[derive(Debug, Serialize)]
 pub(super) struct Vsock<'a> {
@@ -105,7 +131,7 @@ impl Serial {
 /// How much may come in which time.
 #[derive(Debug, Serialize)]
 pub(super) struct TokenBucket {
-    /// Bytes, of which a full bucket is refilled in the time below.
+    /// Bytes or requests, of which a full bucket is refilled in the time below.
     pub(super) size: u64,
     /// Milliseconds.
     pub(super) refill_time: u64,
@@ -325,6 +351,10 @@ mod tests {
                 json(&Action::InstanceStart),
                 json(&VmState::Resumed),
                 json(&Entropy {}),
+                json(&LimitedDrive {
+                    drive_id: "disk",
+                    rate_limiter: DiskLimits { bytes_per_second: Some(2_000_000), ops_per_second: None }.into(),
+                }),
                 json(&LoadSnapshot {
                     snapshot_path: "/state",
                     mem_backend: MemoryBackend { backend_type: "File", backend_path: "/memory" },
@@ -339,6 +369,7 @@ mod tests {
         {"action_type":"InstanceStart"}
         {"state":"Resumed"}
         {}
+        {"drive_id":"disk","rate_limiter":{"bandwidth":{"size":2000000,"refill_time":1000},"ops":{"size":0,"refill_time":0}}}
         {"snapshot_path":"/state","mem_backend":{"backend_type":"File","backend_path":"/memory"},"network_overrides":[{"iface_id":"eth0","host_dev_name":"rds7"}],"track_dirty_pages":true,"resume_vm":true}
         "#
         );

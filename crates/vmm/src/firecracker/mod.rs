@@ -33,12 +33,14 @@ use tokio::time::timeout;
 use crate::HypervisorError;
 use crate::Version;
 use crate::accelerator;
-use crate::hypervisor::{ByteStream, Counts, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::hypervisor::{
+    ByteStream, Counts, Description, DiskLimits, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId,
+};
 use crate::privileges::{self, Task};
 use crate::process::{self, Process};
 
 use api::{
-    Action, Api, BootSource, ChangedDrive, Drive, Entropy, LoadSnapshot, MachineConfig, MemoryBackend,
+    Action, Api, BootSource, ChangedDrive, Drive, Entropy, LimitedDrive, LoadSnapshot, MachineConfig, MemoryBackend,
     NetworkInterface, NetworkOverride, Serial, VmState, Vsock,
 };
 use arguments::Arguments;
@@ -340,6 +342,11 @@ impl Hypervisor for Firecracker {
     async fn disk_changed(&self, dir: &Path, _bytes: u64) -> Result<(), HypervisorError> {
         // Firecracker looks at the file itself.
         self.api(dir).await?.patch("/drives/disk", &DISK_CHANGED).await
+    }
+
+    async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError> {
+        let limited = LimitedDrive { drive_id: DISK_CHANGED.drive_id, rate_limiter: limits.into() };
+        self.api(dir).await?.patch("/drives/disk", &limited).await
     }
 
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {

@@ -61,6 +61,9 @@ pub(super) struct Arguments {
 /// Prefix of `-name`; the VM's id follows.
 pub(super) const NAME_PREFIX: &str = "rds-";
 
+/// Name of the device that is the guest's disk.
+pub(super) const DISK_DEVICE: &str = "disk";
+
 /// A network interface without a control queue: there is nothing to steer, and in a machine that was restored QEMU 7.2 does
 /// not hear of what the guest asks through it, for which the guest waits for ever.
 const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,\
@@ -107,7 +110,8 @@ impl Arguments {
         add(&["-chardev", &listener("in", fds.port_in), "-device", &port("in", 1)]);
         add(&["-chardev", &listener("out", fds.port_out), "-device", &port("out", 2)]);
         add(&["-blockdev", &block("root", 2, true), "-device", "virtio-blk-device,drive=root"]);
-        add(&["-blockdev", &block("disk", 3, false), "-device", "virtio-blk-device,drive=disk"]);
+        let disk = format!("virtio-blk-device,id={DISK_DEVICE},drive=disk");
+        add(&["-blockdev", &block("disk", 3, false), "-device", &disk]);
         add(&["-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng"]);
         if let Some(mac) = self.mac {
             let device = format!("virtio-net-device,netdev=net,mac={mac},{NO_CONTROL}");

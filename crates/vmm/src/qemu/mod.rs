@@ -15,6 +15,7 @@ mod qmp;
 mod snapshot;
 mod stalled;
 mod template;
+mod throttle;
 mod version;
 
 use std::io::ErrorKind;
@@ -26,7 +27,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::accelerator::{self, Accelerator, Choice, Wish};
-use crate::hypervisor::{ByteStream, Description, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::hypervisor::{ByteStream, Description, DiskLimits, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
 use crate::process;
 use crate::{HypervisorError, Version};
 
@@ -245,6 +246,10 @@ impl Hypervisor for Qemu {
 
     async fn disk_changed(&self, dir: &Path, bytes: u64) -> Result<(), HypervisorError> {
         snapshot::resize_disk(&mut Qmp::open(dir).await?, bytes).await
+    }
+
+    async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError> {
+        throttle::set(dir, limits).await
     }
 
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
