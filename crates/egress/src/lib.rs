@@ -20,7 +20,7 @@ mod subnet;
 mod system;
 
 pub use network::{Network, Repaired, Settings};
-pub use plan::{Guest, Policy};
+pub use plan::{Guest, MAX_RATE, Policy};
 pub use report::{Count, Counters, Denial};
 pub use shut::shut;
 pub use special::{AZURE_HOST, SPECIAL};

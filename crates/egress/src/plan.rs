@@ -73,7 +73,16 @@ pub struct Policy {
     pub by_name: bool,
     /// The resolver that it is told of: what has it in an entry reaches it, if only for questions, wherever it is.
     pub resolver: Option<Ipv4Addr>,
+    /// Bytes a second that may pass from it, and as many that may pass to it; more is dropped. From 1 to [`MAX_RATE`].
+    pub bytes_per_second: Option<u64>,
 }
+
+/// The largest rate that the kernel can reckon with, in bytes a second.
+pub const MAX_RATE: u64 = 8_000_000_000;
+
+/// Bytes that may pass at once besides those of a second: a packet that is put together of many is not dropped by the slowest
+/// rate.
+const BURST: u64 = 128 * 1024;
 
 impl Policy {
     /// Whether there is anything that it may reach.
@@ -111,6 +120,10 @@ pub enum Set {
     Begun,
     /// Has a tap while it sends no more datagrams to the resolver than it may.
     Asks,
+    /// Has a tap whose guest has a rate while it sends more than that.
+    SentOver,
+    /// The same for what it receives.
+    ReceivedOver,
     /// Zone of its connections, for what it sends.
     Zones,
     /// The same, for what it receives.
@@ -134,6 +147,8 @@ impl fmt::Display for Set {
             Self::Dropped => f.write_str("dropped"),
             Self::Begun => f.write_str("begun"),
             Self::Asks => f.write_str("asks"),
+            Self::SentOver => f.write_str("sent_over"),
+            Self::ReceivedOver => f.write_str("received_over"),
             Self::Zones => f.write_str("zones"),
             Self::Owners => f.write_str("owners"),
             Self::Outbound => f.write_str("outbound"),
@@ -160,6 +175,9 @@ pub fn elements(guest: Guest, zone: Zone, policy: &Policy) -> BTreeSet<Element> 
         return elements;
     }
     elements.insert(element(Set::Outbound, address.to_string()));
+    if let Some(rate) = policy.bytes_per_second {
+        elements.extend([Set::SentOver, Set::ReceivedOver].map(|set| element(set, over(&tap, rate))));
+    }
     if policy.by_name {
         elements.extend([Set::ByName, Set::Asks].map(|set| element(set, format!("\"{tap}\""))));
     }
@@ -172,6 +190,11 @@ pub fn elements(guest: Guest, zone: Zone, policy: &Policy) -> BTreeSet<Element> 
         elements.insert(element(Set::Allow(part.prefix_len()), format!("\"{tap}\" . {}", part.network())));
     }
     elements
+}
+
+/// A tap in a set that has it while more than this rate passes.
+pub(crate) fn over(tap: &str, rate: u64) -> String {
+    format!("\"{tap}\" limit rate over {rate} bytes/second burst {BURST} bytes")
 }
 
 #[cfg(test)]
@@ -189,8 +212,8 @@ mod tests {
 
     #[test]
     fn a_guest_that_may_not_go_out_is_known_and_allowed_nothing() {
-        let policy =
-            Policy { outbound: false, allow: vec!["1.1.1.1/32".parse().unwrap()], by_name: true, resolver: None };
+        let allow = vec!["1.1.1.1/32".parse().unwrap()];
+        let policy = Policy { allow, by_name: true, bytes_per_second: Some(1), ..Policy::default() };
         insta::assert_snapshot!(show(&policy), @r#"
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
@@ -206,7 +229,8 @@ mod tests {
     fn a_guest_is_allowed_what_its_policy_names() {
         let allow = ["1.1.1.1/32", "10.0.0.0/7", "10.9.0.0/16"].map(|entry| entry.parse().unwrap());
         let resolver = Some(Ipv4Addr::new(10, 0, 0, 53));
-        let policy = Policy { outbound: true, allow: allow.into(), by_name: true, resolver };
+        let bytes_per_second = Some(2_000_000);
+        let policy = Policy { outbound: true, allow: allow.into(), by_name: true, resolver, bytes_per_second };
         insta::assert_snapshot!(show(&policy), @r#"
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
@@ -214,6 +238,8 @@ mod tests {
         dropped "rds3"
         begun "rds3"
         asks "rds3"
+        sent_over "rds3" limit rate over 2000000 bytes/second burst 131072 bytes
+        received_over "rds3" limit rate over 2000000 bytes/second burst 131072 bytes
         zones "rds3" : 4
         owners "rds3" . 4
         outbound 172.16.0.5

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::plan::{Element, Set, Zone, number};
+use crate::plan::{Element, Set, Zone, number, over};
 use crate::ruleset::{Carried, sets};
 
 /// Packets and their bytes, without the link's own headers.
@@ -144,7 +144,7 @@ impl Contents {
         if let (Set::Zones, [tap, zone]) = (set, words.as_slice()) {
             self.zones.extend(zone.parse().ok().map(|zone| (tap.clone(), zone)));
         }
-        self.elements.insert(Element { set, text: text(set, &words) });
+        self.elements.insert(Element { set, text: text(set, &words, more) });
     }
 }
 
@@ -172,11 +172,26 @@ fn words(value: &Value) -> Vec<String> {
     }
 }
 
+/// Bytes a second of a limit.
+fn rate(limit: &Value) -> Option<u64> {
+    let unit = match limit["rate_unit"].as_str()? {
+        "bytes" => 1,
+        "kbytes" => 1 << 10,
+        "mbytes" => 1 << 20,
+        _ => return None,
+    };
+    limit["rate"].as_u64()?.checked_mul(unit)
+}
+
 /// An element as [`crate::plan`] writes it.
-fn text(set: Set, words: &[String]) -> String {
+fn text(set: Set, words: &[String], more: &Value) -> String {
     let between = if set == Set::Zones { " : " } else { " . " };
     match words.split_first() {
         Some((first, [])) if set == Set::Outbound => first.clone(),
+        Some((tap, [])) if matches!(set, Set::SentOver | Set::ReceivedOver) => {
+            // One with another burst was not written by us, but does no harm.
+            over(tap, rate(&more["limit"]).unwrap_or_default())
+        }
         Some((tap, [])) => format!("\"{tap}\""),
         Some((tap, rest)) => format!("\"{tap}\"{between}{}", rest.join(" . ")),
         None => String::new(),
@@ -198,6 +213,7 @@ mod tests {
     fn a_listing_is_read() {
         let json = r#"{"nftables": [{"metainfo": {}}, {"set": {"name": "guests", "elem": [{"concat": ["rds3", "02:fc:ac:10:00:05", "172.16.0.5"]}]}},
             {"set": {"name": "sent", "elem": [{"elem": {"val": "rds3", "counter": {"packets": 4, "bytes": 77}}}]}},
+            {"set": {"name": "sent_over", "elem": [{"elem": {"val": "rds3", "limit": {"rate": 3, "rate_unit": "mbytes", "per": "second", "burst": 64, "burst_unit": "kbytes", "inv": true}}}]}},
             {"map": {"name": "zones", "elem": [["rds3", 4]]}}, {"set": {"name": "owners", "elem": [{"concat": ["rds3", 4]}]}}, {"set": {"name": "outbound", "elem": ["172.16.0.5"]}},
             {"set": {"name": "denials", "elem": [{"elem": {"val": {"concat": ["rds3", "8.8.8.8"]}, "expires": 5}}, {"concat": ["rds-seed", "8.8.8.8"]}]}},
             {"rule": {"chain": "x", "handle": 9}}]}"#;
@@ -206,6 +222,7 @@ mod tests {
         insta::assert_snapshot!(elements.join("\n"), @r#"
         guests "rds3" . 02:fc:ac:10:00:05 . 172.16.0.5
         sent "rds3"
+        sent_over "rds3" limit rate over 3145728 bytes/second burst 131072 bytes
         zones "rds3" : 4
         owners "rds3" . 4
         outbound 172.16.0.5

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use crate::plan::{Element, Guest, PREFIX, Set, Zone};
+use crate::plan::{Element, Guest, MAX_RATE, PREFIX, Set, Zone};
 use crate::report::Counters;
 use crate::special::{AZURE_HOST, SPECIAL};
 use crate::{GATE_PORT, Settings};
@@ -42,8 +42,10 @@ pub(crate) type Carried = std::collections::BTreeMap<String, Counters>;
 /// The sets whose elements are VMs'.
 pub(crate) fn sets() -> impl Iterator<Item = Set> {
     use Set::{Asks, Begun, ByName, Dropped, Guests, Outbound, Owners, Received, Sent, Services, Zones};
+    use Set::{ReceivedOver, SentOver};
     let all = [Guests, Sent, Received, Dropped, Begun, Asks, Zones, Owners, Outbound, ByName, Services];
-    all.into_iter().chain((1..=32).map(Set::Allow))
+    let all = all.into_iter().chain([SentOver, ReceivedOver]);
+    all.chain((1..=32).map(Set::Allow))
 }
 
 /// A whole table in place of the one that is there, if one is, in one transaction.
@@ -143,6 +145,8 @@ fn table(settings: &Settings) -> String {
   set dropped {{ type ifname; counter; }}
   set begun {{ type ifname; limit rate {NEW_FLOWS}/second burst {MAX_FLOWS} packets; }}
   set asks {{ type ifname; limit rate {ask_rate}/second burst {ask_burst} packets; }}
+  set sent_over {{ type ifname; limit rate over {MAX_RATE} bytes/second; }}
+  set received_over {{ type ifname; limit rate over {MAX_RATE} bytes/second; }}
   set by_name {{ type ifname; }}
   set services {{ type ifname . ipv4_addr . inet_proto . inet_service; }}
   set outbound {{ type ipv4_addr; }}
@@ -240,6 +244,7 @@ fn table(settings: &Settings) -> String {
   }}
 
   chain pass_out {{
+    iifname @sent_over goto drop_counted
     ct status ! confirmed jump begin
     iifname @sent meta mark set meta mark | {PASSED} accept
     goto drop_counted
@@ -252,6 +257,7 @@ fn table(settings: &Settings) -> String {
     goto drop_counted
   }}
   chain pass_in {{
+    oifname @received_over drop
     oifname @received meta mark set meta mark | {PASSED} accept
     drop
   }}

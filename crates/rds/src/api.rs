@@ -115,6 +115,26 @@ pub(crate) struct CreateVm {
     /// Links to providers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) peer_links: Vec<PeerLink>,
+    /// How fast it may use its disk and its network.
+    pub(crate) limits: Limits,
+}
+
+/// How fast a VM may use its disk and its network.
+#[derive(Debug, Clone, Copy, Default, Serialize, clap::Args)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Limits {
+    /// Bytes a second that the VM may read from its disk and write to it [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_bytes_per_second: Option<u64>,
+    /// Reads and writes of its disk a second [default: no limit]
+    #[arg(long, value_name = "NUMBER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_ops_per_second: Option<u64>,
+    /// Bytes a second that the VM may send, and as many that it may receive [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network_bytes_per_second: Option<u64>,
 }
 
 /// What a finished program left.

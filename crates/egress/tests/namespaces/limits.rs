@@ -244,6 +244,64 @@ async fn a_server_without_a_network_takes_it_from_its_guests() {
     rds_egress::shut(vec![0]).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_holds_both_ways_and_for_one_guest_alone() {
+    if !inside("limits::a_rate_holds_both_ways_and_for_one_guest_alone") {
+        return;
+    }
+    const PACKETS: usize = 600;
+    let rig = Rig::new().await;
+    let slow = Policy { bytes_per_second: Some(20_000), ..policy(&[ALLOWED]) };
+    let lines = [rig.line(0, slow.clone()).await, rig.line(1, policy(&[ALLOWED])).await];
+    let socket = rig.world.run(async || std::net::UdpSocket::bind((TO, PORT)).unwrap()).await;
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2_000];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            if !buffer[..length].ends_with(b"back;") {
+                continue;
+            }
+            for round in 0..PACKETS {
+                socket.send_to(&[&label("back")[..], &[0; 950]].concat(), from).unwrap();
+                // A tap has room for a few.
+                if round % 20 == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        }
+    });
+    for line in &lines {
+        line.listen(&rig.ears, &format!("guest {}", line.guest.number()));
+    }
+    let try_both_ways = async |round: &str| {
+        for line in &lines {
+            let way = Way::of(line.guest, TO);
+            let (word, filling) = (format!("{round} {}", line.guest.number()), "x".repeat(900));
+            for _ in 0..PACKETS {
+                line.send(&way.udp(PORT, &format!("{word};{filling}"))).unwrap();
+            }
+            rig.settle().await;
+            // The server has forgotten what it had no time for.
+            line.send(&way.udp(PORT, "send back")).unwrap();
+            rig.settle().await;
+        }
+        [0, 1].map(|number| {
+            let back = rig.ears.count(&format!("guest {number}"), "back");
+            (rig.ears.count(WORLD, &format!("{round} {number}")), back)
+        })
+    };
+    let [(sent, received), fast] = try_both_ways("first").await;
+    assert!((130..450).contains(&sent) && (130..450).contains(&received), "{sent} {received}");
+    assert_eq!(fast, (PACKETS, PACKETS));
+    assert_eq!(rig.network.compare().await.unwrap(), None, "it is found as it was written");
+    let (counted, _) = rig.network.look().await.unwrap();
+    assert!(counted[&0].dropped.packets > 100 && counted[&1].dropped.packets == 0, "{counted:?}");
+    rig.network.change(guest(0), Policy { bytes_per_second: Some(2 << 20), ..slow }).await.unwrap();
+    let [(sent, back), _] = try_both_ways("second").await;
+    assert_eq!((sent, back - received), (PACKETS, PACKETS));
+    assert_eq!(rig.network.compare().await.unwrap(), None);
+}
+
 /// A name that any process of a network namespace can have to itself, as long as it likes.
 fn bind_like_a_lock() -> UnixListener {
     UnixListener::bind_addr(&SocketAddr::from_abstract_name("run-dat-sheesh.network").unwrap()).unwrap()

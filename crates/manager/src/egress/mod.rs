@@ -49,6 +49,19 @@ struct Known {
     told: HashMap<VmId, HashSet<Ipv4Addr>>,
 }
 
+/// A VM whose machine runs, as an earlier server left it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// Which one.
+    pub vm: VmId,
+    /// Its number.
+    pub index: u32,
+    /// What it may reach.
+    pub policy: NetworkPolicy,
+    /// How fast, if that is limited.
+    pub bytes_per_second: Option<u64>,
+}
+
 /// What a VM sent and received since it was started, as last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -143,17 +156,17 @@ impl Egress {
         Ok(Some(Nic { tap: guest.tap(), mac: guest.mac() }))
     }
 
-    /// Lets a VM have what its policy allows.
-    pub(crate) async fn open(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
+    /// Lets a VM have what its policy allows, so many bytes a second each way.
+    pub(crate) async fn open(&self, vm: VmId, policy: &NetworkPolicy, bytes_per_second: Option<u64>) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
         self.names.set(vm, guest.address(), policy);
-        network.open(guest, self.rules(policy)).await.map_err(failed(vm, "open the network"))
+        network.open(guest, self.rules(policy, bytes_per_second)).await.map_err(failed(vm, "open the network"))
     }
 
     /// Changes what a running VM may reach.
-    pub(crate) async fn change(&self, vm: VmId, policy: &NetworkPolicy) -> Result<()> {
+    pub(crate) async fn change(&self, vm: VmId, policy: &NetworkPolicy, bytes_per_second: Option<u64>) -> Result<()> {
         let (Ok(network), Some(guest)) = (&self.network, self.tap(vm)) else { return Ok(()) };
-        network.change(guest, self.rules(policy)).await.map_err(failed(vm, "change the rules"))?;
+        network.change(guest, self.rules(policy, bytes_per_second)).await.map_err(failed(vm, "change the rules"))?;
         self.names.set(vm, guest.address(), policy);
         Ok(())
     }
@@ -170,15 +183,11 @@ impl Egress {
     /// Gives the VMs whose machines run what they are to have, and takes away what belongs neither to one nor to a machine of
     /// the pool. A server without a network takes it from VMs that have one of an earlier server's: nothing that clients
     /// withdraw from now on would end otherwise.
-    pub(crate) async fn restore(
-        &self,
-        running: Vec<(VmId, u32, NetworkPolicy)>,
-        pooled: Vec<(VmId, u32)>,
-    ) -> Result<()> {
+    pub(crate) async fn restore(&self, running: Vec<Running>, pooled: Vec<(VmId, u32)>) -> Result<()> {
         let network = match &self.network {
             Ok(network) => network,
             Err(why) => {
-                let indices = running.iter().map(|(_, index, _)| *index);
+                let indices = running.iter().map(|running| running.index);
                 let shut = rds_egress::shut(indices.chain(pooled.iter().map(|(_, index)| *index)).collect()).await;
                 let message =
                     || format!("VMs run with a network, this server has none ({why}) and cannot take it away");
@@ -186,12 +195,12 @@ impl Egress {
             }
         };
         let mut guests = Vec::new();
-        for (vm, index, policy) in running {
+        for Running { vm, index, policy, bytes_per_second } in running {
             // One that has no address any more keeps nothing.
             if let Some(guest) = network.guest(index) {
                 self.known().taps.insert(vm, guest);
                 self.names.set(vm, guest.address(), &policy);
-                guests.push((guest, self.rules(&policy)));
+                guests.push((guest, self.rules(&policy, bytes_per_second)));
             }
         }
         let mut idle = Vec::new();
@@ -209,12 +218,13 @@ impl Egress {
     }
 
     /// What the firewall is to do for a VM. Without our resolver and gate nothing is led to them: their ports may be anybody's.
-    fn rules(&self, policy: &NetworkPolicy) -> Policy {
+    fn rules(&self, policy: &NetworkPolicy, bytes_per_second: Option<u64>) -> Policy {
         Policy {
             outbound: policy.outbound_internet,
             allow: policy.networks(),
             by_name: self.names.serves(policy),
             resolver: Some(self.resolver),
+            bytes_per_second,
         }
     }
 
@@ -322,7 +332,7 @@ mod tests {
             known: Mutex::default(),
         };
         let (allow_ips, allow_domains) = (vec![], vec!["api.example".to_owned()]);
-        let rules = egress.rules(&NetworkPolicy { outbound_internet: true, allow_ips, allow_domains });
+        let rules = egress.rules(&NetworkPolicy { outbound_internet: true, allow_ips, allow_domains }, None);
         assert_eq!(rules, Policy { outbound: true, resolver: Some(RESOLVER), ..Policy::default() });
     }
 

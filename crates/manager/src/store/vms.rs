@@ -64,6 +64,8 @@ pub struct VmRow {
     pub error: Option<String>,
     /// Milliseconds since 1970.
     pub created_at: i64,
+    /// JSON object: how fast it may use its disk and its network.
+    pub limits: String,
 }
 
 macro_rules! columns {
@@ -71,7 +73,7 @@ macro_rules! columns {
         "id, state, cpu, mem_mb, disk_bytes, image_id, host_index, guest_ip, outbound_internet, allow_ips, name, labels, \
          ttl_seconds, idle_timeout_seconds, provision_mode, started_from, timings, secrets, \
          secrets_version, peer_links, bridge_hash, error, created_at, idle_action, allow_domains, secrets_due, \
-         fits, secrets_held"
+         fits, secrets_held, limits"
     };
 }
 
@@ -82,7 +84,7 @@ impl Store {
             "INSERT INTO vms (",
             columns!(),
             ", claim) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, \
-             $23, $24, $25, $26, $27, $28, $29)"
+             $23, $24, $25, $26, $27, $28, $29, $30)"
         ))
         .bind(&vm.id)
         .bind(&vm.state)
@@ -112,6 +114,7 @@ impl Store {
         .bind(vm.secrets_due)
         .bind(&vm.fits)
         .bind(vm.secrets_held)
+        .bind(&vm.limits)
         .bind(claim)
         .execute(&self.pool)
         .await?;

@@ -20,9 +20,10 @@ use super::directory::Handle;
 use super::failure::stopping;
 use super::host::Host;
 use super::last_start::{Lap, Timings};
+use super::limits::{LimitVm, Limits};
 use super::machine::RESTORE_LIMIT;
 use super::record::{Base, Live, Provision, VmRecord};
-use super::request::{NewVm, count_secrets};
+use super::request::{NewVm, count_secrets, null_is_absent};
 use super::row::HALF_MADE;
 use super::state::VmState;
 use super::uses::Lease;
@@ -56,6 +57,9 @@ pub struct ForkVm {
     /// Links of each fork to provider VMs. None is inherited.
     #[serde(default)]
     pub peer_links: Vec<PeerLink>,
+    /// How fast each fork may use its disk and its network. No limit is inherited.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub limits: LimitVm,
 }
 
 /// The VMs that a fork made.
@@ -71,13 +75,15 @@ struct Wish {
     secrets: SecretEnv,
     links: Vec<Link>,
     claim: Option<String>,
+    limits: Limits,
 }
 
 impl ForkVm {
     fn validate(self, claim: Option<String>) -> Result<Wish> {
         let count = super::request::integer("count", self.count.unwrap_or(1.0), 1, MAX_FORKS.into())?;
         let (secrets, links) = (SecretEnv::parse(self.secret_env)?, Link::parse_all(&self.peer_links)?);
-        Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links, claim })
+        let limits = self.limits.checked()?;
+        Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links, claim, limits })
     }
 }
 
@@ -225,7 +231,7 @@ impl Vms {
         let (all, others) = watch::channel(false);
         let fork_one = async || {
             let plan = Plan {
-                spec: NewVm { name: None, ..source.spec.clone() },
+                spec: NewVm { name: None, limits: wish.limits, ..source.spec.clone() },
                 image_id: source.image_id.clone(),
                 base: Some(base.clone()),
                 provision: Provision::Snapshot,

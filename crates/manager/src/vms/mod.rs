@@ -15,6 +15,7 @@ mod guest_clock;
 mod host;
 pub mod idle;
 mod last_start;
+pub mod limits;
 pub mod logs;
 mod machine;
 mod parts;

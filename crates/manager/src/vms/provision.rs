@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rds_image::disk;
 use rds_protocol::guest::Configure;
-use rds_vmm::VmId;
+use rds_vmm::DiskLimits;
 use rds_vmm::guest::GuestClient;
 
 use super::fault::Step;
@@ -48,6 +48,7 @@ impl Host {
         // What the providers have to say does not depend on the guest: both take their time at once.
         let (up, peers) = tokio::try_join!(self.bring_up(vm, settings, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
+        self.limit_disk(vm, how.from).await?;
         let mut lap = Lap::new();
         let (linked, token) = (!settings.links.is_empty(), BridgeToken::new());
         // Without links there is nothing to take away: a guest that was nobody's has none, nor has a VM that may be copied.
@@ -92,7 +93,7 @@ impl Host {
         let (spec, mut filling) = self.prepare(vm, &image).await?;
         timings.disk_ms = lap.take();
 
-        self.open_network(vm.id, settings, &mut timings).await?;
+        self.open_network(vm, settings, &mut timings).await?;
         self.faults.at(Step::Boot)?;
         let (guest, seed) = match copied {
             Some(base) => {
@@ -156,19 +157,41 @@ impl Host {
         let told = self.hypervisor.disk_changed(&dir, vm.spec.disk_bytes).await;
         told.map_err(|error| Error::internal("cannot give a pooled machine its disk", error))?;
         timings.disk_ms = lap.take();
-        self.open_network(vm.id, settings, timings).await?;
+        self.open_network(vm, settings, timings).await?;
         self.identify(vm, settings, &machine.guest, StartedFrom::Pool, timings).await?;
         Ok(machine.guest)
     }
 
     /// Lets the VM have what it may. That comes before there is anything that could send.
     #[tracing::instrument(level = "debug", name = "network", skip_all)]
-    async fn open_network(&self, id: VmId, settings: &Settings, timings: &mut Timings) -> Result<()> {
+    async fn open_network(&self, vm: &VmRecord, settings: &Settings, timings: &mut Timings) -> Result<()> {
         self.faults.at(Step::Rules)?;
         let mut lap = Lap::new();
-        self.egress.open(id, &settings.network).await?;
+        self.egress.open(vm.id, &settings.network, vm.spec.limits.network_bytes_per_second).await?;
         timings.network_ms = lap.take();
         Ok(())
+    }
+
+    /// Has the VM use its disk no faster than it may, from before anything runs in it. What the agent has to do there to make
+    /// the VM is done by then.
+    async fn limit_disk(&self, vm: &VmRecord, from: StartedFrom) -> Result<()> {
+        let limits = vm.spec.limits.disk();
+        // A copy may come with those of the VM that it was.
+        if limits == DiskLimits::default() && from != StartedFrom::Snapshot {
+            return Ok(());
+        }
+        let limited = self.hypervisor.limit_disk(&self.dir(vm.id), limits).await;
+        limited.map_err(|error| Error::internal(format!("cannot limit the disk of VM {}", vm.id), error))
+    }
+
+    /// Lets a VM that comes to its end write down what it has in memory, however slow it was.
+    pub(super) async fn lift_disk_limits(&self, vm: &VmRecord) {
+        if vm.spec.limits.disk() == DiskLimits::default() {
+            return;
+        }
+        if let Err(error) = self.hypervisor.limit_disk(&self.dir(vm.id), DiskLimits::default()).await {
+            tracing::warn!(vm = %vm.id, %error, "the last sync of a VM has to keep within the limits of its disk");
+        }
     }
 
     /// Tells the guest who it is.

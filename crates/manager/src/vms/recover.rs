@@ -10,6 +10,7 @@ use super::actor::Begin;
 use super::record::{Settings, VmRecord};
 use super::row::{DELETED, HALF_MADE};
 use super::state::VmState;
+use crate::egress::Running;
 use crate::error::{Chain, Error, Result};
 use crate::hypervisor::machines_under;
 use crate::pool::record;
@@ -67,7 +68,12 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
     let indices: HashSet<u32> = running_vms.iter().map(|(vm, ..)| vm.host_index).collect();
     remove_unclaimed(vms, &kept, &indices).await?;
     // No tap is in use any more but those of machines that run on.
-    let networks = running_vms.iter().map(|(vm, settings, ..)| (vm.id, vm.host_index, settings.network.clone()));
+    let networks = running_vms.iter().map(|(vm, settings, ..)| Running {
+        vm: vm.id,
+        index: vm.host_index,
+        policy: settings.network.clone(),
+        bytes_per_second: vm.spec.limits.network_bytes_per_second,
+    });
     let mut idle = broken;
     idle.extend(
         vms.0.found.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(id, _, host_index)| (*id, *host_index)),

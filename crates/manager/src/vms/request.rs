@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::idle::{Idle, IdleAction};
+use super::limits::{LimitVm, Limits};
 use crate::config::LimitsConfig;
 use crate::egress::NetworkPolicy;
 use crate::error::{Error, Result};
@@ -75,6 +76,9 @@ pub struct CreateVm {
     /// What is done with an idle VM: `pause` (default) or `delete`.
     #[serde(default, deserialize_with = "null_is_absent")]
     pub idle_action: IdleAction,
+    /// How fast it may use its disk and its network.
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub limits: LimitVm,
 }
 
 /// A create request that obeys every rule that can be checked without looking anything up.
@@ -96,6 +100,8 @@ pub struct NewVm {
     pub ttl: Option<Duration>,
     /// When it is idle, and what is done then.
     pub idle: Option<Idle>,
+    /// How fast it may use its disk and its network.
+    pub limits: Limits,
 }
 
 /// The parts of a create request that obeys the rules.
@@ -156,6 +162,7 @@ impl CreateVm {
             labels: self.labels,
             ttl,
             idle,
+            limits: self.limits.checked()?,
         };
         let snapshot = self.user_overlay_snapshot_id.or(self.snapshot_id);
         Ok(Asked { vm, secrets, links, network, snapshot, wanted_bytes })
@@ -235,7 +242,8 @@ mod tests {
     fn null_is_as_good_as_absent() {
         let fields =
             ["outboundInternet", "allowDomains", "imageId", "diskSizeMb", "secretEnv", "peerLinks", "snapshotId"];
-        let others = ["userOverlaySnapshotId", "name", "labels", "ttlSeconds", "idleTimeoutSeconds", "idleAction"];
+        let others =
+            ["userOverlaySnapshotId", "name", "labels", "ttlSeconds", "idleTimeoutSeconds", "idleAction", "limits"];
         let nulls: Value = fields.iter().chain(&others).map(|field| (*field, Value::Null)).collect();
         assert_eq!(validate(&nulls).unwrap(), validate(&json!({})).unwrap());
     }
@@ -281,6 +289,7 @@ mod tests {
             json!({"ttlSeconds": 0}),
             json!({"idleTimeoutSeconds": 0}),
             json!({"idleTimeoutSeconds": 1.5}),
+            json!({"limits": {"diskBytesPerSecond": 1}}),
             json!({"secretEnv": ["A"]}),
             json!({"peerLinks": [{"alias": "a", "vmId": "x"}]}),
         ] {

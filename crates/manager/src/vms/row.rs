@@ -57,6 +57,7 @@ impl VmRecord {
             bridge_hash: None,
             error: None,
             created_at: self.created_at,
+            limits: to_json(&self.spec.limits),
         }
     }
 
@@ -81,6 +82,7 @@ impl VmRecord {
                         action: IdleAction::parse(&row.idle_action).ok_or_else(|| broken("idle action"))?,
                     }),
                 },
+                limits: serde_json::from_str(&row.limits).map_err(|_| broken("limit"))?,
             },
             image_id: row.image_id.clone(),
             base: None,

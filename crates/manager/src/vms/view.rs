@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::idle::IdleAction;
 use super::last_start::Timings;
+use super::limits::Limits;
 use super::record::{Live, VmRecord};
 use super::state::VmState;
 use crate::clock;
@@ -75,6 +76,9 @@ pub struct VmView {
     /// What is done when it is idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_action: Option<IdleAction>,
+    /// How fast it may use its disk and its network; absent without limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// How long its last start took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
@@ -115,6 +119,7 @@ impl VmRecord {
             ttl_seconds: self.spec.ttl.map(|ttl| ttl.as_secs()),
             idle_timeout_seconds: self.spec.idle.map(|idle| idle.after.as_secs()),
             idle_action: self.spec.idle.map(|idle| idle.action),
+            limits: self.spec.limits.view(),
             timings: live.settings.last_start.as_ref().map(|start| start.timings),
             error: live.error.clone(),
         }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::peers::read_policy;
 use super::secret_source::SecretSource;
-use crate::api::{self, CreateVm, Log, PeerLink};
+use crate::api::{self, CreateVm, Limits, Log, PeerLink};
 use crate::cli::Shared;
 use crate::client::Client;
 use crate::error::CliError;
@@ -65,6 +65,8 @@ pub(crate) enum Vm {
         /// How many copies
         #[arg(long, short = 'n', default_value_t = 1)]
         count: u32,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         secrets: SecretSource,
         /// Provider that each copy is linked to, as for create; may be repeated
@@ -127,6 +129,8 @@ pub(crate) struct Create {
     #[arg(long, value_name = "ACTION", value_parser = ["pause", "delete"], requires = "idle")]
     idle_action: Option<String>,
     #[command(flatten)]
+    limits: Limits,
+    #[command(flatten)]
     secrets: SecretSource,
     /// Provider whose SDK the VM's code may call under this alias, and with :mounted see the files of; may be repeated
     #[arg(long = "peer", value_name = "ALIAS=VM[:mounted]", value_parser = pair)]
@@ -153,8 +157,8 @@ impl Vm {
             Self::Start { vms } => each(&client, shared.json, &vms, "start", "started").await?,
             Self::Pause { vms } => each(&client, shared.json, &vms, "pause", "paused").await?,
             Self::Resume { vms } => each(&client, shared.json, &vms, "resume", "resumed").await?,
-            Self::Fork { vm, count, secrets, peers } => {
-                fork(&client, &vm, count, secrets, &peers, shared.json).await?;
+            Self::Fork { vm, count, limits, secrets, peers } => {
+                fork(&client, &vm, count, limits, secrets, &peers, shared.json).await?;
             }
             Self::Logs { vm, kind, tail } => logs(&client, &vm, &kind, tail, shared.json).await?,
         }
@@ -185,6 +189,7 @@ impl Create {
             idle_action: self.idle_action,
             secret_env: self.secrets.read()?,
             peer_links,
+            limits: self.limits,
         };
         let vm = progress::step("create the VM", client.create_vm(&wish)).await?;
         if json {
@@ -200,13 +205,14 @@ async fn fork(
     client: &Client,
     vm: &str,
     count: u32,
+    limits: Limits,
     secrets: SecretSource,
     peers: &[(String, String)],
     json: bool,
 ) -> Result<(), CliError> {
     let id = client.find_vm(vm).await?;
     let peer_links = links(client, peers, &[]).await?;
-    let body = json!({"count": count, "secretEnv": secrets.read()?, "peerLinks": peer_links});
+    let body = json!({"count": count, "secretEnv": secrets.read()?, "peerLinks": peer_links, "limits": limits});
     let request = client.request(Method::POST, &["v1", "vms", &id, "fork"]).json(&body);
     let forks: Value = progress::step("copy the VM", client.make(request, "rds vm ls")).await?;
     if json {

@@ -27,6 +27,7 @@ mod peers;
 mod pool;
 mod privileges;
 mod pty;
+mod rates;
 mod recovery;
 mod rekey;
 mod run_js;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         pool::cases(),
         privileges::cases(),
         pty::cases(),
+        rates::cases(),
         recovery::cases(),
         rekey::cases(),
         run_js::cases(),

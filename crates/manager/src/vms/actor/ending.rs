@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rds_vmm::GuestError;
 use rds_vmm::guest::GuestClient;
+use tokio::time::timeout;
 
 use super::{Actor, Next, Reply, answer, unfinished};
 use crate::error::{Chain, Error, Result};
@@ -23,7 +24,13 @@ impl Actor {
         self.advance(Event::Stop);
         self.withdraw();
         let synced = match &guest {
-            Some(guest) => guest.sync(SYNC_LIMIT).await,
+            Some(guest) => {
+                let sync = async {
+                    self.host.lift_disk_limits(&self.vm).await;
+                    guest.sync(SYNC_LIMIT).await
+                };
+                timeout(SYNC_LIMIT, sync).await.unwrap_or(Err(GuestError::Timeout))
+            }
             None => Err(GuestError::Timeout),
         };
         if let Err(error) = synced {

@@ -71,7 +71,9 @@ impl Actor {
         let network = before.patched(patch).checked(self.host.max_allow_ips)?;
         self.host.egress.check(&network)?;
         self.write_network(&network).await?;
-        if let Err(error) = self.host.egress.change(self.vm.id, &network).await {
+        if let Err(error) =
+            self.host.egress.change(self.vm.id, &network, self.vm.spec.limits.network_bytes_per_second).await
+        {
             self.write_network(&before).await?;
             return Err(error);
         }

@@ -93,6 +93,7 @@ pub(crate) fn vm(id: &str, host_index: i64) -> VmRow {
         bridge_hash: None,
         error: None,
         created_at: 1_700_000_000_000,
+        limits: "{\"diskOpsPerSecond\":100}".into(),
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{fails, reaches};
+use super::{fails, reaches, run};
 use crate::harness::lab::{self, Lab};
 use crate::harness::{Api, World, cases, create};
 use crate::seeds;
 
 cases![
+    a_vm_sends_and_receives_as_slowly_as_asked_for needs "network namespaces",
     a_vm_from_a_seed_or_a_copy_has_an_address_and_rules_of_its_own needs "network namespaces",
     a_machine_of_the_pool_becomes_a_vm_with_a_network needs "network namespaces",
     vms_that_come_and_go_at_once_leave_nothing needs "network namespaces",
@@ -124,6 +125,39 @@ async fn a_machine_of_the_pool_becomes_a_vm_with_a_network(world: &World) {
     }
     assert_eq!(addresses.len(), 2);
     api.remove(&vms).await;
+}
+
+/// Has a server send back 400 KB, and tells how long that took.
+const ECHO: &str = "const size = 400000, s = require('net').connect(443, '203.0.113.10'), begun = Date.now(); let got = 0; \
+    s.on('data', (data) => { if ((got += data.length) === size) { console.log('ms', Date.now() - begun); s.destroy(); } }); \
+    s.write(Buffer.alloc(size))";
+
+/// The least that it takes at 50 KB a second: of a second's bytes and 128 KiB there is no more word.
+const ECHO_LEAST: u64 = 4_000;
+
+async fn a_vm_sends_and_receives_as_slowly_as_asked_for(world: &World) {
+    let test = "egress::warm::a_vm_sends_and_receives_as_slowly_as_asked_for";
+    let Some(mut lab) = lab::enter(world, test, &[]).await else { return };
+    let mut api = lab.server.api();
+    let vm = create(&api, wish(&[("limits", json!({"networkBytesPerSecond": 50_000}))])).await;
+    let free = create(&api, wish(&[])).await;
+    let took = async |api: &Api, vm: &str| {
+        let (code, text) = run(api, vm, &format!("node -e \"{ECHO}\"")).await;
+        let took = text.trim().strip_prefix("ms ").and_then(|ms| ms.parse::<u64>().ok());
+        took.unwrap_or_else(|| panic!("{code} {text}"))
+    };
+    let (slow, fast) = (took(&api, &vm).await, took(&api, &free).await);
+    assert!(slow > ECHO_LEAST && slow > 2 * fast, "{slow} {fast}");
+    // What it may reach changes, and how fast does not; nor with another server.
+    let change = api.request(reqwest::Method::PATCH, &format!("/v1/vms/{vm}/network"));
+    api.send(change.json(&json!({"allowIps": ["203.0.113.0/24"]}))).await.status(204);
+    lab.server.kill();
+    lab.server.restart(&[]).await;
+    api = lab.server.api();
+    let slow = took(&api, &vm).await;
+    assert!(slow > ECHO_LEAST, "{slow}");
+    api.remove(&[vm, free]).await;
+    lab.assert_nothing_left();
 }
 
 async fn vms_that_come_and_go_at_once_leave_nothing(world: &World) {
