@@ -79,6 +79,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn memory_fits_the_files_and_the_monitor_that_it_was_made_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kernel, rootfs) = (dir.path().join("kernel"), dir.path().join("rootfs"));
+        std::fs::write(&kernel, "k").unwrap();
+        std::fs::write(&rootfs, "r").unwrap();
+        let image = ImageFiles::unheld("img-a", kernel, rootfs.clone());
+        let first = fits(&image, "qemu\nnetwork: true").unwrap();
+        assert_eq!(first, fits(&image, "qemu\nnetwork: true").unwrap());
+        assert_ne!(first, fits(&image, "qemu\nnetwork: false").unwrap());
+        std::fs::write(dir.path().join("new"), "r").unwrap();
+        std::fs::rename(dir.path().join("new"), &rootfs).unwrap();
+        assert_ne!(first, fits(&image, "qemu\nnetwork: true").unwrap(), "another file of the same content and length");
+        std::fs::remove_file(&rootfs).unwrap();
+        assert!(fits(&image, "").is_err());
+    }
+
+    #[test]
     fn a_key_changes_with_everything_that_a_seed_depends_on() {
         let dir = tempfile::tempdir().unwrap();
         let (kernel, rootfs) = (dir.path().join("kernel"), dir.path().join("rootfs"));
