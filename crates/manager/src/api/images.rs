@@ -66,6 +66,9 @@ struct ImageBody {
     seed_snapshot_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed_updated_at: Option<Time>,
+    /// What it takes on the server's disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed_size_bytes: Option<u64>,
     /// Why there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed_error: Option<String>,
@@ -74,7 +77,7 @@ struct ImageBody {
 /// Whether there is a seed of the size that every image gets.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum SeedStatus {
+pub(super) enum SeedStatus {
     /// Seeds are off, or the image is not complete.
     None,
     /// It is being made.
@@ -98,11 +101,11 @@ struct Checksums {
 
 impl ImageBody {
     fn of(image: Image, seeds: &Seeds) -> Self {
-        let (seed_status, seed_updated_at, seed_error) = match seeds.status(&image.id) {
-            Status::None => (SeedStatus::None, None, None),
-            Status::Building => (SeedStatus::Building, None, None),
-            Status::Ready(at) => (SeedStatus::Ready, Some(Time(at)), None),
-            Status::Failed { at, why } => (SeedStatus::Error, Some(Time(at)), Some(why)),
+        let (seed_status, seed_updated_at, seed_size_bytes, seed_error) = match seeds.status(&image.id) {
+            Status::None => (SeedStatus::None, None, None, None),
+            Status::Building => (SeedStatus::Building, None, None, None),
+            Status::Ready { at, bytes } => (SeedStatus::Ready, Some(Time(at)), Some(bytes), None),
+            Status::Failed { at, why } => (SeedStatus::Error, Some(Time(at)), None, Some(why)),
         };
         let (kernel, rootfs, modules) =
             (image.file(FileKind::Kernel), image.file(FileKind::Rootfs), image.file(FileKind::Modules));
@@ -123,6 +126,7 @@ impl ImageBody {
             seed_snapshot_id: matches!(seed_status, SeedStatus::Ready).then(|| format!("seed-{}", image.id)),
             seed_status,
             seed_updated_at,
+            seed_size_bytes,
             seed_error,
             created_at: Time(image.created_at),
             id: image.id,

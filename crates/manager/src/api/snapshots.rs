@@ -15,6 +15,7 @@ use super::auth::Caller;
 use super::error::ErrorBody;
 use super::exec::GuestErrors;
 use super::idempotency;
+use super::images::SeedStatus;
 use super::json::{Json, OptionalJson};
 use super::path::{Path, Query};
 use super::replies::CallerErrors;
@@ -22,7 +23,7 @@ use super::time::Time;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::seeds::{Seed, Seeds};
+use crate::seeds::{Seed, Seeds, Unfinished};
 use crate::snapshots::Kind;
 use crate::store::snapshots::SnapshotRow;
 
@@ -38,12 +39,19 @@ struct SnapshotBody {
     #[schema(example = "seed-img-7c1f2a90-5e0b-4a58-a7d8-0d6f7a3c9b11")]
     id: String,
     kind: Kind,
+    /// Of a seed that is not there: since when it is being made, or known to fail.
     created_at: Time,
     cpu: u8,
     /// MiB.
     mem_mb: u32,
     /// The image that it belongs to.
     image_id: String,
+    /// Whether it is there, for a seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<SeedStatus>,
+    /// Why a seed could not be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
     /// The VM that it was taken of, which may be gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_vm_id: Option<String>,
@@ -66,17 +74,24 @@ struct SnapshotBody {
 
 impl SnapshotBody {
     fn of_seed(seed: &Seed, seeds: &Seeds) -> Self {
+        let of = Unfinished { image_id: seed.image_id.clone(), size: seed.size, at: seed.created_at, why: None };
+        Self { status: Some(SeedStatus::Ready), size_bytes: seed.bytes, ..Self::of_unfinished(of, seeds) }
+    }
+
+    fn of_unfinished(seed: Unfinished, seeds: &Seeds) -> Self {
         Self {
-            id: seeds.id(seed),
+            id: seeds.id(&seed.image_id, seed.size),
             kind: Kind::ImageSeed,
-            created_at: Time(seed.created_at),
+            created_at: Time(seed.at),
             cpu: seed.size.vcpus,
             mem_mb: seed.size.mem_mib,
-            image_id: seed.image_id.clone(),
+            image_id: seed.image_id,
+            status: Some(if seed.why.is_some() { SeedStatus::Error } else { SeedStatus::Building }),
+            error: seed.why,
             source_vm_id: None,
             has_disk: false,
             has_overlay: false,
-            size_bytes: seed.bytes,
+            size_bytes: 0,
             disk_size_mb: None,
             frozen_ms: None,
             paused_ms: None,
@@ -96,6 +111,8 @@ impl From<SnapshotRow> for SnapshotBody {
             cpu: u8::try_from(row.cpu).unwrap_or(u8::MAX),
             mem_mb: u32::try_from(row.mem_mb).unwrap_or(u32::MAX),
             image_id: row.image_id,
+            status: None,
+            error: None,
             source_vm_id: Some(row.source_vm_id),
             has_disk: memory,
             has_overlay: true,
@@ -142,6 +159,8 @@ async fn list(State(app): State<Arc<App>>, Query(query): Query<ListQuery>) -> Re
     }
     if query.scope != Scope::User {
         snapshots.extend(app.seeds.list().iter().map(|seed| SnapshotBody::of_seed(seed, &app.seeds)));
+        let unfinished = app.seeds.unfinished().into_iter();
+        snapshots.extend(unfinished.map(|seed| SnapshotBody::of_unfinished(seed, &app.seeds)));
     }
     snapshots.sort_by_key(|snapshot| snapshot.created_at.0);
     Ok(Json(snapshots))
@@ -157,7 +176,7 @@ async fn list(State(app): State<Arc<App>>, Query(query): Query<ListQuery>) -> Re
     CallerErrors,
 ))]
 async fn delete(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<StatusCode> {
-    if app.seeds.list().iter().any(|seed| app.seeds.id(seed) == id) {
+    if app.seeds.list().iter().any(|seed| app.seeds.id(&seed.image_id, seed.size) == id) {
         return Err(Error::invalid("The server makes this one by itself and removes it with its image"));
     }
     app.vms.snapshots().delete(&id).await?;
@@ -176,7 +195,7 @@ struct TakeSnapshot {
 /// `user_overlay`: its disk. The guest writes down what it has in memory and is held for a moment, so the disk is whole. No
 /// running program is in it. `vm`: its memory and its disk. The VM stands still meanwhile. A VM from it has the same size,
 /// and programs go on in it, with a host name, machine id, random source and clock of its own; refused with 409 if the VM
-/// has secrets or is linked to peers. A snapshot outlives its VM. With an `Idempotency-Key` header, the same key within a day gives the first answer again.
+/// has had secrets since it was started or is linked to peers. A snapshot outlives its VM. With an `Idempotency-Key` header, the same key within a day gives the first answer again.
 #[utoipa::path(post, path = "/vms/{id}/snapshots", tag = "snapshots",
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
     request_body = Option<TakeSnapshot>,

@@ -182,8 +182,8 @@ async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<S
 /// Each fork goes on where the VM was at one moment, with its disk as it was then, and shares what neither changes. It has
 /// a host name, machine id, random source and clock of its own, the size, limits and labels of the VM, and no name; secrets
 /// and links as this request grants them, none by itself. All are made, or none. The VM stands still for a moment and goes
-/// on; refused with 409 if it has secrets or is linked to peers. With an `Idempotency-Key` header, the same key and body
-/// within a day give the first answer again.
+/// on; refused with 409 if it has had secrets since it was started or is linked to peers. With an `Idempotency-Key` header,
+/// the same key and body within a day give the first answer again.
 #[utoipa::path(post, path = "/vms/{id}/fork", tag = "vms", request_body = Option<ForkVm>,
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header, description = "At most 255 characters")),
     responses((status = 201, description = "They run", body = Forks), CallerErrors, VmErrors, GuestErrors))]

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::key::Key;
-use super::{Seed, Size, Status};
+use super::{Seed, Size, Status, Unfinished};
+use crate::clock::now_ms;
 
 /// How long a seed that could not be made is not tried again for another start of a VM.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -32,8 +33,15 @@ pub(super) struct Failure {
 pub(super) struct Desk {
     pub(super) ready: HashMap<Key, Seed>,
     pub(super) failed: HashMap<Wish, Failure>,
-    building: Option<Wish>,
-    wishes: VecDeque<Wish>,
+    building: Option<Noted>,
+    wishes: VecDeque<Noted>,
+}
+
+#[derive(Debug, Clone)]
+struct Noted {
+    wish: Wish,
+    /// Milliseconds since 1970.
+    at: i64,
 }
 
 impl Desk {
@@ -48,17 +56,25 @@ impl Desk {
 
     /// Notes a wish; false if it is noted already.
     pub(super) fn add(&mut self, wish: Wish) -> bool {
-        if self.building.as_ref() == Some(&wish) || self.wishes.contains(&wish) {
+        if self.is_noted(&wish) {
             return false;
         }
-        self.wishes.push_back(wish);
+        self.wishes.push_back(Noted { wish, at: now_ms() });
         true
+    }
+
+    fn noted(&self) -> impl Iterator<Item = &Noted> {
+        self.building.iter().chain(&self.wishes)
+    }
+
+    fn is_noted(&self, wish: &Wish) -> bool {
+        self.noted().any(|noted| noted.wish == *wish)
     }
 
     /// Takes the next wish to work on it.
     pub(super) fn next(&mut self) -> Option<Wish> {
         self.building = self.wishes.pop_front();
-        self.building.clone()
+        self.building.as_ref().map(|noted| noted.wish.clone())
     }
 
     /// Ends the work on a wish.
@@ -78,15 +94,24 @@ impl Desk {
 
     pub(super) fn status(&self, image_id: &str, size: Size) -> Status {
         let wish = Wish { image_id: image_id.to_owned(), size };
-        if self.building.as_ref() == Some(&wish) || self.wishes.contains(&wish) {
+        if self.is_noted(&wish) {
             return Status::Building;
         }
         let mut ready = self.ready.values().filter(|seed| seed.image_id == image_id && seed.size == size);
         match (ready.next(), self.failed.get(&wish)) {
-            (Some(seed), _) => Status::Ready(seed.created_at),
+            (Some(seed), _) => Status::Ready { at: seed.created_at, bytes: seed.bytes },
             (None, Some(failure)) => Status::Failed { at: failure.at, why: failure.why.to_owned() },
             (None, None) => Status::None,
         }
+    }
+
+    /// What is noted, and what failed and is not noted again.
+    pub(super) fn unfinished(&self) -> Vec<Unfinished> {
+        let unfinished =
+            |wish: &Wish, at, why| Unfinished { image_id: wish.image_id.clone(), size: wish.size, at, why };
+        let failed = self.failed.iter().filter(|(wish, _)| !self.is_noted(wish));
+        let failed = failed.map(|(wish, failure)| unfinished(wish, failure.at, Some(failure.why)));
+        self.noted().map(|noted| unfinished(&noted.wish, noted.at, None)).chain(failed).collect()
     }
 }
 
@@ -108,11 +133,15 @@ mod tests {
         assert_eq!(desk.status("img-a", SIZE), Status::Building);
         let wish = desk.next().unwrap();
         assert!(!desk.wish("img-a", SIZE) && desk.next_is_none());
-        desk.building = Some(wish.clone());
+        assert_eq!(desk.unfinished().iter().map(|seed| seed.why).collect::<Vec<_>>(), [None]);
         desk.done(&wish, Some(Err(failure())));
         assert_eq!(desk.status("img-a", SIZE), Status::Failed { at: 7, why: "no".into() });
         assert!(!desk.wish("img-a", SIZE) && desk.wish("img-b", SIZE));
+        let unfinished = desk.unfinished();
+        let shown: Vec<_> = unfinished.iter().map(|seed| (seed.image_id.as_str(), seed.why)).collect();
+        assert_eq!(shown, [("img-b", None), ("img-a", Some("no"))]);
         assert!(desk.add(wish), "other files may do better");
+        assert!(desk.unfinished().iter().all(|seed| seed.why.is_none()));
     }
 
     impl Desk {

@@ -86,8 +86,13 @@ pub enum Status {
     None,
     /// It is being made, or is going to be.
     Building,
-    /// It is there, since this time (milliseconds since 1970).
-    Ready(i64),
+    /// It is there.
+    Ready {
+        /// Milliseconds since 1970.
+        at: i64,
+        /// What it takes on the disk.
+        bytes: u64,
+    },
     /// It could not be made.
     Failed {
         /// Milliseconds since 1970.
@@ -95,6 +100,19 @@ pub enum Status {
         /// For clients.
         why: String,
     },
+}
+
+/// A seed that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Of which image.
+    pub image_id: String,
+    /// Of which size.
+    pub size: Size,
+    /// Since when it is being made or known to fail, in milliseconds since 1970.
+    pub at: i64,
+    /// Why it could not be made, for clients; `None` while it is being made, or going to be.
+    pub why: Option<&'static str>,
 }
 
 /// The service.
@@ -282,11 +300,21 @@ impl Seeds {
         seeds
     }
 
-    /// The name of a seed for clients: `seed-<imageId>` for the size that every image gets, with the size otherwise.
-    pub fn id(&self, seed: &Seed) -> String {
-        match self.template == Some(seed.size) {
-            true => format!("seed-{}", seed.image_id),
-            false => format!("seed-{}-{}", seed.image_id, seed.size),
+    /// Those that are being made or could not be, oldest first.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        if self.template.is_none() {
+            return Vec::new();
+        }
+        let mut unfinished = self.desk().unfinished();
+        unfinished.sort_by_key(|seed| seed.at);
+        unfinished
+    }
+
+    /// The name of an image's seed for clients: `seed-<imageId>` for the size that every image gets, with the size otherwise.
+    pub fn id(&self, image_id: &str, size: Size) -> String {
+        match self.template == Some(size) {
+            true => format!("seed-{image_id}"),
+            false => format!("seed-{image_id}-{size}"),
         }
     }
 

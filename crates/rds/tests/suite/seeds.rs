@@ -49,8 +49,13 @@ pub(crate) async fn seeded_server(world: &World, settings: &[(&str, &str)]) -> (
     (server, api)
 }
 
-async fn seeds(api: &Api) -> Vec<Value> {
+async fn all_seeds(api: &Api) -> Vec<Value> {
     api.get("/v1/snapshots?scope=internal").await.ok().json().as_array().expect("a list").clone()
+}
+
+/// Those that are there.
+async fn seeds(api: &Api) -> Vec<Value> {
+    all_seeds(api).await.into_iter().filter(|seed| seed["status"] == "ready").collect()
 }
 
 pub(crate) fn directories(server: &TestServer) -> Vec<PathBuf> {
@@ -64,6 +69,7 @@ async fn an_image_gets_a_seed_and_vms_start_from_it(world: &World) {
     let id = image["id"].as_str().expect("an id");
     assert_eq!(image["seedSnapshotId"], json!(format!("seed-{id}")));
     assert!(image["seedUpdatedAt"].is_string() && image.get("seedError").is_none(), "{image}");
+    assert_eq!(image["seedSizeBytes"], seeds(&api).await[0]["sizeBytes"]);
     let listed = seeds(&api).await;
     assert_eq!(listed.len(), 1);
     assert_eq!((&listed[0]["id"], &listed[0]["kind"]), (&image["seedSnapshotId"], &json!("image_seed")));
@@ -316,6 +322,9 @@ async fn an_image_that_does_not_boot_says_so(world: &World) {
     assert_eq!(image["seedStatus"], "error");
     assert!(image["seedError"].as_str().expect("words").contains("come up"), "{image}");
     assert_eq!((seeds(&api).await, directories(&server)), (Vec::new(), Vec::new()));
+    let failed = all_seeds(&api).await.remove(0);
+    assert_eq!((&failed["status"], &failed["error"]), (&json!("error"), &image["seedError"]));
+    assert_eq!((&failed["imageId"], &failed["memMb"]), (&json!(id), &json!(256)));
     // What was missing is brought.
     let modules = world.found.modules.as_deref().expect("modules");
     super::images::put_file(&api, id, "modules", modules).await.status(204);
