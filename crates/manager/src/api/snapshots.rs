@@ -55,6 +55,9 @@ struct SnapshotBody {
     /// The VM that it was taken of, which may be gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     source_vm_id: Option<String>,
+    /// The seed that the VM had been started from, which may be gone. Nothing of it is needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_seed_snapshot_id: Option<String>,
     /// Whether it holds a disk that belongs to its memory.
     has_disk: bool,
     /// Whether it holds a VM's writable disk.
@@ -89,6 +92,7 @@ impl SnapshotBody {
             status: Some(if seed.why.is_some() { SeedStatus::Error } else { SeedStatus::Building }),
             error: seed.why,
             source_vm_id: None,
+            base_seed_snapshot_id: None,
             has_disk: false,
             has_overlay: false,
             size_bytes: 0,
@@ -114,6 +118,7 @@ impl From<SnapshotRow> for SnapshotBody {
             status: None,
             error: None,
             source_vm_id: Some(row.source_vm_id),
+            base_seed_snapshot_id: row.base_seed,
             has_disk: memory,
             has_overlay: true,
             size_bytes: count(row.size_bytes),

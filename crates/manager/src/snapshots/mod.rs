@@ -87,6 +87,8 @@ pub(crate) struct Source {
     pub image_id: String,
     pub vcpus: u8,
     pub mem_mib: u32,
+    /// The seed that it was started from, by its name for clients.
+    pub base_seed: Option<String>,
     /// Of the request that takes it.
     pub claim: Option<String>,
 }
@@ -245,6 +247,7 @@ impl Snapshots {
             frozen_us: i64::try_from(held.as_micros()).unwrap_or(i64::MAX),
             kind: kind.as_str().into(),
             fits,
+            base_seed: source.base_seed.clone(),
         };
         if let Err(error) = self.store.insert_snapshot(&row, source.claim.as_deref()).await {
             remove(&self.dir.join(id)).await?;

@@ -30,6 +30,8 @@ pub struct SnapshotRow {
     pub kind: String,
     /// What it depends on besides its size, if there is memory in it.
     pub fits: Option<String>,
+    /// The seed that the VM had been started from, if it was.
+    pub base_seed: Option<String>,
 }
 
 impl Store {
@@ -37,8 +39,8 @@ impl Store {
     pub async fn insert_snapshot(&self, snapshot: &SnapshotRow, claim: Option<&str>) -> Result<()> {
         sqlx::query(
             "INSERT INTO snapshots (id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us,
-             kind, fits, claim)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             kind, fits, base_seed, claim)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(&snapshot.id)
         .bind(snapshot.created_at)
@@ -51,6 +53,7 @@ impl Store {
         .bind(snapshot.frozen_us)
         .bind(&snapshot.kind)
         .bind(&snapshot.fits)
+        .bind(&snapshot.base_seed)
         .bind(claim)
         .execute(&self.pool)
         .await?;
@@ -60,7 +63,8 @@ impl Store {
     /// One snapshot.
     pub async fn snapshot(&self, id: &str) -> Result<Option<SnapshotRow>> {
         Ok(sqlx::query_as(concat!(
-            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits ",
+            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits, \
+             base_seed ",
             "FROM snapshots WHERE id = $1"
         ))
         .bind(id)
@@ -71,7 +75,8 @@ impl Store {
     /// All snapshots, oldest first.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotRow>> {
         Ok(sqlx::query_as(concat!(
-            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits ",
+            "SELECT id, created_at, cpu, mem_mb, image_id, source_vm_id, disk_bytes, size_bytes, frozen_us, kind, fits, \
+             base_seed ",
             "FROM snapshots ORDER BY created_at, id"
         ))
         .fetch_all(&self.pool)

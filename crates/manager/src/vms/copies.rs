@@ -19,7 +19,7 @@ use super::create::Plan;
 use super::directory::Handle;
 use super::failure::stopping;
 use super::host::Host;
-use super::last_start::{Lap, Timings};
+use super::last_start::{Lap, StartedFrom, Timings};
 use super::limits::{LimitVm, Limits};
 use super::machine::RESTORE_LIMIT;
 use super::record::{Base, Live, Provision, VmRecord};
@@ -34,6 +34,7 @@ use crate::error::{Chain, Error, Result};
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
+use crate::seeds::Size;
 use crate::snapshots::machine::Machine;
 use crate::snapshots::{Allowed, Source, Subject};
 use crate::store::snapshots::SnapshotRow;
@@ -119,7 +120,11 @@ impl Vms {
 
     /// What a snapshot says of its VM.
     pub(super) fn source(&self, handle: &Handle, claim: Option<String>) -> Source {
+        let size = Size { vcpus: handle.vm.spec.vcpus, mem_mib: handle.vm.spec.mem_mib };
+        let from = handle.live.borrow().settings.last_start.as_ref().map(|start| start.from);
+        let seeded = matches!(from, Some(StartedFrom::Seed | StartedFrom::Pool));
         Source {
+            base_seed: seeded.then(|| self.0.host.seeds.id(&handle.vm.image_id, size)),
             vm_id: handle.vm.id.to_string(),
             image_id: handle.vm.image_id.clone(),
             vcpus: handle.vm.spec.vcpus,

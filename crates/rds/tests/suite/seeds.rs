@@ -84,6 +84,9 @@ async fn an_image_gets_a_seed_and_vms_start_from_it(world: &World) {
     let timings = api.get(&format!("/v1/vms/{vm}")).await.ok().json()["timings"].clone();
     assert!(timings["restoreMs"].as_f64() > Some(0.0) && timings["bootMs"] == 0.0, "{timings}");
     api.sh(&vm, "echo kept > f").await;
+    let taken = api.poke(&format!("/v1/vms/{vm}/snapshots")).await.status(201).json();
+    assert_eq!(taken["baseSeedSnapshotId"], image["seedSnapshotId"]);
+    api.delete(&format!("/v1/snapshots/{}", taken["id"].as_str().expect("an id"))).await.status(204);
     let boot = api.sh(&vm, "cat /proc/sys/kernel/random/boot_id /etc/machine-id").await;
     // A start is like a create.
     api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
