@@ -254,6 +254,13 @@ async fn secrets_that_were_taken_away_stay_in_memory_until_a_stop(world: &World)
     fork(&api, &vm, &json!({"count": 1})).await;
 }
 
+/// How many copies of memory files the server has in its memory, for monitors that would write to the files.
+fn templates(server: &TestServer) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("a process").flatten();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.filter(|link| link.to_string_lossy().contains("rds-template")).count()
+}
+
 async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {
     let server = world.own_server(&[]).await;
     let api = server.api();
@@ -290,6 +297,11 @@ async fn forks_go_on_and_have_nothing_else_in_common(world: &World) {
     counting(&api, &second[0]).await;
     api.remove(&[second, forks, vec![vm]].concat()).await;
     server.assert_no_trace().await;
+    let begun = Instant::now();
+    while templates(&server) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the server keeps memory of forks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let left: Vec<_> = std::fs::read_dir(server.root().join("snapshots")).expect("a directory").collect();
     assert!(left.is_empty(), "{left:?}");
 }
