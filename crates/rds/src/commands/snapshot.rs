@@ -76,8 +76,12 @@ async fn list(client: &Client, all: bool, json: bool) -> Result<(), CliError> {
 
 fn row(snapshot: &Value) -> Vec<String> {
     let text = |field: &str| snapshot.get(field).and_then(Value::as_str).map_or_else(|| "-".into(), output::printable);
-    let size = snapshot.get("sizeBytes").and_then(Value::as_u64).unwrap_or(0) >> 20;
-    vec![text("id"), text("kind"), text("imageId"), text("sourceVmId"), format!("{size} MiB"), text("createdAt")]
+    let size = match snapshot.get("status").and_then(Value::as_str) {
+        // A seed that is not there.
+        Some(status @ ("building" | "error")) => status.to_owned(),
+        _ => format!("{} MiB", snapshot.get("sizeBytes").and_then(Value::as_u64).unwrap_or(0) >> 20),
+    };
+    vec![text("id"), text("kind"), text("imageId"), text("sourceVmId"), size, text("createdAt")]
 }
 
 /// The first failure ends it; what was removed before is told.

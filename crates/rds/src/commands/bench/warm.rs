@@ -91,7 +91,7 @@ pub(super) async fn seeded(server: &BenchServer, client: &Client) -> Result<Snap
     loop {
         let seeds = client.request(Method::GET, &["v1", "snapshots"]).query(&[("scope", "internal")]);
         let seeds: Vec<Value> = client.json(seeds).await?;
-        if !seeds.is_empty() {
+        if seeds.iter().any(|seed| seed["status"] == "ready") {
             return only_file(&server.root().join("seeds")).map(SnapshotDir);
         }
         if begun.elapsed() > SEED_LIMIT {
