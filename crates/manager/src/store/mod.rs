@@ -174,6 +174,10 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Database(cause) if cause.is_foreign_key_violation() => {
                 Self::conflict("It refers to something that does not exist, or is still in use")
             }
+            // Postgres keeps no NUL in a text; SQLite does.
+            sqlx::Error::Database(cause) if cause.code().as_deref() == Some("22021") => {
+                Self::invalid("A text has a character that the database cannot keep, such as NUL")
+            }
             _ => Self::internal("the database failed", error),
         }
     }

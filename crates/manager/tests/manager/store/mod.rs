@@ -5,6 +5,7 @@ pub(crate) mod suite;
 
 use rds_manager::Error;
 use rds_manager::store::Store;
+use rds_manager::store::audit::{AuditFilter, AuditRange};
 
 #[tokio::test]
 async fn the_store_works_on_sqlite() {
@@ -25,6 +26,9 @@ async fn the_store_works_on_postgres() {
     suite::run(&store).await;
     let second = Store::postgres(&server.url()).await;
     assert!(matches!(second, Err(Error::Conflict(why)) if why.contains("another server")));
+    let odd = AuditFilter { alias: Some("a\0b".into()), ..AuditFilter::default() };
+    let refused = store.audit(&odd, AuditRange::From(0), 1).await;
+    assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
     store.close().await;
     suite::has_kept(&Store::postgres(&server.url()).await.unwrap()).await;
 }
