@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use rds_manager::{App, Config};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,6 +44,7 @@ impl Server {
     /// Takes the port, then starts the services.
     pub(crate) async fn start(config: Config) -> Result<Self, CliError> {
         raise_descriptors();
+        forbid_core_dumps();
         let wanted = SocketAddr::new(config.http.bind_address, config.http.port);
         let taken = |error: std::io::Error| {
             CliError::Failed(format!("cannot listen on {wanted}: {error}; PORT or --port names another port"))
@@ -76,6 +77,16 @@ fn raise_descriptors() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// The server's memory holds secrets of VMs, which are on no disk in clear: it leaves no core file. One byte is too little for
+/// any, and is also what the kernel takes as a wish that no dump goes to a program (`core_pattern` with a pipe); 0 is not.
+fn forbid_core_dumps() {
+    let most = getrlimit(Resource::Core).maximum.map_or(1, |most| most.min(1));
+    let none = Rlimit { current: Some(most), maximum: Some(most) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps of the server cannot be forbidden");
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::harness::{World, cases, create, lab};
 
 cases![
+    a_server_leaves_no_core_dump,
     a_server_of_roots_keeps_what_it_needs needs "network namespaces",
     a_server_that_is_not_root_lacks_nothing needs "network namespaces",
 ];
@@ -21,6 +22,14 @@ fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
     let status = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
     let field = |line: &str| line.split_once(":\t").map(|(name, value)| (name.to_owned(), value.to_owned()));
     status.map(|status| status.lines().filter_map(field).collect()).collect()
+}
+
+async fn a_server_leaves_no_core_dump(world: &World) {
+    let server = world.server().await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).expect("it runs");
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("every process has it");
+    let limits: Vec<&str> = core.split_whitespace().take(2).collect();
+    assert!(limits == ["1"; 2] || limits == ["0"; 2], "{core}");
 }
 
 async fn a_server_of_roots_keeps_what_it_needs(world: &World) {
