@@ -117,6 +117,7 @@ impl Store {
 /// Takes a Postgres database, or the schema of it that is used, for this process.
 async fn lock(pool: &AnyPool) -> Result<AnyConnection> {
     let mut connection = pool.acquire().await?.detach();
+    connection.execute(POSTGRES_KEEPALIVE).await?;
     let begun = Instant::now();
     loop {
         let taken = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, hashtext(current_schema()))").bind(LOCK);
@@ -136,6 +137,11 @@ const CONNECTIONS: u32 = 4;
 
 /// First half of the advisory lock's key; any number that other programs in the database do not happen to use.
 const LOCK: i32 = 0x7264_7321;
+
+/// Postgres takes the lock back half a minute after the lock's host is gone, and not after two hours. Has no effect on Unix
+/// sockets.
+const POSTGRES_KEEPALIVE: &str =
+    "SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;";
 
 /// How long the lock is waited for: Postgres takes a moment to notice that a server was killed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
