@@ -17,7 +17,7 @@
 //!    the manager. The manager knows the consumer by the channel that the call came through.
 //! 2. [`json::parse`] reads the call within bounds. The alias is one of the consumer's links, the module and the export
 //!    are looked up in the provider's [`manifest::Manifest`]; what it does not declare does not exist.
-//! 3. [`schema::ExportChecker::check_args`] holds the arguments to their schemas, [`policy::decide`] the call to what the
+//! 3. [`schema::ExportChecker::check_args`] holds the arguments to their schemas, [`policy::Policy::decide`] the call to what the
 //!    link allows.
 //! 4. The provider's agent has a warm worker make the call. [`schema::ExportChecker::check_result`] holds the result to
 //!    its schema on the way back, and [`strike::Striker`] takes the provider's secrets out of it, or out of the error.

@@ -167,7 +167,20 @@ impl Policy {
         self.max_seconds.map_or(asked, |seconds| asked.min(Duration::from_secs(seconds.into())))
     }
 
-    /// Judges a result by its size as JSON, like [`decide`].
+    /// Decides about a call. In `warn` mode nothing stops it, a missing approval neither.
+    pub fn decide(&self, call: &Call<'_>, usage: Usage) -> Decision {
+        let mut broken = self.broken(call, usage);
+        match (self.require, self.mode) {
+            (Some(Requirement::Approval), Mode::Enforce) if broken.is_empty() => return Decision::NeedsApproval,
+            (Some(Requirement::Approval), Mode::Warn) => {
+                broken.push(refusal("require", None, "the call needs a person's approval".to_owned()));
+            }
+            _ => {}
+        }
+        self.judge(broken)
+    }
+
+    /// Judges a result by its size as JSON, like [`Self::decide`].
     pub fn decide_result(&self, bytes: u64) -> Decision {
         self.judge(self.too_large("result", bytes).into_iter().collect())
     }
@@ -208,19 +221,6 @@ impl Policy {
         }
         broken
     }
-}
-
-/// Decides about a call. In `warn` mode nothing stops it, a missing approval neither.
-pub fn decide(policy: &Policy, call: &Call<'_>, usage: Usage) -> Decision {
-    let mut broken = policy.broken(call, usage);
-    match (policy.require, policy.mode) {
-        (Some(Requirement::Approval), Mode::Enforce) if broken.is_empty() => return Decision::NeedsApproval,
-        (Some(Requirement::Approval), Mode::Warn) => {
-            broken.push(refusal("require", None, "the call needs a person's approval".to_owned()));
-        }
-        _ => {}
-    }
-    policy.judge(broken)
 }
 
 fn refusal(rule: &str, retry_after: Option<Duration>, message: String) -> Refusal {

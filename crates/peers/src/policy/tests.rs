@@ -10,7 +10,7 @@ fn policy(value: &Value) -> Policy {
 fn decision(policy: &Policy, export: &str, args: &Value, usage: Usage) -> Decision {
     let (module, export) = (ModulePath::new("sdk/mail.ts").unwrap(), ExportName::new(export).unwrap());
     let bytes = args.to_string().len() as u64;
-    decide(policy, &Call { module: &module, export: &export, args: args.as_array().unwrap(), bytes }, usage)
+    policy.decide(&Call { module: &module, export: &export, args: args.as_array().unwrap(), bytes }, usage)
 }
 
 /// Rule and status of a refusal, or what else was decided.
@@ -148,9 +148,6 @@ proptest! {
     fn limits_only_refuse_more(limit in 0..5_u32, running in 0..6_u32) {
         let limits = policy(&json!({"concurrentCalls": limit}));
         let at = |running| decision(&limits, "send", &json!([]), Usage { running, ..IDLE });
-        if at(running) != Decision::Allow {
-            prop_assert_ne!(at(running + 1), Decision::Allow);
-        }
         prop_assert_eq!(at(running) == Decision::Allow, running < limit);
     }
 }

@@ -145,7 +145,7 @@ impl Peers {
         let call = policy::Call { module: &module.path, export: &export.name, args: &request.args, bytes };
         let mut decision = Decision::Allow;
         let running = self.0.counts.admit(consumer, &link.alias, |usage| {
-            decision = policy::decide(&link.policy, &call, usage);
+            decision = link.policy.decide(&call, usage);
             match &decision {
                 Decision::Refuse(refusal) => Err(refused(refusal)),
                 _ => Ok(()),
