@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use http::{Response, StatusCode};
 use http_body_util::{BodyDataStream, BodyExt, Full, Limited};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Frame, Incoming, SizeHint};
 use rds_protocol::frame::FrameCodec;
 use rds_protocol::guest::AgentError;
 use tokio::sync::mpsc;
@@ -49,6 +49,14 @@ impl hyper::body::Body for Body {
         match self {
             Self::Full(body) => body.is_end_stream(),
             Self::Stream(_) => false,
+        }
+    }
+
+    /// The manager makes room for a reply before it reads it.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(body) => body.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
         }
     }
 }

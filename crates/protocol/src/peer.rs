@@ -79,13 +79,13 @@ pub struct Uncallable {
 /// A call that the manager has checked: body of [`crate::routes::CALL`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Call {
+pub struct Call<Args = Vec<Value>> {
     /// Path of an offered module.
     pub module: String,
     /// Name of one of its offered exports.
     pub export: String,
-    /// Arguments.
-    pub args: Vec<Value>,
+    /// Arguments: an array, in whatever form each side has it.
+    pub args: Args,
     /// Time limit in milliseconds. At the limit the agent answers 504 and the call is cancelled.
     pub timeout_ms: u64,
 }

@@ -148,7 +148,7 @@ async fn invoke(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes<RUN
     let consumer = token.and_then(|token| app.vms.peers().by_token(token));
     let consumer =
         consumer.ok_or_else(|| Error::Unauthorized("The bearer token is missing or not valid").into_response())?;
-    let called = app.vms.peers().call(consumer, &body.0).await;
+    let called = app.vms.peers().call(consumer, body.0).await;
     called.map(|result| axum::Json(result).into_response()).map_err(IntoResponse::into_response)
 }
 

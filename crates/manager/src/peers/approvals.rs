@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rds_vmm::VmId;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
@@ -46,7 +46,13 @@ pub struct PendingCall {
     /// The export.
     pub export: String,
     /// The arguments, so that a person can decide.
-    pub args: Vec<Value>,
+    #[schema(value_type = Vec<serde_json::Value>)]
+    #[serde(serialize_with = "raw")]
+    pub args: Arc<RawValue>,
+}
+
+fn raw<S: Serializer>(text: &RawValue, serializer: S) -> Result<S::Ok, S::Error> {
+    text.serialize(serializer)
 }
 
 /// All calls that wait.
@@ -102,7 +108,7 @@ pub(super) struct Question<'a> {
     pub provider: VmId,
     pub module: &'a str,
     pub export: &'a str,
-    pub args: &'a [Value],
+    pub args: &'a Arc<RawValue>,
 }
 
 /// A question that a person can see. Dropping it takes it back.
@@ -151,7 +157,7 @@ impl Approvals {
             provider: question.provider.to_string(),
             module: question.module.to_owned(),
             export: question.export.to_owned(),
-            args: question.args.to_vec(),
+            args: Arc::clone(question.args),
         };
         let mut waiting = self.lock();
         let of_one = waiting.values().filter(|waiting| waiting.call.consumer == call.consumer).count();
@@ -198,7 +204,8 @@ mod tests {
         let approvals = Approvals::default();
         let ask = |consumer| {
             let provider = VmId::new();
-            approvals.ask(&Question { consumer, alias: "p", provider, module: "m.ts", export: "f", args: &[] })
+            let args = &RawValue::from_string("[]".into()).unwrap().into();
+            approvals.ask(&Question { consumer, alias: "p", provider, module: "m.ts", export: "f", args })
         };
         let (one, other) = (VmId::new(), VmId::new());
         let asked: Vec<_> = (0..WAITING_OF_ONE).map(|_| ask(one).expect("there is room")).collect();

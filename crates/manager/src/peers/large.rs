@@ -2,20 +2,41 @@
 
 use std::io::{self, Write};
 
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
+
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::error::{Error, Result};
 
 /// Bytes of JSON above which work on a value is not for a thread that serves others.
-const LARGE: u64 = 20_000;
+const LARGE: usize = 20_000;
 
-/// Does work on a value: away from the threads that serve calls if it may take `long`, which can be seconds.
+/// Held by long work. A value may take a hundred times the memory of its text; so it is read by the work, and no more of them
+/// are there than can be worked on at once.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(2, |processors| processors.get().max(2))));
+
+/// Does work on a value: away from the threads that serve calls if it may take `long`, which can be seconds. It goes on to its
+/// end when nobody waits for it any more. Must not be called by such work.
 pub(super) async fn work<T: Send + 'static>(long: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     if !long {
         return Ok(work());
     }
-    spawn_blocking(work).await.map_err(|error| Error::internal("the task that works on a large value ended", error))
+    let ended = |error| Error::internal("the task that works on a large value ended", error);
+    let turn = TURNS.acquire().await.map_err(|error| Error::internal("no turns are given out", error))?;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    spawn_blocking(work).await.map_err(ended)
+}
+
+/// Whether reading a text of so many bytes may take long.
+pub(super) fn is_long(bytes: usize) -> bool {
+    bytes > LARGE
 }
 
 /// Whether looking at all of a value may take long. It is itself looked at no further than that.
@@ -23,23 +44,15 @@ pub(super) fn is_large(value: &impl Serialize) -> bool {
     serde_json::to_writer(Count { bytes: 0, most: LARGE }, value).is_err()
 }
 
-/// Bytes of a value's JSON.
-pub(super) fn json_bytes(value: &impl Serialize) -> u64 {
-    let mut count = Count { bytes: 0, most: u64::MAX };
-    // Values have string keys only, and counting does not fail.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.bytes
-}
-
 /// Counts what is written to it, up to a limit.
 struct Count {
-    bytes: u64,
-    most: u64,
+    bytes: usize,
+    most: usize,
 }
 
 impl Write for Count {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.bytes += data.len() as u64;
+        self.bytes += data.len();
         if self.bytes > self.most { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(data.len()) }
     }
 
@@ -57,17 +70,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_of_the_text() {
-        let value = json!({"a": [1, "ü\n"]});
-        assert_eq!(json_bytes(&value), value.to_string().len() as u64);
-    }
-
-    #[test]
     fn what_has_many_bytes_is_large() {
         let text = |bytes: usize| Value::String("x".repeat(bytes - 2));
-        let most = usize::try_from(LARGE).unwrap();
-        assert!(!is_large(&text(most)) && is_large(&text(most + 1)));
-        assert!(is_large(&vec![1; most]) && !is_large(&json!({})));
+        assert!(!is_large(&text(LARGE)) && is_large(&text(LARGE + 1)));
+        assert!(!is_long(LARGE) && is_long(LARGE + 1));
+        assert!(is_large(&vec![1; LARGE]) && !is_large(&json!({})));
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod failure;
 mod large;
 pub(crate) mod link;
 mod provider;
+mod room;
 mod sync;
 pub(crate) mod token;
 mod trees;
@@ -43,6 +44,7 @@ use crate::vms::record::Sealed;
 
 use approvals::{Approvals, Told};
 use provider::Providers;
+use room::{Room, Rooms};
 use usage::Counts;
 
 /// The service. Cheap to clone.
@@ -54,6 +56,7 @@ struct Inner {
     directory: Directory,
     providers: Arc<Providers>,
     counts: Counts,
+    rooms: Rooms,
     approvals: Approvals,
     told: Told,
     audit: Audit,
@@ -67,9 +70,22 @@ struct Inner {
 impl Peers {
     pub(crate) fn new(directory: Directory, sealer: Option<Arc<Sealer>>, audit: Audit, activity: Activity) -> Self {
         let providers = Arc::new(Providers::new(directory.clone(), sealer));
-        let (counts, approvals, told) = (Counts::default(), Approvals::default(), Told::default());
+        let (counts, rooms) = (Counts::default(), Rooms::default());
+        let (approvals, told) = (Approvals::default(), Told::default());
         let (closing, under_way) = (CancellationToken::new(), TaskTracker::new());
-        Self(Arc::new(Inner { directory, providers, counts, approvals, told, audit, activity, closing, under_way }))
+        let inner = Inner {
+            directory,
+            providers,
+            counts,
+            rooms,
+            approvals,
+            told,
+            audit,
+            activity,
+            closing,
+            under_way,
+        };
+        Self(Arc::new(inner))
     }
 
     /// Refuses calls from now on and gives up those under way. When it is done, the audit log has been told of all.
@@ -125,6 +141,7 @@ impl Peers {
         self.0.providers.forget(id);
         self.0.counts.forget(id);
         self.0.told.forget(id);
+        self.0.rooms.forget(id);
     }
 }
 
@@ -139,19 +156,34 @@ impl Answer for Channel {
     async fn answer(&self, body: Bytes) -> Reply {
         let id = Uuid::new_v4().to_string();
         let span = tracing::info_span!("request", id, consumer = %self.consumer);
-        match self.peers.call(self.consumer, &body).instrument(span).await {
-            Ok(result) => Reply { status: 200, retry_after: None, body: to_json(&result) },
+        match self.peers.call(self.consumer, body).instrument(span).await {
+            Ok(result) => {
+                let text = Held { text: to_json(&result), _room: result.room };
+                Reply { status: 200, retry_after: None, body: Bytes::from_owner(text) }
+            }
             Err(failure) => {
                 let failure = failure.of_request(|| Some(id));
                 let retry_after = failure.retry_after.map(retry_seconds);
-                Reply { status: failure.status, retry_after, body: to_json(&failure.body) }
+                Reply { status: failure.status, retry_after, body: to_json(&failure.body).into() }
             }
         }
     }
 
     fn refuse(&self, status: u16, message: &str) -> Reply {
         let body = to_json(&CallFailure::refused(status, "invalid_request", message).body);
-        Reply { status, retry_after: None, body }
+        Reply { status, retry_after: None, body: body.into() }
+    }
+}
+
+/// A text that has its room for as long as there is something of it.
+struct Held {
+    text: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
     }
 }
 

@@ -39,7 +39,8 @@ impl Pair {
     async fn told(&self, app: &App) -> Value {
         let message = json!({"to": ["ann@example.com"], "subject": "Minutes", "body": ""});
         let call = json!({"alias": "mail", "modulePath": "/workspace/sdk.ts", "exportName": "send", "args": [message]});
-        app.vms.peers().call(self.consumer, call.to_string().as_bytes()).await.unwrap().result["id"].clone()
+        let called = app.vms.peers().call(self.consumer, call.to_string().into()).await.unwrap();
+        serde_json::from_str::<Value>(called.result.get()).unwrap()["id"].clone()
     }
 }
 

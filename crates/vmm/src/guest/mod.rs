@@ -40,6 +40,7 @@ use crate::hypervisor::{ByteStream, Hypervisor, Port};
 pub use body::Download;
 pub use error::{GuestError, MESSAGE_CHARS};
 pub use exec::{Collected, ExecSender, ExecStream};
+pub use peers::outcome;
 
 use body::{RequestBody, read_whole, whole};
 use trace::Traced;
@@ -228,11 +229,7 @@ impl GuestClient {
         limit: Duration,
     ) -> Result<T, GuestError> {
         let call = async { read_whole(self.send(method, target, body).await?, bytes).await };
-        let reply = timeout(limit, call).await.map_err(|_| GuestError::Timeout)??;
-        if containers(&reply) > CONTAINERS {
-            return Err(GuestError::Protocol(format!("more than {CONTAINERS} arrays and objects")));
-        }
-        serde_json::from_slice(&reply).map_err(|error| GuestError::Protocol(error.to_string()))
+        from_json(&timeout(limit, call).await.map_err(|_| GuestError::Timeout)??)
     }
 
     /// A call that answers nothing.
@@ -277,6 +274,14 @@ impl GuestClient {
 /// A target without its query, in which a client's paths may be.
 fn route(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()
+}
+
+/// A protocol message from a reply's body.
+fn from_json<T: DeserializeOwned>(reply: &[u8]) -> Result<T, GuestError> {
+    if containers(reply) > CONTAINERS {
+        return Err(GuestError::Protocol(format!("more than {CONTAINERS} arrays and objects")));
+    }
+    serde_json::from_slice(reply).map_err(|error| GuestError::Protocol(error.to_string()))
 }
 
 /// A protocol message as a request body.

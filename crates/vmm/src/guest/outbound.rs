@@ -1,20 +1,25 @@
 //! Calls out of a guest: its agent is the client of an HTTP/2 connection that the manager serves.
 //!
-//! A hostile guest can hold open [`STREAMS`] calls and have [`BODIES`] KiB of their bodies in the manager's memory, and
-//! [`CONNECTION_WINDOW`] bytes on their way; further ones wait. Which guest is calling is known by the channel alone.
+//! A hostile guest can hold open [`STREAMS`] calls, each for [`CALL_LIMIT`], and have [`BODIES`] KiB of their bodies in the
+//! manager's memory, and [`CONNECTION_WINDOW`] bytes on their way; further ones wait. Replies that it does not read stay where
+//! [`Reply::body`] has them: how many there may be is for whoever answers. Which guest is calling is known by the channel
+//! alone.
 
 use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rds_protocol::link::{self, History};
 use rds_protocol::peer::{CALL_BYTES, INVOKE};
 use tokio::sync::Semaphore;
@@ -22,10 +27,10 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::{HEADER_BYTES, PING_EVERY, PING_LIMIT};
-use crate::hypervisor::{Hypervisor, Port};
+use crate::hypervisor::{ByteStream, Hypervisor, Port};
 
 /// Calls at once of one guest. Its agent passes on no more than this.
-const STREAMS: u32 = 64;
+pub(super) const STREAMS: u32 = 64;
 
 /// Bytes that the guest may send of one call before they are read, and of all together. Calls whose bodies wait to be
 /// read must leave room for those that are being read, or these would wait for ever.
@@ -41,6 +46,13 @@ const READERS: usize = 4;
 /// How long the body of a call may take to come.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a call may take, from its head to the last byte of its reply. Three times what the longest one takes, a person's
+/// approval included.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(900);
+
+/// Bytes of a reply that are handed to the connection at once.
+const PIECE: usize = 16 * 1024;
+
 /// How long a guest may take to answer a greeting before it is greeted again.
 const GREETING_LIMIT: Duration = Duration::from_secs(60);
 
@@ -54,8 +66,8 @@ pub struct Reply {
     pub status: u16,
     /// Value of the header `Retry-After`, in seconds.
     pub retry_after: Option<u64>,
-    /// JSON.
-    pub body: Vec<u8>,
+    /// JSON. It is dropped when the guest has read nearly all of it, or the call has ended otherwise.
+    pub body: Bytes,
 }
 
 /// What answers calls: it gets a body of at most [`CALL_BYTES`], and its future is dropped when the caller gives up.
@@ -84,7 +96,14 @@ async fn serve_one(
     history: History,
     answer: &Arc<dyn Answer>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut stream = hypervisor.connect(dir, Port::Out).await?;
+    serve_over(hypervisor.connect(dir, Port::Out).await?, history, answer).await
+}
+
+pub(super) async fn serve_over(
+    mut stream: Box<dyn ByteStream>,
+    history: History,
+    answer: &Arc<dyn Answer>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     link::greet(&mut stream, history, || Uuid::new_v4().into_bytes(), GREETING_LIMIT).await?;
     let guest = Arc::new(Guest {
         answer: Arc::clone(answer),
@@ -95,7 +114,7 @@ async fn serve_one(
         let guest = Arc::clone(&guest);
         async move { Ok::<_, Infallible>(response(guest.take(request).await.unwrap_or_else(|refusal| refusal))) }
     });
-    http2::Builder::new(TokioExecutor::new())
+    http2::Builder::new(Calls)
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_LIMIT)
@@ -140,8 +159,40 @@ impl Guest {
     }
 }
 
-fn response(reply: Reply) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+/// Runs calls. One whose time is over is reset, and what the guest has not read of its reply forgotten.
+#[derive(Clone)]
+struct Calls;
+
+impl<Call: Future<Output: Send> + Send + 'static> Executor<Call> for Calls {
+    fn execute(&self, call: Call) {
+        tokio::spawn(timeout(CALL_LIMIT, call));
+    }
+}
+
+/// A reply's body. The connection gets copies of pieces: what it has is its own for as long as the guest likes.
+struct Text(Bytes);
+
+impl Body for Text {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = Bytes::copy_from_slice(self.0.get(..PIECE).unwrap_or(&self.0));
+        self.0.advance(piece.len());
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.len() as u64)
+    }
+}
+
+fn response(reply: Reply) -> Response<Text> {
+    let mut response = Response::new(Text(reply.body));
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     if let Some(seconds) = reply.retry_after {

@@ -6,11 +6,13 @@ use rds_peers::audit::Outcome;
 use rds_peers::schema::{ExportChecker, ValueFault};
 use rds_peers::strike::Striker;
 use rds_protocol::peer::Outcome as Made;
-use rds_vmm::guest::GuestError;
+use rds_vmm::guest::{GuestError, outcome};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{CallFailure, bounded};
-use crate::peers::large::{is_large, json_bytes};
+use crate::error::Error;
+use crate::peers::large;
 
 /// Strikes secrets out of whatever leaves the provider, and counts.
 struct Cleaner {
@@ -38,37 +40,39 @@ impl Cleaner {
 
 /// What came of a call, without secrets.
 pub(super) struct Answer {
-    /// What the caller is given, and how many bytes it has.
-    pub(super) result: Result<(Value, u64), CallFailure>,
+    /// What the caller is given.
+    pub(super) result: Result<Box<RawValue>, CallFailure>,
     /// Places where a secret was struck out.
     pub(super) strikes: u64,
 }
 
-/// Holds what came back to its schema, and strikes secrets out. See [`takes_long`].
-pub(super) fn receive(made: Result<Made, GuestError>, checker: &ExportChecker, strikers: Vec<Arc<Striker>>) -> Answer {
+/// Reads what came back, holds it to its schema, and strikes secrets out. It is a value here alone.
+pub(super) async fn receive(
+    reply: Result<Vec<u8>, GuestError>,
+    checker: Arc<ExportChecker>,
+    strikers: Vec<Arc<Striker>>,
+) -> Result<Answer, Error> {
+    let read = |reply: Result<Vec<u8>, GuestError>| outcome(&reply?);
+    if reply.as_ref().is_ok_and(|reply| large::is_long(reply.len())) {
+        return large::work(true, move || answer(read(reply), &checker, strikers)).await;
+    }
+    let made = read(reply);
+    let long = matches!(&made, Ok(Made::Returned(value)) if checker.result_takes_long(value));
+    large::work(long, move || answer(made, &checker, strikers)).await
+}
+
+fn answer(made: Result<Made, GuestError>, checker: &ExportChecker, strikers: Vec<Arc<Striker>>) -> Answer {
     let mut cleaner = Cleaner { strikers, strikes: 0 };
     let result = match made {
         Ok(Made::Returned(value)) => match checker.check_result(&value) {
-            Ok(()) => {
-                let value = cleaner.value(value);
-                let bytes = json_bytes(&value);
-                Ok((value, bytes))
-            }
+            Ok(()) => to_raw_value(&cleaner.value(value))
+                .map_err(|error| Error::internal("a result has no JSON form", error).into()),
             Err(faults) => Err(bad_result(&faults, &mut cleaner)),
         },
         Ok(Made::Threw { name, message }) => Err(threw(&name, &message, &mut cleaner)),
         Err(error) => Err(lost(error, &mut cleaner)),
     };
     Answer { result, strikes: cleaner.strikes }
-}
-
-/// Whether [`receive`] may take long.
-pub(super) fn takes_long(made: &Result<Made, GuestError>, checker: &ExportChecker) -> bool {
-    match made {
-        Ok(Made::Returned(value)) => is_large(value) || checker.result_takes_long(value),
-        Ok(threw) => is_large(threw),
-        Err(_) => false,
-    }
 }
 
 /// A pointer into a result holds keys that the provider chose. They are unescaped, or a secret with a `/` is not found.
@@ -120,26 +124,10 @@ fn lost(error: GuestError, cleaner: &mut Cleaner) -> CallFailure {
 
 #[cfg(test)]
 mod tests {
-    use rds_peers::manifest::{self, Limits};
     use rds_peers::schema::Checker;
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn large_answers_take_long_whatever_their_schema_asks() {
-        let export = json!({"name": "f", "description": "d", "params": [], "returns": {"description": "d", "schema": {}},
-            "examples": [{"description": "d", "code": "f()"}]});
-        let manifest = json!({"sdk": {"name": "n", "description": "d"},
-            "modules": [{"path": "a.js", "exports": [export]}]});
-        let manifest = manifest::parse(manifest.to_string().as_bytes(), Limits::default()).unwrap();
-        let checker = ExportChecker::compile(&manifest.modules[0].exports[0]).unwrap();
-        let long = |made| takes_long(&made, &checker);
-        let threw = |message: String| Ok(Made::Threw { name: "Error".into(), message });
-        assert!(!long(Ok(Made::Returned(json!([1, "x"])))) && !long(threw("x".into())));
-        assert!(long(Ok(Made::Returned("x".repeat(4 << 20).into()))) && long(threw("x".repeat(100_000))));
-        assert!(!long(Err(GuestError::Timeout)));
-    }
 
     #[test]
     fn keys_of_a_wrong_result_hold_no_secret() {

@@ -4,32 +4,37 @@
 //! Nothing of it reaches the provider before it fits what the manifest declares and what the link allows.
 
 mod answer;
+mod judge;
 mod request;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rds_peers::audit::{Call as AuditCall, Outcome};
 use rds_peers::manifest::ModulePath;
-use rds_peers::policy::{self, Decision, Refusal};
-use rds_peers::schema::{ArgumentFault, ExportChecker};
+use rds_peers::policy::{Decision, Refusal};
 use rds_protocol::peer::Call;
 use rds_vmm::VmId;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::timeout_at;
 use utoipa::ToSchema;
 
 use super::Peers;
 use super::approvals::{Question, Verdict};
 use super::failure::CallFailure;
-use super::large::{self, json_bytes};
+use super::large;
 use super::link::Link;
+use super::room::Room;
 use crate::audit::Slot;
 use crate::clock;
 use crate::error::Error;
 use crate::metrics;
 use crate::vms::record::Settings;
-use answer::{Answer, receive, takes_long};
+use answer::{Answer, receive};
+use judge::{Judge, refused, undeclared};
 use request::{MAX_TIMEOUT_MS, Request};
 
 /// How long a provider's agent may take to tell about a call whose own time limit has passed.
@@ -42,7 +47,11 @@ const SHOWN: usize = 128;
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallResult {
     /// What the provider's function returned.
-    pub result: Value,
+    #[schema(value_type = serde_json::Value)]
+    pub result: Box<RawValue>,
+    /// What it takes of the consumer's room.
+    #[serde(skip)]
+    pub(super) room: Room,
 }
 
 /// What the audit log will say of a call; it is written when this is dropped, however the call ended.
@@ -97,13 +106,13 @@ impl Drop for Record {
 impl Peers {
     /// Makes a call for a consumer. Dropping the future cancels it, and so does [`Peers::close`].
     #[tracing::instrument(level = "debug", name = "peer_call", skip_all, fields(consumer = %consumer))]
-    pub async fn call(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
+    pub async fn call(&self, consumer: VmId, body: Bytes) -> Result<CallResult, CallFailure> {
         let _under_way = self.0.under_way.token();
         let made = self.0.closing.run_until_cancelled(self.recorded(consumer, body)).await;
         made.unwrap_or_else(|| Err(Error::Unavailable("The server is stopping".into()).into()))
     }
 
-    async fn recorded(&self, consumer: VmId, body: &[u8]) -> Result<CallResult, CallFailure> {
+    async fn recorded(&self, consumer: VmId, body: Bytes) -> Result<CallResult, CallFailure> {
         let _in_use = self.0.directory.call_out(consumer);
         // While the log is behind, callers wait: no call goes unrecorded.
         let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
@@ -119,51 +128,48 @@ impl Peers {
         made
     }
 
-    async fn attempt(&self, consumer: VmId, body: &[u8], record: &mut Record) -> Result<CallResult, CallFailure> {
-        let mut request = Request::parse(body)?;
+    async fn attempt(&self, consumer: VmId, body: Bytes, record: &mut Record) -> Result<CallResult, CallFailure> {
+        let begun = Instant::now();
+        let request = large::work(large::is_long(body.len()), move || Request::parse(&body)).await??;
         record.entry.alias = short(&request.alias);
         record.entry.module = short(&request.module_path);
         record.entry.export = short(&request.export);
         let link = self.link(consumer, &request.alias)?;
         record.entry.provider = Some(link.provider.to_string());
+        let limit = link.policy.time_limit(request.timeout);
+        let mut deadline = begun + limit;
 
         // Before anything else is looked at: a provider that does not run has no say.
-        let mut guest = self.0.providers.guest(&link.alias, link.provider).await?;
-        let contract = self.0.providers.contract(&link.alias, link.provider).await?;
-        let path = ModulePath::from_absolute(&request.module_path).ok();
-        let declared = path.as_ref().and_then(|path| contract.export(path.as_str(), &request.export));
-        let Some((module, export, checker)) = declared else {
-            let what = format!("{}#{}", record.entry.module, record.entry.export);
-            let message = format!("Peer alias {}: {what} is not declared in the provider's manifest", link.alias);
-            return Err(CallFailure::refused(403, "not_declared", message));
+        let reached = async {
+            let guest = self.0.providers.guest(&link.alias, link.provider).await?;
+            Ok::<_, CallFailure>((guest, self.0.providers.contract(&link.alias, link.provider).await?))
         };
+        let (mut guest, contract) = timeout_at(deadline.into(), reached).await.map_err(|_| late())??;
+        let Ok(module) = ModulePath::from_absolute(&request.module_path) else {
+            return Err(undeclared(&link, &record.entry.module, &record.entry.export));
+        };
+        let (export, args, counts) = (request.export, request.args, self.0.counts.clone());
+        let judge = Arc::new(Judge { consumer, link, contract, module, export, args, counts });
+        let Some((module, export, checker)) = judge.target() else {
+            return Err(undeclared(&judge.link, &record.entry.module, &record.entry.export));
+        };
+        let link = &judge.link;
         record.entry.module = module.path.to_string();
-        request.args = checked(request.args, Arc::clone(checker)).await?;
-
-        let bytes = json_bytes(&request.args);
-        record.entry.args_bytes = bytes;
-        let call = policy::Call { module: &module.path, export: &export.name, args: &request.args, bytes };
-        let mut decision = Decision::Allow;
-        let running = self.0.counts.admit(consumer, &link.alias, |usage| {
-            decision = link.policy.decide(&call, usage);
-            match &decision {
-                Decision::Refuse(refusal) => Err(refused(refusal)),
-                _ => Ok(()),
-            }
-        });
-        let _running = running?;
-        let limit = link.policy.time_limit(request.timeout);
+        record.entry.args_bytes = judge.args.get().len() as u64;
+        let (_running, decision) = Arc::clone(&judge).decide().await?;
         match &decision {
             Decision::Warn(rules) => record.broke(rules),
             Decision::NeedsApproval => {
                 record.entry.rule = Some("approval".into());
                 let (module, export) = (module.path.as_str(), export.name.as_str());
-                self.approval(consumer, &link, module, export, &request.args, limit).await?;
+                self.approval(consumer, link, module, export, &judge.args, limit).await?;
                 // Meanwhile the link may have been changed or taken away, and the provider stopped.
-                if self.link(consumer, &request.alias)? != link {
+                if self.link(consumer, &request.alias)? != *link {
                     return Err(CallFailure::refused(403, "not_linked", "The link was changed while the call waited"));
                 }
-                guest = self.0.providers.guest(&link.alias, link.provider).await?;
+                deadline = Instant::now() + limit;
+                let reached = self.0.providers.guest(&link.alias, link.provider);
+                guest = timeout_at(deadline.into(), reached).await.map_err(|_| late())??;
             }
             Decision::Allow | Decision::Refuse(_) => {}
         }
@@ -171,28 +177,37 @@ impl Peers {
         // Secrets may be replaced while the call is made: then both generations are struck out.
         let before = self.0.providers.strikes(link.provider).await?;
         record.entry.secret_version = Some(before.version());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(MAX_TIMEOUT_MS);
+        if timeout_ms == 0 {
+            return Err(late());
+        }
         let call = Call {
             module: module.path.absolute(),
             export: export.name.as_str().to_owned(),
-            args: request.args,
-            timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(MAX_TIMEOUT_MS),
+            args: &judge.args,
+            timeout_ms,
         };
-        let made = guest.call(&call, limit + GRACE).await;
+        let made = guest.call(&call, |bytes| self.0.rooms.take(consumer, bytes), left + GRACE).await;
         let after = self.0.providers.strikes(link.provider).await.unwrap_or_else(|_| before.clone());
-        let (long, strikers, checker) = (takes_long(&made, checker), before.and(&after), Arc::clone(checker));
-        let Answer { result, strikes } = large::work(long, move || receive(made, &checker, strikers)).await?;
+        let (reply, room) = match made {
+            Ok((reply, room)) => (Ok(reply), room),
+            Err(error) => (Err(error), Room::default()),
+        };
+        let Answer { result, strikes } = receive(reply, Arc::clone(checker), before.and(&after)).await?;
         record.entry.strikes = strikes;
         if strikes > 0 {
             tracing::warn!(%consumer, provider = %link.provider, strikes, "secrets were struck out of an answer");
         }
-        let (result, bytes) = result?;
+        let result = result?;
+        let bytes = result.get().len() as u64;
         record.entry.result_bytes = bytes;
         match link.policy.decide_result(bytes) {
             Decision::Refuse(refusal) => return Err(refused(&refusal)),
             Decision::Warn(rules) => record.broke(&rules),
             Decision::Allow | Decision::NeedsApproval => {}
         }
-        Ok(CallResult { result })
+        Ok(CallResult { result, room })
     }
 
     /// A link of the present start of a consumer.
@@ -208,7 +223,7 @@ impl Peers {
         link: &Link,
         module: &str,
         export: &str,
-        args: &[Value],
+        args: &Arc<RawValue>,
         limit: Duration,
     ) -> Result<(), CallFailure> {
         let question = Question { consumer, alias: link.alias.as_str(), provider: link.provider, module, export, args };
@@ -237,29 +252,8 @@ impl Peers {
     }
 }
 
-/// Gives arguments back that fit.
-async fn checked(args: Vec<Value>, checker: Arc<ExportChecker>) -> Result<Vec<Value>, CallFailure> {
-    let long = checker.args_take_long(&args);
-    let check = move || {
-        let checked = checker.check_args(&args);
-        (args, checked)
-    };
-    let (args, checked) = large::work(long, check).await?;
-    checked.map(|()| args).map_err(|faults| bad_arguments(&faults))
-}
-
-fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
-    let words: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    CallFailure::refused(400, "invalid_arguments", bounded(&words.join("; ")))
-}
-
-fn refused(refusal: &Refusal) -> CallFailure {
-    let mut failure = match refusal.retry_after {
-        Some(wait) => CallFailure::over_limit(wait, &refusal.message),
-        None => CallFailure::refused(403, "policy", &refusal.message),
-    };
-    failure.body.rule = Some(refusal.rule.clone());
-    failure
+fn late() -> CallFailure {
+    CallFailure::timed_out("The peer did not answer in time")
 }
 
 /// A name that a caller made up.

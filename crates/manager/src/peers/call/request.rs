@@ -1,9 +1,11 @@
 //! A call as a consumer's code sent it. Everything in it is hostile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rds_peers::json::{Limits, MAX_DEPTH, parse};
 use rds_protocol::peer::CALL_BYTES;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::CallFailure;
@@ -18,11 +20,13 @@ pub(super) struct Request {
     pub(super) alias: String,
     pub(super) module_path: String,
     pub(super) export: String,
-    pub(super) args: Vec<Value>,
+    /// An array. As text, because the call may wait long and values take up to a hundred times the memory.
+    pub(super) args: Arc<RawValue>,
     pub(super) timeout: Duration,
 }
 
 impl Request {
+    /// Reads a call. Takes long if the body is.
     pub(super) fn parse(body: &[u8]) -> Result<Self, CallFailure> {
         let invalid = |message: String| CallFailure::refused(400, "invalid_request", message);
         // The arguments lie two levels below the call.
@@ -30,15 +34,16 @@ impl Request {
         let Value::Object(mut call) = parse(body, limits).map_err(|error| invalid(error.to_string()))? else {
             return Err(invalid("a call is a JSON object".into()));
         };
+        let args = match call.remove("args") {
+            None | Some(Value::Null) => to_raw_value(&[(); 0]),
+            Some(args @ Value::Array(_)) => to_raw_value(&args),
+            Some(_) => return Err(invalid("args must be an array".into())),
+        };
         Ok(Self {
             alias: text(&mut call, "alias", None).map_err(invalid)?,
             module_path: text(&mut call, "modulePath", None).map_err(invalid)?,
             export: text(&mut call, "exportName", Some("default")).map_err(invalid)?,
-            args: match call.remove("args") {
-                None | Some(Value::Null) => Vec::new(),
-                Some(Value::Array(args)) => args,
-                Some(_) => return Err(invalid("args must be an array".into())),
-            },
+            args: args.map_err(|error| invalid(error.to_string()))?.into(),
             timeout: timeout(call.get("timeoutMs")).map_err(invalid)?,
         })
     }
@@ -73,7 +78,7 @@ mod tests {
     #[test]
     fn a_call_has_defaults() {
         let call = request(&json!({"alias": "a", "modulePath": "/workspace/m.ts"})).unwrap();
-        assert_eq!((call.export.as_str(), call.args.len(), call.timeout), ("default", 0, Duration::from_secs(30)));
+        assert_eq!((call.export.as_str(), call.args.get(), call.timeout), ("default", "[]", Duration::from_secs(30)));
     }
 
     #[test]

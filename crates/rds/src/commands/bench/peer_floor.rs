@@ -1,6 +1,7 @@
 //! The least that a call between two VMs can cost: its bytes to a consumer's agent and back, and to a provider's agent
 //! and back. No worker, no manager, no process in the guest.
 
+use std::future::ready;
 use std::time::{Duration, Instant};
 
 use rds_protocol::guest::Configure;
@@ -50,7 +51,7 @@ impl<'a> Pair<'a> {
             let begun = Instant::now();
             for machine in &self.machines {
                 // Nothing was offered, so the agent answers by itself.
-                match machine.guest.call(&call, LIMIT).await {
+                match machine.guest.call(&call, |_| ready(()), LIMIT).await {
                     Err(GuestError::Status { status: 409, .. }) => {}
                     other => return Err(CliError::Failed(format!("an agent by hand answered {other:?}"))),
                 }

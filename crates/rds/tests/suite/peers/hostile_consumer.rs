@@ -16,6 +16,7 @@ cases![
     calls_that_are_too_large_are_refused,
     a_flood_of_connections_disturbs_nobody_else,
     a_flood_of_calls_is_answered,
+    results_that_are_not_read_take_little_of_the_server,
 ];
 
 /// Bytes that the manager may grow by under an attack.
@@ -266,4 +267,44 @@ async fn a_flood_of_calls_is_answered(world: &World) {
     for vm in [vm, provider] {
         api.delete(&format!("/v1/vms/{vm}")).await.status(204);
     }
+}
+
+async fn results_that_are_not_read_take_little_of_the_server(world: &World) {
+    let server = world.own_server(&[]).await;
+    let api = server.api();
+    let code = "export const text = (length) => 'x'.repeat(length);";
+    let exports = [export("text", &[("length", json!({"type": "integer"}))], json!({}))];
+    let provider = javascript(code, &exports).provide(&api, json!({"memMb": 1024})).await;
+    let vm = consumer(&api, &[link("big", &provider)]).await;
+    let program = "import fs from 'node:fs';
+        import http from 'node:http';
+        const { url, token } = JSON.parse(fs.readFileSync('/workspace/.rds/peer-bridge.json'));
+        const call = (length) => JSON.stringify({ alias: 'big', modulePath: '/workspace/sdk/small.mjs', exportName: 'text', args: [length], timeoutMs: 20000 });
+        const send = (length) => new Promise((resolve) => {
+          const request = http.request(url, { method: 'POST', headers: { authorization: `Bearer ${token}` } }, (reply) => resolve([reply, reply.statusCode]));
+          request.on('error', (error) => resolve([null, error.code]));
+          request.end(call(length));
+        });
+        const begun = [];
+        for (let n = 0; n < 60; n++) begun.push(send(3900000));
+        await new Promise((wake) => setTimeout(wake, 15000));
+        const [, small] = await send(10);
+        fs.writeFileSync('/workspace/small.json', JSON.stringify(small));
+        await new Promise((wake) => setTimeout(wake, 15000));
+        process.exit(0);";
+    let before = processes::resident_bytes(server.pid());
+    api.sh(&vm, &format!("cat > unread.mjs <<'END'\n{program}\nEND\nnode unread.mjs >/dev/null 2>&1 &")).await;
+    let mut most = 0;
+    for _ in 0..50 {
+        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        most = most.max(processes::resident_bytes(server.pid()));
+    }
+    assert!(most < before + GROWTH, "{before} bytes became {most}");
+    assert_eq!(api.sh(&vm, "cat small.json").await, "200", "a small result does not wait for large ones");
+    let body =
+        json!({"alias": "big", "modulePath": "/workspace/sdk/small.mjs", "exportName": "text", "args": [3_900_000]});
+    let token = token(&api, &vm).await;
+    invoke(&server.anonymous(), &token, &body).await.ok();
+    api.remove(&[&vm, &provider]).await;
+    server.assert_no_trace().await;
 }

@@ -1,6 +1,7 @@
 //! The client against agents of every kind, over a stream in memory.
 
 mod hostile;
+mod outbound;
 mod peer;
 mod properties;
 
