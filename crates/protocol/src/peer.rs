@@ -20,7 +20,8 @@ pub const CALL_BYTES: usize = 1024 * 1024;
 /// Bytes of the JSON that a call gives back.
 pub const OUTCOME_BYTES: usize = 4 * 1024 * 1024;
 
-/// Body of [`crate::routes::BRIDGE`]: from now on the agent passes on calls that carry this bearer token, and no other.
+/// Body of [`crate::routes::BRIDGE`]: from now on the agent passes on calls that carry this bearer token, and no other from the
+/// next [`crate::routes::TREES`] on: until then, code has the token before.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenBridge {
     /// Letters, digits, `-` and `_`; new for every start of the VM.

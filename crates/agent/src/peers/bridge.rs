@@ -42,10 +42,20 @@ type Reply = Response<Either<Incoming, Full<Bytes>>>;
 /// The server. It listens once it is opened, on one port for as long as the VM lives.
 pub(crate) struct Bridge {
     manager: Rc<Outbound>,
-    token: RefCell<Option<Zeroizing<String>>>,
+    tokens: RefCell<Tokens>,
     port: Cell<Option<u16>>,
     calls: Semaphore,
     connections: Semaphore,
+}
+
+/// What a caller must have. New files may take long to come, and may not come at all: until then the token in the old ones
+/// is good, too.
+#[derive(Default)]
+struct Tokens {
+    /// In the files that are in place.
+    placed: Option<Zeroizing<String>>,
+    /// In those to come.
+    coming: Option<Zeroizing<String>>,
 }
 
 impl Bridge {
@@ -53,26 +63,34 @@ impl Bridge {
     pub(crate) fn new(manager: Rc<Outbound>) -> Self {
         Self {
             manager,
-            token: RefCell::default(),
+            tokens: RefCell::default(),
             port: Cell::default(),
             calls: Semaphore::new(CALLS),
             connections: Semaphore::new(CONNECTIONS),
         }
     }
 
-    /// Takes calls with this token from now on, and with no other.
+    /// Takes calls with this token from now on, and with no other once the files with it are in place.
     pub(crate) async fn open(self: &Rc<Self>, order: OpenBridge) -> Result<Opened, SystemError> {
         let port = match self.port.get() {
             Some(port) => port,
             None => self.listen().await?,
         };
-        self.token.replace(Some(Zeroizing::new(order.token)));
+        self.tokens.borrow_mut().coming = Some(Zeroizing::new(order.token));
         Ok(Opened { port })
+    }
+
+    /// The files with the last token are in place.
+    pub(crate) fn placed(&self) {
+        let mut tokens = self.tokens.borrow_mut();
+        if let Some(token) = tokens.coming.take() {
+            tokens.placed = Some(token);
+        }
     }
 
     /// Takes no calls until it is opened again.
     pub(crate) fn close(&self) {
-        self.token.take();
+        self.tokens.take();
     }
 
     /// Where it listens, once it is open.
@@ -180,10 +198,9 @@ impl Bridge {
 
     fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
         let given = authorization.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-        match (given, &*self.token.borrow()) {
-            (Some(given), Some(token)) => equal(given.as_bytes(), token.as_bytes()),
-            _ => false,
-        }
+        let Some(given) = given else { return false };
+        let Tokens { placed, coming } = &*self.tokens.borrow();
+        [placed, coming].into_iter().flatten().any(|token| equal(given.as_bytes(), token.as_bytes()))
     }
 }
 

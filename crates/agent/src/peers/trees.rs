@@ -49,7 +49,10 @@ pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Re
     let words_out = Receiver::from_owned_fd(words_out).map_err(Refusal::internal)?;
     let _ = words_out.take(WORDS).read_to_end(&mut said).await;
     match ended.await.map_or(-1, |ended| ended.code) {
-        0 => Ok(empty()),
+        0 => {
+            vm.bridge.placed();
+            Ok(empty())
+        }
         _ => Err(Failure::parse(&String::from_utf8_lossy(&said)).into_refusal()),
     }
 }

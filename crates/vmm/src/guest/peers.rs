@@ -20,7 +20,7 @@ use super::{GuestClient, GuestError, from_json, to_json};
 const OUTCOME_ENVELOPE: usize = 4096;
 
 impl GuestClient {
-    /// Has the agent take its code's calls with this token, and with no other.
+    /// Has the agent take its code's calls with this token, and with no other once trees are put.
     pub async fn open_bridge(&self, order: &OpenBridge, limit: Duration) -> Result<Bridge, GuestError> {
         self.json(Method::POST, routes::BRIDGE, to_json(order), limit).await
     }
