@@ -64,7 +64,8 @@ async fn patch(
 
 /// Take a link away
 ///
-/// The VM's code can call that provider no more. A running VM's peers are synced; when that fails, nothing is changed.
+/// The VM's code can call that provider no more. A running VM's peers are synced if all other providers can be read;
+/// otherwise its code sees the proxies until the next sync.
 #[utoipa::path(delete, path = "/vms/{id}/peers/{alias}", tag = "peers",
     params(("id" = String, Path), ("alias" = String, Path)),
     responses((status = 204, description = "It is gone"), CallerErrors, VmErrors, GuestErrors))]

@@ -31,6 +31,7 @@ use crate::pool::Machine;
 
 pub(super) use inbox::Command;
 use inbox::Inbox;
+use settings::Effort;
 
 /// How often a machine is looked after.
 const CARE_EVERY: Duration = Duration::from_secs(5);
@@ -240,7 +241,7 @@ impl Actor {
                     }
                     Some(Command::SyncPeers(reply)) => {
                         let links = Arc::clone(&self.live.borrow().settings.links);
-                        if let Some(next) = self.sync_peers(links, &guest, reply).await {
+                        if let Some(next) = self.sync_peers(links, &guest, reply, Effort::Needed).await {
                             return next;
                         }
                     }

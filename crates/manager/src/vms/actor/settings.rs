@@ -15,6 +15,15 @@ use crate::secrets::SecretEnv;
 use crate::vms::record::{Generations, Settings};
 use crate::vms::row::{links_column, to_json};
 
+/// What becomes of the answer when a sync fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// It is the error.
+    Needed,
+    /// What was asked for is done already.
+    Best,
+}
+
 impl Actor {
     /// Writes new secrets down, sealed; they are `due` if there is an agent that is to get them.
     pub(super) async fn keep_secrets(&self, secrets: &SecretEnv, due: bool) -> Result<()> {
@@ -122,7 +131,7 @@ impl Actor {
         let bridge = self.live.borrow().settings.bridge.clone();
         // One that names the mode it is in asks for a sync all the same (section 7 of the wire contract).
         match guest.filter(|_| patch.names_a_mode()) {
-            Some(guest) => self.sync_peers(links, guest, reply).await,
+            Some(guest) => self.sync_peers(links, guest, reply, Effort::Needed).await,
             None => {
                 let kept = self.keep_links(links, bridge).await;
                 answer(Some(reply), kept);
@@ -131,7 +140,8 @@ impl Actor {
         }
     }
 
-    /// Takes a link away. With the last one the token of the present start dies.
+    /// Takes a link away: its calls are refused as soon as that is written down. What the VM sees follows if it can; a provider
+    /// that is down must not keep another one in reach. With the last link the token of the present start dies.
     pub(super) async fn unlink(&mut self, alias: &str, guest: Option<&GuestClient>, reply: Reply) -> Option<Next> {
         let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
         let links: Arc<[Link]> = before.iter().filter(|link| link.alias.as_str() != alias).cloned().collect();
@@ -139,14 +149,13 @@ impl Actor {
             answer(Some(reply), Err(no_such_alias()));
             return None;
         }
-        match guest {
-            Some(guest) => self.sync_peers(links, guest, reply).await,
-            None => {
-                let kept = self.keep_links(links, bridge).await;
-                answer(Some(reply), kept);
-                None
-            }
-        }
+        let bridge = bridge.filter(|_| !links.is_empty());
+        let kept = self.keep_links(Arc::clone(&links), bridge).await;
+        let (Some(guest), Ok(())) = (guest, &kept) else {
+            answer(Some(reply), kept);
+            return None;
+        };
+        self.sync_peers(links, guest, reply, Effort::Best).await
     }
 
     /// Writes links down, and the token of the present start.
@@ -161,7 +170,13 @@ impl Actor {
     }
 
     /// Puts the peers of a running VM in place anew, and keeps the links if that could be done.
-    pub(super) async fn sync_peers(&mut self, links: Arc<[Link]>, guest: &GuestClient, reply: Reply) -> Option<Next> {
+    pub(super) async fn sync_peers(
+        &mut self,
+        links: Arc<[Link]>,
+        guest: &GuestClient,
+        reply: Reply,
+        effort: Effort,
+    ) -> Option<Next> {
         // A manager that was started meanwhile knows the hash of the old one alone.
         let known = self.live.borrow().settings.bridge.clone().filter(|bridge| bridge.secret().is_some());
         let bridge = known.unwrap_or_else(BridgeToken::new);
@@ -176,6 +191,11 @@ impl Actor {
                 let bridge = (!links.is_empty()).then_some(bridge);
                 let kept = self.keep_links(links, bridge).await;
                 answer(Some(reply), kept);
+                None
+            }
+            Work::Done(Err(error)) if effort == Effort::Best => {
+                tracing::warn!(vm = %self.vm.id, error = %Chain(&error), "a VM still sees a peer that it may not call any more");
+                answer(Some(reply), Ok(()));
                 None
             }
             Work::Done(Err(error)) => {

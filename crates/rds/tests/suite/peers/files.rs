@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::sdk::{export, javascript};
-use super::stage::{MODULES, deno, link, node, stage, token};
+use super::stage::{MODULES, deno, invoke, link, node, stage, token};
 use crate::harness::{Api, World, archives, cases, create};
 
 cases![
@@ -15,6 +15,7 @@ cases![
     mounted_sources_are_a_copy_without_what_is_the_providers_own,
     a_sync_follows_the_manifest,
     a_link_can_be_changed,
+    a_link_is_dead_though_another_provider_is_down,
     trees_come_back_with_a_start,
     five_thousand_files_are_mounted,
 ];
@@ -210,6 +211,25 @@ async fn a_link_can_be_changed(world: &World) {
     patch("mail", json!({"policy": {"alow": []}})).await.status(400);
     let shown = api.get(&format!("/v1/vms/{}", stage.consumer)).await.ok().json()["peerLinks"].clone();
     assert_eq!(shown, json!([{"alias": "mail", "vmId": stage.provider, "sourceMode": "hidden"}]));
+}
+
+async fn a_link_is_dead_though_another_provider_is_down(world: &World) {
+    let api = world.api().await;
+    let anonymous = world.server().await.anonymous();
+    let (provider, consumer) = pair(&api, "hidden").await;
+    let linked = json!([link("small", &provider), link("down", &consumer)]);
+    let sdk = javascript("export const one = () => 1;", &[export("one", &[], json!({}))]);
+    sdk.upload(&api, &consumer).await;
+    let third = create(&api, json!({"peerLinks": linked})).await;
+    let token = token(&api, &third).await;
+    let call = json!({"alias": "small", "modulePath": "/workspace/sdk/small.mjs", "exportName": "one"});
+    invoke(&anonymous, &token, &call).await.ok();
+    api.poke(&format!("/v1/vms/{consumer}/stop")).await.status(204);
+    api.delete(&format!("/v1/vms/{third}/peers/small")).await.status(204);
+    invoke(&anonymous, &token, &call).await.status(403);
+    let shown = api.get(&format!("/v1/vms/{third}")).await.ok().json()["peerLinks"].clone();
+    assert_eq!(shown, json!([{"alias": "down", "vmId": consumer, "sourceMode": "hidden"}]));
+    api.remove(&[&third, &consumer, &provider]).await;
 }
 
 async fn trees_come_back_with_a_start(world: &World) {
