@@ -78,7 +78,9 @@ impl Peers {
         match (put, written) {
             // Then the writer was told so, too.
             (Err(error), Err(written)) if written.kind() == io::ErrorKind::BrokenPipe => Err(error.into()),
-            (_, Err(written)) => Err(Error::Invalid(format!("Peer files: {written}"))),
+            (_, Err(written)) => Err(written
+                .downcast()
+                .unwrap_or_else(|error| Error::internal("cannot put a VM's peers together", error))),
             (put, Ok(())) => Ok(put?),
         }
     }
@@ -87,9 +89,11 @@ impl Peers {
     fn open_source(&self, runtime: &Handle, alias: Alias, provider: VmId) -> io::Result<Source<impl Read + use<>>> {
         let opened = runtime.block_on(async {
             let guest = self.0.providers.guest(&alias, provider).await?;
-            Ok::<_, Error>((guest.get_archive("/workspace", SOURCE_BYTES, TREES_LIMIT).await?, guest))
+            let download = guest.get_archive("/workspace", SOURCE_BYTES, TREES_LIMIT).await;
+            let lost = |error| Error::BadGateway(format!("Peer alias {alias}: its files cannot be read: {error}"));
+            Ok::<_, Error>((download.map_err(lost)?, guest))
         });
-        let (download, guest) = opened.map_err(|error| io::Error::other(error.to_string()))?;
+        let (download, guest) = opened.map_err(io::Error::other)?;
         let in_use = move |_: &_| {
             let _guest = &guest;
         };

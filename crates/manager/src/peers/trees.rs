@@ -1,5 +1,6 @@
 //! The files that tell a consumer's code about its peers, as the archive that its agent unpacks.
 
+use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -12,8 +13,11 @@ use rds_peers::codegen::GeneratedFile;
 use rds_peers::manifest::Alias;
 use rds_protocol::archive_bounds::{Bounded, LONGEST_NAME};
 use rds_protocol::limits::UNPACKED_BYTES;
+use rds_vmm::guest::GuestError;
 use tar::{Archive, Builder, EntryType, Header};
 use tokio::sync::mpsc;
+
+use crate::error::Error;
 
 /// What a copy of a provider's files leaves out: what is not code, and what is about that VM alone.
 const LEFT_OUT: [&str; 5] = [".rds", ".deno", ".tmp", ".nvm", "peers"];
@@ -53,9 +57,27 @@ pub(super) fn write<R: Read>(
     }
     let mut budget = Budget { entries: ENTRIES, bytes: UNPACKED_BYTES, unpacked: SOURCES_BYTES };
     for source in sources {
-        copy(&mut builder, source?, &mut budget)?;
+        let source = source?;
+        let alias = source.alias.clone();
+        copy(&mut builder, source, &mut budget).map_err(|error| of_peer(&alias, error))?;
     }
     builder.into_inner()?.flush()
+}
+
+/// The error of copying a peer's files, as a client is told it, unless it is the consumer that takes no more.
+fn of_peer(alias: &Alias, error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return error;
+    }
+    let message = format!("Peer alias {alias}: {error}");
+    io::Error::other(if is_lost(&error) { Error::BadGateway(message) } else { Error::Invalid(message) })
+}
+
+/// Whether the provider did not send all of it.
+fn is_lost(error: &(dyn StdError + 'static)) -> bool {
+    // What an I/O error was made from is not its source.
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<GuestError>() || inner.is_some_and(|inner| is_lost(inner)) || error.source().is_some_and(is_lost)
 }
 
 struct Budget {
@@ -69,9 +91,9 @@ struct Budget {
 
 fn copy<R: Read>(builder: &mut Builder<impl Write>, source: Source<R>, budget: &mut Budget) -> io::Result<()> {
     let root = Path::new("peers").join(source.alias.as_str()).join("source");
-    let refusal = format!("the files of peer {} are too many or too large", source.alias);
-    let too_large = || io::Error::other(refusal.clone());
-    let unpacked = Bounded::new(MultiGzDecoder::new(source.archive), budget.unpacked, refusal.clone());
+    let refusal = "the files of the provider are too many or too large";
+    let too_large = || io::Error::other(refusal);
+    let unpacked = Bounded::new(MultiGzDecoder::new(source.archive), budget.unpacked, refusal.to_owned());
     let mut archive = Archive::new(unpacked);
     let mut long = None;
     // Raw, because the reader would take names and attributes of any length into memory.
@@ -130,7 +152,8 @@ fn long_name(entry: &mut tar::Entry<'_, impl Read>) -> io::Result<PathBuf> {
     Ok(OsString::from_vec(name).into())
 }
 
-/// A path of the copy; `None` for the root itself and for what is left out.
+/// A path of the copy; `None` for the root itself, and for what is left out: also names that are no text, which no module can
+/// have and the consumer's agent would refuse.
 fn kept(path: &Path) -> io::Result<Option<PathBuf>> {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -140,7 +163,8 @@ fn kept(path: &Path) -> io::Result<Option<PathBuf>> {
             _ => return Err(io::Error::other("a provider's agent named a file outside /workspace")),
         }
     }
-    let left_out = plain.components().next().is_none_or(|first| LEFT_OUT.iter().any(|name| first.as_os_str() == *name));
+    let left_out = plain.to_str().is_none()
+        || plain.components().next().is_none_or(|first| LEFT_OUT.iter().any(|name| first.as_os_str() == *name));
     Ok((!left_out).then_some(plain))
 }
 
@@ -202,6 +226,8 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
 
     fn packed(entries: &[(&str, EntryType)]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -311,7 +337,7 @@ mod tests {
         };
         assert_eq!(copied((1 << 20) + 1024).unwrap(), 512);
         let error = copied(1 << 20).unwrap_err();
-        assert!(error.to_string().contains("peer mail are too many or too large"), "{error}");
+        assert!(error.to_string().contains("provider are too many or too large"), "{error}");
     }
 
     #[test]
@@ -320,15 +346,38 @@ mod tests {
         let next = packed(&[("g", EntryType::Regular)]);
         let mut archive = Vec::new();
         let error = write(&[], [mail(&short), mail(&next)], &mut archive).unwrap_err();
-        assert!(error.to_string().contains("ends early"), "{error}");
+        assert_eq!(error.to_string(), "Peer alias mail: an entry ends early");
         assert!(archive.starts_with(b"peers/mail/source/f\0"));
         assert!(archive[512..].iter().all(|byte| *byte == 0), "only the end of the archive follows");
+    }
+
+    #[test]
+    fn a_provider_that_is_lost_is_no_fault_of_its_files() {
+        let broken = Archive::new(io::empty().chain(Broken)).entries().unwrap().next().unwrap().err().unwrap();
+        for (error, lost) in
+            [(broken, true), (io::Error::other(GuestError::Timeout), true), (io::Error::other("x"), false)]
+        {
+            let told = of_peer(&Alias::new("mail").unwrap(), error).downcast::<Error>().unwrap();
+            assert_eq!(matches!(told, Error::BadGateway(_)), lost, "{told:?}");
+            assert!(told.to_string().starts_with("Peer alias mail: "), "{told}");
+        }
+        let taken = of_peer(&Alias::new("mail").unwrap(), io::ErrorKind::BrokenPipe.into());
+        assert_eq!(taken.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    struct Broken;
+
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other(GuestError::Timeout))
+        }
     }
 
     #[test]
     fn only_plain_paths_are_kept() {
         assert_eq!(kept(Path::new("./a/b")).unwrap(), Some("a/b".into()));
         assert_eq!(kept(Path::new(".")).unwrap(), None);
+        assert_eq!(kept(Path::new(OsStr::from_bytes(b"a/caf\xe9/b"))).unwrap(), None);
         assert!(kept(Path::new("a/../b")).is_err() && kept(Path::new("/a")).is_err());
     }
 }

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::manifest::{Alias, Manifest, ProviderFault};
+use crate::manifest::{Alias, Manifest, PROXY_PACKAGE, ProviderFault};
 
 /// Bytes of the files under one alias. A manifest as large as it may be makes half of that.
 const TREE_BYTES: usize = 8 * 1024 * 1024;
@@ -103,7 +103,7 @@ pub fn peer_tree(alias: &Alias, manifest: &Manifest) -> Result<Vec<GeneratedFile
     let json = manifest.to_json(room.0).ok_or(TOO_LARGE)?;
     push(format!("{root}/manifest.json"), json, &mut room)?;
     push(format!("{root}/README.md"), readme::readme(alias, manifest, room)?, &mut room)?;
-    push(format!("{root}/proxy/package.json"), "{ \"type\": \"module\" }\n".to_owned(), &mut room)?;
+    push(format!("{root}/proxy/{PROXY_PACKAGE}"), "{ \"type\": \"module\" }\n".to_owned(), &mut room)?;
     for module in &manifest.modules {
         let made = proxy::proxy(alias, module, room)?;
         push(format!("{root}/proxy/{}", module.path), made.code, &mut room)?;

@@ -28,12 +28,12 @@ pub(super) fn proxy(alias: &Alias, module: &Module, mut room: Room) -> Result<Pr
         room.take(function.bytes())?;
         functions.push(function);
     }
-    let (dialect, declared) = match module.path.extension() {
-        "js" | "jsx" => (Dialect::Esm, Some("d.ts")),
-        "mjs" => (Dialect::Esm, Some("d.mts")),
-        "cjs" => (Dialect::CommonJs, Some("d.cts")),
-        _ => (Dialect::TypeScript, None),
+    let dialect = match module.path.extension() {
+        "js" | "jsx" | "mjs" => Dialect::Esm,
+        "cjs" => Dialect::CommonJs,
+        _ => Dialect::TypeScript,
     };
+    let declared = module.path.declared_in();
     let runtime = format!("{}.rds/peer-runtime", "../".repeat(module.path.directories() + 3));
     let head = match dialect {
         Dialect::TypeScript => format!("import {{ call as {call} }} from \"{runtime}.ts\";\n"),

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 pub use faults::{Fault, Faults, ProviderFault};
 pub use names::{Alias, ExportName, ModulePath, NameError};
-pub(crate) use names::{is_identifier, is_invisible, is_reserved};
+pub(crate) use names::{PROXY_PACKAGE, is_identifier, is_invisible, is_reserved};
 pub use read::{Limits, parse};
 
 /// Where a provider keeps its manifest.

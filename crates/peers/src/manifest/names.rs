@@ -39,6 +39,9 @@ impl Alias {
     }
 }
 
+/// The file beside all proxies that says what they are.
+pub(crate) const PROXY_PACKAGE: &str = "package.json";
+
 /// Longest path of a module in bytes: with the consumer's prefix it stays far below PATH_MAX.
 const MAX_PATH: usize = 512;
 
@@ -100,6 +103,16 @@ impl ModulePath {
     /// The path without its extension and the dot before it.
     pub fn stem(&self) -> &str {
         self.split_extension().map_or(&self.0, |(stem, _)| stem)
+    }
+
+    /// The extension of the file that declares the types of its proxy, in the place of its own, if its language has none.
+    pub(crate) fn declared_in(&self) -> Option<&'static str> {
+        match self.extension() {
+            "js" | "jsx" => Some("d.ts"),
+            "mjs" => Some("d.mts"),
+            "cjs" => Some("d.cts"),
+            _ => None,
+        }
     }
 
     fn split_extension(&self) -> Option<(&str, &str)> {

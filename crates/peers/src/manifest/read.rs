@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::names::PROXY_PACKAGE;
 use super::{Example, Export, ExportName, Faults, Manifest, Module, ModulePath, Param, ProviderFault, Returns, Sdk};
 use crate::json::{self, MAX_DEPTH};
 use crate::schema;
@@ -56,7 +57,24 @@ impl Reader {
         let sdk = self.sdk(fields);
         let modules = self.list(fields, "", "modules", 1, self.limits.modules, Self::module);
         self.unique(modules.iter().map(|module| module.path.as_str()), "/modules", "path");
+        self.apart(&modules);
         Some(Manifest { sdk: sdk?, modules })
+    }
+
+    /// The proxies lie where the modules do, with files of their own beside them: none of those may be a directory.
+    fn apart(&mut self, modules: &[Module]) {
+        let declared = |path: &ModulePath| path.declared_in().map(|extension| format!("{}.{extension}", path.stem()));
+        let mut files: HashSet<String> = modules.iter().filter_map(|module| declared(&module.path)).collect();
+        files.extend(modules.iter().map(|module| module.path.as_str().to_owned()));
+        files.insert(PROXY_PACKAGE.to_owned());
+        for path in modules.iter().map(|module| module.path.as_str()) {
+            let above = |slash: usize| path.get(..slash).filter(|above| files.contains(*above));
+            if let Some(file) = path.match_indices('/').find_map(|(slash, _)| above(slash)) {
+                let message =
+                    format!("has a module {path:?} where a sync writes a file {file:?}; rename the directory");
+                self.faults.add("/modules".to_owned(), message);
+            }
+        }
     }
 
     fn sdk(&mut self, fields: &Map<String, Value>) -> Option<Sdk> {
@@ -281,6 +299,26 @@ mod tests {
             ],
         });
         insta::assert_snapshot!(faults(&document));
+    }
+
+    #[test]
+    fn a_module_below_what_is_a_file_of_the_proxies_is_refused() {
+        let told = |paths: &[&str]| {
+            let mut document = manifest();
+            let module = |path: &&str| json!({"path": path, "exports": [export("f")]});
+            document["modules"] = paths.iter().map(module).collect();
+            read(&document).map_err(|fault| fault.to_string())
+        };
+        for paths in [
+            &["package.json/x.ts"][..],
+            &["b/a.d.mts/x.ts", "b/a.mjs"],
+            &["a.js", "a.d.ts/b/c.js"],
+            &["a.ts", "a.ts/b.ts"],
+        ] {
+            let told = told(paths).unwrap_err();
+            assert!(told.contains("/modules: has a module") && told.contains("rename the directory"), "{told}");
+        }
+        assert!(told(&["a/package.json/x.ts", "a.d.mts/x.ts", "a.ts", "aa/a.mjs"]).is_ok());
     }
 
     #[test]
