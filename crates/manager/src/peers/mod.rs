@@ -136,6 +136,11 @@ impl Peers {
         }
     }
 
+    /// Holds no secrets of a VM any more that runs no more.
+    pub(crate) fn withdraw(&self, id: VmId) {
+        self.0.providers.withdraw(id);
+    }
+
     /// Forgets a VM that is gone.
     pub(crate) fn forget(&self, id: VmId) {
         self.0.providers.forget(id);

@@ -72,7 +72,13 @@ impl Providers {
         let offered = guest.offer(&offer(manifest), OFFER_LIMIT).await?;
         let Some(first) = offered.uncallable.into_iter().next() else { return Ok(Ok(())) };
         let (manifest, strikers) = (Arc::clone(manifest), strikes.and(&strikes));
-        let fault = large::work(is_large(&first), move || uncallable(&manifest, &first, &strikers)).await?;
+        let complaint = large::work(is_large(&first), move || uncallable(&manifest, &first, &strikers)).await?;
+        let fault = complaint.map(|(fault, strikes)| {
+            if strikes > 0 {
+                tracing::warn!(provider = %id, strikes, "secrets were struck out of the error of a module");
+            }
+            fault
+        });
         fault.map(Err).ok_or_else(|| Error::BadGateway("The VM's agent answered nonsense".into()))
     }
 }
@@ -130,14 +136,24 @@ fn offer(manifest: &Manifest) -> Offer {
     Offer { modules: manifest.modules.iter().map(module).collect() }
 }
 
-/// The agent's complaint in the words of the contract; `None` if it is about something that was not offered.
-fn uncallable(manifest: &Manifest, complaint: &Uncallable, strikers: &[Arc<Striker>]) -> Option<ProviderFault> {
+/// The agent's complaint in the words of the contract, and how many secrets were struck out of it; `None` if it is about
+/// something that was not offered.
+fn uncallable(
+    manifest: &Manifest,
+    complaint: &Uncallable,
+    strikers: &[Arc<Striker>],
+) -> Option<(ProviderFault, usize)> {
     let path = ModulePath::from_absolute(&complaint.path).ok()?;
     let module = manifest.module(path.as_str())?;
     let export = module.export(&complaint.export)?.name.clone();
-    let reason = strikers.iter().fold(complaint.reason.clone(), |reason, striker| striker.text(&reason).value);
+    let mut strikes = 0;
+    let reason = strikers.iter().fold(complaint.reason.clone(), |reason, striker| {
+        let struck = striker.text(&reason);
+        strikes += struck.strikes;
+        struck.value
+    });
     let reason = short(&reason);
-    Some(ProviderFault::NotCallable { export, module: module.path.clone(), reason })
+    Some((ProviderFault::NotCallable { export, module: module.path.clone(), reason }, strikes))
 }
 
 /// A guest's words, fit to be shown.

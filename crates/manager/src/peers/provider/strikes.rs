@@ -55,8 +55,16 @@ impl Providers {
             strikes.push((sealed.clone(), striker));
         }
         let strikes = Arc::new(Strikes(strikes));
-        *provider.strikes.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&strikes));
+        // Not for a call that ends after its provider was stopped.
+        let kept = live.borrow().guest.is_some().then(|| Arc::clone(&strikes));
+        *provider.strikes.lock().unwrap_or_else(PoisonError::into_inner) = kept;
         Ok(strikes)
+    }
+
+    /// Drops what strikes out the secrets of a VM that runs no more: it holds them in clear.
+    pub(in crate::peers) fn withdraw(&self, id: VmId) {
+        let provider = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        provider.map(|provider| provider.strikes.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// What strikes one generation of a VM's secrets out, made anew. That takes up to a second.

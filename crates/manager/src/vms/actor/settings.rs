@@ -219,6 +219,7 @@ impl Actor {
             live.guest = None;
             live.settings.bridge = None;
         });
+        self.host.peers.withdraw(self.vm.id);
     }
 }
 
