@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::network;
 use crate::peers::bridge::Bridge;
 use crate::peers::workers::Workers;
 use crate::reply::Refusal;
-use crate::sandbox::tree::{self, Leftovers};
+use crate::sandbox::disk::{self, Leftovers};
 use crate::sandbox::{Keepers, fork};
 
 /// Bytes of entropy that are taken in at once.
@@ -74,7 +74,7 @@ pub(crate) fn carry_out(
     let sandbox = waiting.enclose(tree)?;
     if leftovers == Leftovers::Trash {
         // Old temporary files may be many; nobody waits for them to be gone.
-        let _ = fork(None, &[], tree::empty_trash);
+        empty_trash(keepers)?;
     }
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let times = Configured {
@@ -95,6 +95,21 @@ pub(crate) fn carry_out(
         },
         times,
     ))
+}
+
+/// Removes what programs have left, as one of them: they have made it, and it may take memory as they please.
+fn empty_trash(keepers: &Rc<Keepers>) -> Result<(), SystemError> {
+    let cgroup = keepers.cgroups.take()?;
+    let copy = fork(Some(cgroup.directory().as_fd()), &[], disk::empty_trash);
+    let ended = copy.map(|copy| keepers.reaper.watch(copy));
+    let keepers = Rc::clone(keepers);
+    tokio::task::spawn_local(async move {
+        if let Ok(ended) = ended {
+            let _ = ended.await;
+        }
+        keepers.cgroups.give_back(cgroup);
+    });
+    Ok(())
 }
 
 /// Makes a copy of a VM a VM of its own. Nothing of the other's secrets and peers is left in the agent.

@@ -2,7 +2,7 @@
 //!
 //! The layout is what the agent expects, so that a start has nothing to write: `upper` and `work` for the overlay over the
 //! image, `home` for `/workspace` (owned by uid 1000) with the places for what the agent puts there, `tmp` and `vartmp` for
-//! `/tmp` and `/var/tmp`, `trees` and `trash` for the agent itself.
+//! `/tmp` and `/var/tmp`, `trees`, `trash` and `reserve` for the agent itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -57,6 +57,14 @@ const MAX_TEMPLATES: usize = 16;
 /// A template that was used so recently may be about to be opened.
 const IN_USE: Duration = Duration::from_secs(60);
 
+/// Directories in `reserve`, which take inodes until a start needs them.
+const RESERVE: u32 = 16;
+
+fn layout() -> String {
+    let reserve: String = (0..RESERVE).map(|number| format!("mkdir reserve/{number}\n")).collect();
+    format!("{LAYOUT}mkdir reserve\n{reserve}")
+}
+
 /// Returns the template of a disk of `bytes` in `dir`, making it if it is not there.
 ///
 /// The file is called `<bytes>.ext4` and is sparse. It appears complete or not at all; concurrent calls are safe. It is to
@@ -84,7 +92,7 @@ pub fn template(dir: &Path, bytes: u64) -> Result<PathBuf, ImageError> {
     let script = draft(dir).map_err(write)?;
     disk.as_file().set_len(bytes).map_err(write)?;
     e2fsprogs::mke2fs(&MKE2FS_OPTIONS, None, disk.path())?;
-    e2fsprogs::debugfs(LAYOUT, script.path(), disk.path())?;
+    e2fsprogs::debugfs(&layout(), script.path(), disk.path())?;
     disk.as_file().sync_all().map_err(write)?;
     disk.persist(&path).map_err(|error| write(error.error))?;
     // One too many does no harm, and the next one that is made tries again.

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use crate::sandbox::tree::{DISK, HOME};
+use crate::sandbox::disk::{DISK, HOME};
 
 /// linux/fanotify.h: report the directory and the name; do not block; close on exec.
 const INIT_FLAGS: libc::c_uint = 0x0c00 | 0x2 | 0x1;

@@ -41,6 +41,12 @@ pub(crate) fn fork(cgroup: Option<BorrowedFd<'_>>, keep: &[RawFd], child: impl F
     }
 }
 
+/// For a copy of the agent: makes it a process like any other, which the kernel may kill for its memory.
+pub(super) fn give_up_protection() -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", "0")?;
+    Ok(rustix::process::setpriority_process(None, 0)?)
+}
+
 /// All numbers but the standard streams' and those to keep, as ranges: the first and the last of each.
 fn others(keep: &[RawFd]) -> Vec<(u32, u32)> {
     let mut keep: Vec<_> = keep.iter().map(|number| number.unsigned_abs()).filter(|number| *number >= FIRST).collect();

@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 
 use rds_protocol::limits::USER_ID;
 
+use super::fork::give_up_protection;
 use super::seccomp;
 use crate::cgroup::MAX_PIDS;
 
@@ -20,10 +21,8 @@ pub(super) fn enter(init: &OwnedFd) -> io::Result<()> {
     rustix::process::setsid()?;
     // SAFETY: setns with a process file descriptor touches no memory of ours.
     check(unsafe { libc::setns(init.as_raw_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWIPC) }.into())?;
-    // The agent's protection must not be inherited. The filesystem is the sandbox's by now, and so is /proc.
-    std::fs::write("/proc/self/oom_score_adj", "0")?;
-    rustix::process::setpriority_process(None, 0)?;
-    Ok(())
+    // The filesystem is the sandbox's by now, and so is /proc.
+    give_up_protection()
 }
 
 /// Becomes the user, for good.

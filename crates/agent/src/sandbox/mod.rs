@@ -3,6 +3,7 @@
 //! It has three stages, each a type. [`Waiting`]: its init process exists and holds nothing; this is what a memory
 //! snapshot captures. [`Sandbox`]: it has its filesystem, and programs can be launched in it.
 
+pub(crate) mod disk;
 mod fork;
 mod graft;
 mod init;
@@ -11,6 +12,7 @@ pub(crate) mod launch;
 pub(crate) mod rehearsal;
 mod root;
 mod seccomp;
+mod trash;
 pub(crate) mod tree;
 
 use std::io::{IoSlice, Read};

@@ -9,24 +9,21 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, makedev, mknodat, symlinkat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat, symlinkat};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_move};
 
 use rds_protocol::guest::Configure;
 use rds_protocol::limits::USER_ID;
 use rds_protocol::peer::NO_PEERS;
 
+use super::disk::{self, DISK, HOME, Leftovers, TEMPORARY, own};
 use super::graft;
 use super::root::{Root, path_of};
-use crate::boot::{IMAGE, mount_at, wait_for};
+use crate::boot::{IMAGE, mount_at};
 use crate::error::{SystemError, While};
 
 /// Where the tree is built.
 pub(super) const ROOT: &str = "/sandbox";
-
-/// Where the VM's own disk is mounted.
-pub(crate) const DISK: &str = "/disk";
 
 /// A filesystem in memory, laid between the image and the disk: the directories that every sandbox has, and the files that
 /// say who the VM is. On the disk they would be in its snapshots, and cost every start some writes.
@@ -43,13 +40,6 @@ pub(crate) const RUNTIME: &str = "run/rds";
 
 /// What the kernel would else try, find impossible with a layer in memory, and complain about.
 const OVERLAY_OPTIONS: &str = "index=off,xino=off,nfs_export=off";
-
-const DISK_FLAGS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOATIME);
-
-/// Directories of the disk.
-pub(crate) const HOME: &str = "home";
-const TEMPORARY: [(&str, &str); 2] = [("tmp", "tmp"), ("vartmp", "var/tmp")];
-const TRASH: &str = "/disk/trash";
 
 /// Directories in the agent's namespace for what it puts into the user's files: on the disk, and in memory, from where it
 /// gets into no snapshot of the disk.
@@ -152,8 +142,9 @@ impl Prepared {
     /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has. Says when the disk and the
     /// overlay were in place.
     pub(crate) fn build(&self, start: &str, mounted: impl FnOnce()) -> Result<(Tree, Leftovers), SystemError> {
-        let leftovers = mount_disk(start)?;
+        let leftovers = disk::mount(start)?;
         mount_overlay()?;
+        disk::renew_reserve()?;
         mounted();
         let root = Root::open(ROOT)?;
         for (source, target) in TEMPORARY {
@@ -170,7 +161,7 @@ impl Prepared {
         }
         let home = root.directory("home/user")?;
         mount_bind_recursive(path_of(&workspace), path_of(&home)).while_("bind the home directory")?;
-        flush_from_now_on()?;
+        disk::flush_from_now_on()?;
         let disk = rustix::fs::open(DISK, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).while_("open the disk")?;
         let again = |directory: &OwnedFd| directory.try_clone().while_("keep a directory");
         let (terminals, results) = (again(&self.terminals)?, again(&self.results)?);
@@ -179,74 +170,10 @@ impl Prepared {
     }
 }
 
-/// What was in the disk's temporary directories at the last start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leftovers {
-    /// Nothing.
-    None,
-    /// Something that [`empty_trash`] removes.
-    Trash,
-}
-
-/// Removes what was in the temporary directories at the last start. Takes as long as there is much of it.
-pub(crate) fn empty_trash() -> i32 {
-    let entries = fs::read_dir(TRASH).into_iter().flatten().flatten();
-    let left = entries.filter(|entry| fs::remove_dir_all(entry.path()).is_err()).count();
-    i32::from(left > 0)
-}
-
-fn mount_disk(start: &str) -> Result<Leftovers, SystemError> {
-    wait_for("/dev/vdb")?;
-    // Until programs can write there is nothing that a flush could save, and one takes as long as the host's disk is busy.
-    mount_at("/dev/vdb", "ext4", DISK, DISK_FLAGS, Some(c"nobarrier"))?;
-    let disk = Root::open(DISK)?;
-    for name in ["upper", "work", "trash"] {
-        disk.directory(name)?;
-    }
-    let home = disk.directory(HOME)?;
-    if rustix::fs::fstat(&home).while_("look at the home directory")?.st_uid != USER_ID {
-        own(&home, "the home directory")?;
-    }
-    let mut leftovers = if is_empty(TRASH) { Leftovers::None } else { Leftovers::Trash };
-    // Every start has trees of its own.
-    for name in TEMPORARY.map(|(name, _)| name).into_iter().chain(["trees"]) {
-        let path = format!("{DISK}/{name}");
-        if is_empty(&path) {
-            continue;
-        }
-        // Moving is instant, whatever is in it.
-        match rustix::fs::rename(&path, format!("{TRASH}/{start}-{name}")) {
-            Ok(()) => leftovers = Leftovers::Trash,
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).while_(format!("empty {name}")),
-        }
-        let made = disk.directory(name)?;
-        if name != "trees" {
-            rustix::fs::fchmod(&made, Mode::from_raw_mode(0o1777)).while_(format!("open up {name}"))?;
-        }
-    }
-    Ok(leftovers)
-}
-
-/// Whether there is a directory with nothing in it.
-fn is_empty(path: &str) -> bool {
-    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-/// From here on what a program syncs is on the host's disk.
-fn flush_from_now_on() -> Result<(), SystemError> {
-    rustix::mount::mount_remount(DISK, DISK_FLAGS, c"barrier").while_("have the disk flushed")
-}
-
 fn mount_overlay() -> Result<(), SystemError> {
     let options = format!("lowerdir={SKELETON}:{IMAGE},upperdir={DISK}/upper,workdir={DISK}/work,{OVERLAY_OPTIONS}");
     let options = CString::new(options).expect("the options are constants without NUL");
     mount_at("overlay", "overlay", ROOT, MountFlags::NOSUID | MountFlags::NODEV, Some(&options))
-}
-
-fn own(directory: &OwnedFd, what: &str) -> Result<(), SystemError> {
-    let (user, group) = (Uid::from_raw(USER_ID), Gid::from_raw(USER_ID));
-    rustix::fs::fchown(directory, Some(user), Some(group)).while_(format!("give the user {what}"))
 }
 
 fn mount_memory(ready: &Root, target: &str, options: &std::ffi::CStr) -> Result<OwnedFd, SystemError> {

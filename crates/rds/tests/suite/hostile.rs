@@ -10,6 +10,8 @@ cases![
     a_fork_bomb_leaves_the_vm_answering,
     a_memory_hog_leaves_the_vm_answering,
     a_full_disk_leaves_the_vm_answering,
+    a_disk_without_inodes_starts_again,
+    directories_without_end_do_not_outlast_a_start,
     many_open_files_leave_the_vm_answering,
     a_flood_of_output_leaves_the_vm_answering,
     the_agent_is_out_of_reach,
@@ -45,6 +47,50 @@ async fn a_full_disk_leaves_the_vm_answering(world: &World) {
         survives(world, "head -c 500000000 /dev/zero > full; head -c 500000000 /dev/zero > /tmp/full; ls -s full")
             .await;
     assert!(reply["stderr"].as_str().expect("text").contains("No space left"), "{reply}");
+}
+
+/// Stops and starts a VM, which takes no longer than one that nobody has done anything to.
+async fn restart(api: &Api, vm: &str) {
+    api.poke(&format!("/v1/vms/{vm}/stop")).await.status(204);
+    api.poke(&format!("/v1/vms/{vm}/start")).await.status(204);
+    answers(api, vm).await;
+}
+
+async fn a_disk_without_inodes_starts_again(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 256, "diskSizeMb": 128})).await;
+    // All of them among the user's files, but for what is to be renewed at the next start.
+    let fill = "const fs = require('fs');
+        fs.mkdirSync('/workspace/all', { recursive: true });
+        const fill = (n) => { for (;;) fs.closeSync(fs.openSync(`/workspace/all/${n++}-${process.pid}`, 'w')) };
+        try { fill(0) } catch {}
+        fs.unlinkSync('/workspace/all/' + fs.readdirSync('/workspace/all')[0]);
+        fs.writeFileSync('/tmp/old', '');
+        try { fill(1e6) } catch (error) { console.log(error.code) }";
+    for _ in 0..3 {
+        let reply = api.exec_with(&vm, json!({"cmd": format!("node -e \"{}\"", fill.replace('`', "\\`").replace('$', "\\$")), "timeoutMs": 120_000})).await;
+        assert_eq!(reply["stdout"], "ENOSPC\n", "{reply}");
+        restart(&api, &vm).await;
+        assert_eq!(api.sh(&vm, "ls -A /tmp").await, "");
+    }
+    assert_eq!(api.sh(&vm, "rm -r all && touch /tmp/new && ls /tmp").await, "new");
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn directories_without_end_do_not_outlast_a_start(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128, "diskSizeMb": 512})).await;
+    // A thousand at a time, for a path is no longer than 4096 bytes: what is there goes below a thousand new ones.
+    let dig = "cd /tmp; mkdir d; p=$(printf 'd/%.0s' $(seq 1000));
+        for i in $(seq 10); do mkdir -p n/$p && mv d n/$p && mv n d; done; df --output=iused / | tail -n 1";
+    let dug = api.exec_with(&vm, json!({"cmd": dig, "timeoutMs": 120_000})).await;
+    let used = |reply: &Value| reply["stdout"].as_str().and_then(|text| text.trim().parse::<u32>().ok());
+    assert!(used(&dug).is_some_and(|used| used > 10_000), "{dug}");
+    restart(&api, &vm).await;
+    let begun = Instant::now();
+    while used(&api.exec(&vm, "df --output=iused / | tail -n 1").await).is_none_or(|used| used > 5000) {
+        assert!(begun.elapsed().as_secs() < 120, "they are not removed");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
 async fn many_open_files_leave_the_vm_answering(world: &World) {
