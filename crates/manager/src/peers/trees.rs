@@ -28,6 +28,9 @@ const ENTRIES: usize = 45_000;
 /// Bytes of all sources together, unpacked, with what is left out: a Node in `.nvm` has 200 MB.
 const SOURCES_BYTES: u64 = 2 << 30;
 
+/// Components of a path: who unpacks and removes directories has each of those above open.
+const DEPTH: usize = 512;
+
 /// Bytes of a piece of the archive on its way.
 const PIECE: usize = 64 * 1024;
 
@@ -162,6 +165,11 @@ fn kept(path: &Path) -> io::Result<Option<PathBuf>> {
             Component::CurDir => {}
             _ => return Err(io::Error::other("a provider's agent named a file outside /workspace")),
         }
+    }
+    if plain.components().count() > DEPTH {
+        return Err(io::Error::other(format!(
+            "a provider's agent packed more than {DEPTH} directories within each other"
+        )));
     }
     let left_out = plain.to_str().is_none()
         || plain.components().next().is_none_or(|first| LEFT_OUT.iter().any(|name| first.as_os_str() == *name));
@@ -379,5 +387,6 @@ mod tests {
         assert_eq!(kept(Path::new(".")).unwrap(), None);
         assert_eq!(kept(Path::new(OsStr::from_bytes(b"a/caf\xe9/b"))).unwrap(), None);
         assert!(kept(Path::new("a/../b")).is_err() && kept(Path::new("/a")).is_err());
+        assert!(kept(Path::new(&"a/".repeat(DEPTH))).is_ok() && kept(Path::new(&"a/".repeat(DEPTH + 1))).is_err());
     }
 }
