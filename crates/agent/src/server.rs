@@ -25,12 +25,14 @@ use crate::log;
 use crate::peers::trees;
 use crate::reply::{Body, Refusal, empty, json, read_json};
 
-/// Calls at once. The manager bounds them too; this one protects the agent's memory.
+/// Calls at once.
 const STREAMS: u32 = 256;
 
-/// Bytes under way to the agent, of one call and of all together.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
-pub(crate) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that may come of one call before they are read, and of all together. Calls whose bodies wait to be read, like the
+/// input of a program that does not, must leave room for the others, or these would wait for ever. Together they are no more
+/// than what is kept from programs in the smallest guest ([`crate::cgroup`]).
+const STREAM_WINDOW: u32 = 32 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// Bytes of one reply that wait to be sent.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;

@@ -25,7 +25,7 @@ use super::outbound::Outbound;
 use crate::error::{SystemError, While};
 
 /// Calls at once. Each holds its body until the manager has taken it.
-const CALLS: usize = 64;
+pub(super) const CALLS: u32 = 64;
 
 /// Connections at once. Further ones wait to be accepted.
 const CONNECTIONS: usize = 128;
@@ -65,7 +65,7 @@ impl Bridge {
             manager,
             tokens: RefCell::default(),
             port: Cell::default(),
-            calls: Semaphore::new(CALLS),
+            calls: Semaphore::new(CALLS as usize),
             connections: Semaphore::new(CONNECTIONS),
         }
     }

@@ -11,10 +11,16 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rds_protocol::link;
 
+use super::bridge::CALLS;
 use crate::channel::Door;
 use crate::error::SystemError;
 use crate::log;
-use crate::server::{CONNECTION_WINDOW, HTTP2_FRAME, Local, SEND_BUFFER, STREAM_WINDOW};
+use crate::server::{HTTP2_FRAME, Local, SEND_BUFFER};
+
+/// Bytes of one answer that may come before they are read, and of all that the bridge can wait for: an answer that nobody
+/// takes must leave room for the others.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = CALLS * STREAM_WINDOW;
 
 /// The way to the manager, while there is one.
 #[derive(Default)]

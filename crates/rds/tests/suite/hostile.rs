@@ -12,6 +12,7 @@ cases![
     a_full_disk_leaves_the_vm_answering,
     a_disk_without_inodes_starts_again,
     directories_without_end_do_not_outlast_a_start,
+    readers_that_stall_leave_the_vm_answering,
     many_open_files_leave_the_vm_answering,
     a_flood_of_output_leaves_the_vm_answering,
     the_agent_is_out_of_reach,
@@ -90,6 +91,24 @@ async fn directories_without_end_do_not_outlast_a_start(world: &World) {
         assert!(begun.elapsed().as_secs() < 120, "they are not removed");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn readers_that_stall_leave_the_vm_answering(world: &World) {
+    let (api, vm) = world.own_vm(json!({"memMb": 128})).await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let body = json!({"cmd": "head -c 100000000 /dev/zero | tr '\\0' x", "timeoutMs": 300_000});
+        let request = api.request(reqwest::Method::POST, &format!("/v1/vms/{vm}/exec/stream")).json(&body);
+        let mut reply = request.send().await.expect("a reply");
+        reply.chunk().await.expect("output").expect("output");
+        stalled.push(reply);
+    }
+    // Until nothing more fits anywhere on the way.
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    answers(&api, &vm).await;
+    drop(stalled);
+    answers(&api, &vm).await;
     api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 

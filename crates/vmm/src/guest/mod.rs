@@ -54,11 +54,14 @@ const PING_LIMIT: Duration = Duration::from_secs(30);
 /// Between two attempts to greet a guest that has just been started.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Bytes that the guest may send on one stream before they are read. Ten VMs with a slow reader each stay small.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// Calls at once that an agent takes; further ones wait here.
+const STREAMS: u32 = 256;
 
-/// Bytes that the guest may send on all streams together before they are read.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that the guest may send on one stream before they are read, and on all together. Calls whose replies wait for slow
+/// clients must leave room for the others, or these would wait for ever. A guest can fill only the streams that clients hold
+/// open, so what it can have here is [`STREAM_WINDOW`] for each of them.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// Bytes of a reply's headers. An agent sends three short ones.
 const HEADER_BYTES: u32 = 8 * 1024;

@@ -14,11 +14,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
-use rds_protocol::GENERATION;
 use rds_protocol::exec::{AgentFrame, ClientFrame, Exit, Program, Start, Stdin};
 use rds_protocol::frame::FrameCodec;
 use rds_protocol::guest::Health;
 use rds_protocol::link::{History, accept};
+use rds_protocol::{GENERATION, routes};
 use tokio::io::duplex;
 use tokio::sync::mpsc;
 use tokio_util::codec::Decoder;
@@ -168,4 +168,22 @@ async fn files_go_both_ways_piece_by_piece() {
     let download = client.get_content("/workspace/a", 300_000, LIMIT).await.unwrap();
     let lengths: Vec<_> = download.into_stream().map(|piece| piece.unwrap().len()).collect().await;
     assert_eq!(lengths.iter().sum::<usize>(), 300_000);
+}
+
+#[tokio::test]
+async fn readers_that_stall_hold_nobody_else_up() {
+    let client = agent(|request| match request.uri().path() {
+        routes::CONTENT => reply(200, whole(vec![7; 2_000_000])),
+        _ => reply(204, whole("")),
+    })
+    .await;
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        let mut download = client.get_content("/workspace/a", 2_000_000, LIMIT).await.unwrap();
+        download.next().await.unwrap().unwrap();
+        stalled.push(download);
+    }
+    client.sync(LIMIT).await.unwrap();
+    let rest = stalled.pop().unwrap().into_stream().map(|piece| piece.unwrap().len());
+    assert!(rest.collect::<Vec<_>>().await.iter().sum::<usize>() > 1_900_000);
 }
