@@ -79,6 +79,8 @@ async fn serve_one(agent: &Rc<Agent>, door: &Door) -> Result<(), Box<dyn std::er
     });
     http2::Builder::new(Local)
         .max_concurrent_streams(STREAMS)
+        // Calls that were given up before the agent came to look at them: no more than there may be.
+        .max_pending_accept_reset_streams(STREAMS as usize)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(HTTP2_FRAME)

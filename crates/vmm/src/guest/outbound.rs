@@ -121,6 +121,8 @@ pub(super) async fn serve_over(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
+        // Calls that were given up before they were looked at: no more than there may be.
+        .max_pending_accept_reset_streams(STREAMS as usize)
         .max_header_list_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await?;
