@@ -122,7 +122,7 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
         }
         (&Method::POST, routes::CALL) => {
             let (vm, call) = (agent.vm()?, read_json(body, JSON_FRAME_BYTES).await?);
-            Ok(json(StatusCode::OK, &vm.workers.call(&vm, &call).await?))
+            Ok(json(StatusCode::OK, &vm.workers.call(&vm, call).await?))
         }
         (&Method::PUT, routes::TREES) => trees::put(agent.vm()?, body).await,
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,

@@ -101,10 +101,10 @@ pub enum Source {
     },
 }
 
-/// How a program ended.
+/// How a program ended. What it left is a `V`: an agent keeps the text, for a tree can take a hundred times the memory.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Exit {
+#[serde(rename_all = "camelCase", bound(serialize = "V: Serialize", deserialize = "V: Deserialize<'de>"))]
+pub struct Exit<V = Value> {
     /// Exit status; 128 + signal if a signal ended it; -1 at the time limit.
     pub exit_code: i32,
     /// Whether the time limit ended it.
@@ -115,23 +115,22 @@ pub struct Exit {
     pub duration_us: u64,
     /// What the program gave to `result.set`.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
-    pub result: Option<Value>,
+    pub result: Option<V>,
     /// What the program gave to `result.error`, or its uncaught exception.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "present")]
-    pub error: Option<Value>,
+    pub error: Option<V>,
 }
 
 /// Keeps a present `null` apart from an absent value.
 mod present {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde_json::Value;
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<Value>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<V: Serialize, S: Serializer>(value: &Option<V>, to: S) -> Result<S::Ok, S::Error> {
         value.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
-        Value::deserialize(from).map(Some)
+    pub(super) fn deserialize<'de, V: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<V>, D::Error> {
+        V::deserialize(from).map(Some)
     }
 }
 
@@ -152,13 +151,13 @@ pub enum ClientFrame {
 
 /// A frame from the agent to the manager.
 #[derive(Debug, Clone, PartialEq)]
-pub enum AgentFrame {
+pub enum AgentFrame<V = Value> {
     /// Bytes of standard output.
     Stdout(bytes::Bytes),
     /// Bytes of standard error.
     Stderr(bytes::Bytes),
     /// The last frame.
-    Exit(Box<Exit>),
+    Exit(Box<Exit<V>>),
 }
 
 const START: u8 = 0x01;
@@ -206,7 +205,7 @@ impl ClientFrame {
     }
 }
 
-impl AgentFrame {
+impl<V: Serialize> AgentFrame<V> {
     /// Renders the frame.
     pub fn encode(&self) -> Frame {
         match self {
@@ -215,7 +214,9 @@ impl AgentFrame {
             Self::Exit(exit) => Frame::json(EXIT, exit),
         }
     }
+}
 
+impl AgentFrame {
     /// Reads a frame.
     pub fn decode(frame: Frame) -> Result<Self, FrameError> {
         Ok(match frame.kind {
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_frame_of_the_other_direction_is_refused() {
-        let frame = AgentFrame::Stdout(bytes::Bytes::from_static(b"x")).encode();
+        let frame = AgentFrame::<Value>::Stdout(bytes::Bytes::from_static(b"x")).encode();
         assert!(matches!(ClientFrame::decode(frame), Err(FrameError::Kind(STDOUT))));
     }
 }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Path, on loopback in a consumer and on the channel out of it alike, to which its code sends calls. `POST` with a JSON
 /// object of at most [`CALL_BYTES`]; the reply's status and body come from the manager unchanged.
@@ -78,25 +79,25 @@ pub struct Uncallable {
 }
 
 /// A call that the manager has checked: body of [`crate::routes::CALL`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Call<Args = Vec<Value>> {
+pub struct Call<Args = Box<RawValue>> {
     /// Path of an offered module.
     pub module: String,
     /// Name of one of its offered exports.
     pub export: String,
-    /// Arguments: an array, in whatever form each side has it.
+    /// Arguments: an array. As text, for a tree of them can take a hundred times the memory; each side owns or borrows it.
     pub args: Args,
     /// Time limit in milliseconds. At the limit the agent answers 504 and the call is cancelled.
     pub timeout_ms: u64,
 }
 
-/// What came of a call. A worker that ended meanwhile is a 502 instead, a module or export that was not offered a 409.
+/// What came of a call, with its value as a `V`: an agent keeps the text. A worker that ended meanwhile is a 502 instead, a module or export that was not offered a 409.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum Outcome<V = Value> {
     /// What the function returned, or what its promise became; `null` for what JSON has no word for.
-    Returned(Value),
+    Returned(V),
     /// What it threw.
     Threw {
         /// The error's name.

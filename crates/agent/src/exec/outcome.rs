@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::Read;
 use std::rc::Rc;
 
-use rds_protocol::json::containers;
-use rds_protocol::limits::{CONTAINERS, RESULT_BYTES, USER_ID};
+use rds_protocol::json::check;
+use rds_protocol::limits::{RESULT_BYTES, USER_ID};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer};
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::agent::Vm;
 use crate::error::{SystemError, While};
@@ -22,10 +24,17 @@ pub(super) struct OutcomeFile {
 }
 
 /// What was in it.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Outcome {
-    pub(super) result: Option<Value>,
-    pub(super) error: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) result: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) error: Option<Box<RawValue>>,
+}
+
+/// A present `null` is not an absent value.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::deserialize(from).map(Some)
 }
 
 impl OutcomeFile {
@@ -67,18 +76,18 @@ fn parse(text: &[u8]) -> Outcome {
     if text.len() as u64 > RESULT_BYTES {
         return unreadable(&format!("more than {RESULT_BYTES} bytes"));
     }
-    if containers(text) > CONTAINERS {
-        return unreadable(&format!("more than {CONTAINERS} arrays and objects"));
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return unreadable(&"not an object");
     }
-    match serde_json::from_slice(text) {
-        Ok(Value::Object(mut members)) => Outcome { result: members.remove("result"), error: members.remove("error") },
-        Ok(_) => unreadable(&"not an object"),
+    match check(text).and_then(|()| serde_json::from_slice(text)) {
+        Ok(outcome) => outcome,
         Err(error) => unreadable(&error),
     }
 }
 
 fn unreadable(why: &dyn std::fmt::Display) -> Outcome {
     let error = json!({"name": "ResultError", "message": format!("the program's result can't be read: {why}")});
+    let error = to_raw_value(&error).expect("two strings have a text");
     Outcome { result: None, error: Some(error) }
 }
 
@@ -86,19 +95,33 @@ fn unreadable(why: &dyn std::fmt::Display) -> Outcome {
 mod tests {
     use super::*;
 
+    use rds_protocol::limits::CONTAINERS;
+
     #[test]
     fn what_was_not_set_is_absent_and_null_is_not() {
-        assert_eq!(parse(b""), Outcome::default());
-        assert_eq!(parse(br#"{"result":null}"#), Outcome { result: Some(Value::Null), error: None });
-        assert_eq!(parse(br#"{"error":{"name":"E"}}"#).error, Some(json!({"name": "E"})));
+        let parsed = |text: &str| {
+            let Outcome { result, error } = parse(text.as_bytes());
+            [result, error].map(|value| value.map(|value| value.get().to_owned()))
+        };
+        assert_eq!(parsed(""), [None, None]);
+        assert_eq!(parsed(r#"{"result":null}"#), [Some("null".into()), None]);
+        assert_eq!(parsed(r#" {"error":{"name":"E"},"x":1}"#), [None, Some(r#"{"name":"E"}"#.into())]);
     }
 
     #[test]
     fn what_can_not_be_read_is_an_error() {
         let many = format!(r#"{{"result":[{}0]}}"#, "[],".repeat(CONTAINERS));
-        for text in
-            [&b"{"[..], b"[]", b"{\"result\":\"\\ud800\"}", &vec![b' '; 5_000_000], &b"[".repeat(1000), many.as_bytes()]
-        {
+        let deep = format!(r#"{{"result":{}{}}}"#, "[".repeat(200), "]".repeat(200));
+        for text in [
+            &b"{"[..],
+            b"[]",
+            b"{\"result\":\"\\ud800\"}",
+            b"{\"result\":1e999}",
+            &vec![b' '; 5_000_000],
+            &b"[".repeat(1000),
+            many.as_bytes(),
+            deep.as_bytes(),
+        ] {
             let outcome = parse(text);
             assert!(outcome.result.is_none() && outcome.error.is_some());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rds_protocol::exec::{AgentFrame, Exit, Program, Source, Start};
 use rustix::fs::AtFlags;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -161,7 +162,7 @@ async fn wait(child: &mut Child, deadline: Option<Instant>, client: &FrameSender
     if timed_out { End::TimedOut(ended) } else { End::Abandoned }
 }
 
-fn report(end: &End, child: &Child, outcome: Outcome, truncated: bool) -> Option<Exit> {
+fn report(end: &End, child: &Child, outcome: Outcome, truncated: bool) -> Option<Exit<Box<RawValue>>> {
     let (ended, timed_out) = match end {
         End::Natural(ended) => (ended, false),
         End::TimedOut(ended) => (ended, true),

@@ -1,9 +1,10 @@
 //! What the agent and a worker say to each other: four bytes of length, big-endian, and JSON.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rds_protocol::json;
 use rds_protocol::peer::{OUTCOME_BYTES, OfferedModule, Uncallable};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Largest message of a worker: a result with what is around it.
@@ -16,23 +17,57 @@ pub(super) enum Order<'a> {
     /// Load these modules.
     Offer { modules: &'a [&'a OfferedModule] },
     /// Call this export.
-    Call { id: u64, module: &'a str, export: &'a str, args: &'a [Value] },
+    Call { id: u64, module: &'a str, export: &'a str, args: &'a RawValue },
     /// Nobody waits for this call any more.
     Cancel { id: u64 },
 }
 
 /// From a worker, which may say anything.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "type")]
+#[derive(Debug)]
 pub(super) enum Report {
     /// A module was loaded or could not be, and these of its exports can't be called.
     Loaded { path: String, uncallable: Vec<Uncallable> },
     /// A call returned.
-    Result { id: u64, value: Value },
+    Result { id: u64, value: Box<RawValue> },
     /// A call threw.
     Error { id: u64, name: String, message: String },
     /// A cancellation was seen.
-    Cancelled {},
+    Cancelled,
+}
+
+/// What tells reports apart.
+#[derive(Deserialize)]
+struct Tag {
+    #[serde(rename = "type")]
+    kind: Kind,
+    #[serde(default)]
+    id: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Loaded,
+    Result,
+    Error,
+    Cancelled,
+}
+
+#[derive(Deserialize)]
+struct Loaded {
+    path: String,
+    uncallable: Vec<Uncallable>,
+}
+
+#[derive(Deserialize)]
+struct Returned {
+    value: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Threw {
+    name: String,
+    message: String,
 }
 
 impl Order<'_> {
@@ -51,19 +86,62 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Option<Report> 
     let length = from.read_u32().await.ok().filter(|length| *length <= MESSAGE_BYTES)?;
     let mut text = vec![0; length as usize];
     from.read_exact(&mut text).await.ok()?;
-    serde_json::from_slice(&text).ok()
+    parse(&text).ok()
+}
+
+fn parse(text: &[u8]) -> serde_json::Result<Report> {
+    let Tag { kind, id } = serde_json::from_slice(text)?;
+    if let Err(error) = json::check(text) {
+        return match kind {
+            // Of this call nothing can be passed on; the worker has done nothing to the others.
+            Kind::Result => {
+                let message = format!("the result can't be read: {error}");
+                Ok(Report::Error { id, name: "RangeError".into(), message })
+            }
+            _ => Err(error),
+        };
+    }
+    Ok(match kind {
+        Kind::Loaded => {
+            let Loaded { path, uncallable } = serde_json::from_slice(text)?;
+            Report::Loaded { path, uncallable }
+        }
+        Kind::Result => {
+            let Returned { value } = serde_json::from_slice(text)?;
+            Report::Result { id, value }
+        }
+        Kind::Error => {
+            let Threw { name, message } = serde_json::from_slice(text)?;
+            Report::Error { id, name, message }
+        }
+        Kind::Cancelled => Report::Cancelled,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use rds_protocol::limits::CONTAINERS;
+
     #[test]
     fn an_order_is_length_and_json() {
-        let bytes = Order::Call { id: 7, module: "/workspace/a.ts", export: "f", args: &[] }.to_bytes();
+        let args = RawValue::from_string("[{\"a\":1}]".into()).unwrap();
+        let bytes = Order::Call { id: 7, module: "/workspace/a.ts", export: "f", args: &args }.to_bytes();
         let (length, text) = bytes.split_at(4);
         assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, text.len());
-        assert_eq!(text, br#"{"type":"call","id":7,"module":"/workspace/a.ts","export":"f","args":[]}"#);
+        assert_eq!(text, br#"{"type":"call","id":7,"module":"/workspace/a.ts","export":"f","args":[{"a":1}]}"#);
+    }
+
+    #[test]
+    fn a_result_is_passed_on_as_it_is_or_not_at_all() {
+        let report = |value: &str| parse(format!(r#"{{"type":"result","id":3,"value":{value}}}"#).as_bytes());
+        assert!(matches!(report("null"), Ok(Report::Result { id: 3, value }) if value.get() == "null"));
+        assert!(matches!(report("[{ }]"), Ok(Report::Result { id: 3, value }) if value.get() == "[{ }]"));
+        for value in [&format!("[{}0]", "{},".repeat(CONTAINERS)), "1e999", r#""\ud800""#] {
+            assert!(matches!(report(value), Ok(Report::Error { id: 3, .. })));
+        }
+        assert!(report("").is_err());
     }
 
     #[tokio::test]
@@ -73,6 +151,6 @@ mod tests {
         }
         let text = br#"{"type":"cancelled","id":3}"#;
         let framed = [&[0, 0, 0, text.len() as u8][..], text].concat();
-        assert!(matches!(read(&mut &*framed).await, Some(Report::Cancelled {})));
+        assert!(matches!(read(&mut &*framed).await, Some(Report::Cancelled)));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rds_protocol::peer::{Call, OfferedModule, Outcome, Uncallable};
+use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,7 +45,7 @@ pub(super) struct Worker {
 
 /// Who waits for what a worker says.
 struct Waiting {
-    calls: RefCell<HashMap<u64, oneshot::Sender<Outcome>>>,
+    calls: RefCell<HashMap<u64, oneshot::Sender<Outcome<Box<RawValue>>>>>,
     heard: Cell<u64>,
     standing: watch::Sender<Standing>,
 }
@@ -105,13 +106,16 @@ impl Worker {
     }
 
     /// Calls an export. Dropping the future cancels the call.
-    pub(super) async fn call(&self, call: &Call) -> Result<Outcome, Loss> {
+    pub(super) async fn call(&self, call: Call) -> Result<Outcome<Box<RawValue>>, Loss> {
         self.used.set(Instant::now());
         let id = self.next.replace(self.next.get() + 1);
         let (sender, outcome) = oneshot::channel();
         self.waiting.calls.borrow_mut().insert(id, sender);
         let mut cancellation = Cancellation { worker: self, id, needed: true };
-        self.order(&Order::Call { id, module: &call.module, export: &call.export, args: &call.args }).await?;
+        let order = Order::Call { id, module: &call.module, export: &call.export, args: &call.args }.to_bytes();
+        // The arguments may be long, and the call too.
+        drop(call);
+        self.order(order).await?;
         let outcome = outcome.await.map_err(|_| Loss::Ended);
         cancellation.needed = false;
         outcome
@@ -134,11 +138,11 @@ impl Worker {
         }
     }
 
-    async fn order(&self, order: &Order<'_>) -> Result<(), Loss> {
+    async fn order(&self, order: Bytes) -> Result<(), Loss> {
         if !self.is_usable() {
             return Err(Loss::Ended);
         }
-        self.orders.send(order.to_bytes()).await.map_err(|_| Loss::Ended)
+        self.orders.send(order).await.map_err(|_| Loss::Ended)
     }
 }
 
@@ -178,7 +182,7 @@ impl Waiting {
                 }
                 Report::Result { id, value } => (id, Outcome::Returned(value)),
                 Report::Error { id, name, message } => (id, Outcome::Threw { name, message }),
-                Report::Cancelled {} => continue,
+                Report::Cancelled => continue,
             };
             if let Some(call) = self.calls.borrow_mut().remove(&id) {
                 let _ = call.send(outcome);

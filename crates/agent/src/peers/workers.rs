@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use rds_protocol::peer::{Call, Offer, Offered, OfferedModule, Outcome, Uncallable};
+use serde_json::value::RawValue;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 
@@ -63,7 +64,8 @@ impl Workers {
     }
 
     /// Makes a call that the manager has checked.
-    pub(crate) async fn call(&self, vm: &Rc<Vm>, call: &Call) -> Result<Outcome, Refusal> {
+    pub(crate) async fn call(&self, vm: &Rc<Vm>, call: Call) -> Result<Outcome<Box<RawValue>>, Refusal> {
+        let limit = Duration::from_millis(call.timeout_ms);
         let offered = Rc::clone(&self.offered.borrow());
         let module = offered.iter().find(|module| module.path == call.module);
         if !module.is_some_and(|module| module.exports.contains(&call.export)) {
@@ -80,7 +82,7 @@ impl Workers {
             }
         };
         let late = |_| Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the call took too long");
-        timeout(Duration::from_millis(call.timeout_ms), made).await.map_err(late)?
+        timeout(limit, made).await.map_err(late)?
     }
 
     /// Has calls from now on made by new workers. The old ones finish what they have.

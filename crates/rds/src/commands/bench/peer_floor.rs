@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rds_protocol::guest::Configure;
 use rds_protocol::peer::Call;
 use rds_vmm::guest::GuestError;
-use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::by_hand::{ByHand, Machine};
 use super::figure::milliseconds;
@@ -43,7 +43,7 @@ impl<'a> Pair<'a> {
         let call = Call {
             module: "/workspace/sdk.ts".into(),
             export: "add".into(),
-            args: vec![json!(1), json!(2)],
+            args: RawValue::from_string("[1,2]".into()).map_err(|error| CliError::Failed(error.to_string()))?,
             timeout_ms: 30_000,
         };
         let mut times = Vec::new();

@@ -17,6 +17,7 @@ cases![
     a_flood_of_connections_disturbs_nobody_else,
     a_flood_of_calls_is_answered,
     results_that_are_not_read_take_little_of_the_server,
+    arguments_of_many_objects_cost_the_provider_no_more_than_their_text,
 ];
 
 /// Bytes that the manager may grow by under an attack.
@@ -307,4 +308,26 @@ async fn results_that_are_not_read_take_little_of_the_server(world: &World) {
     invoke(&server.anonymous(), &token, &body).await.ok();
     api.remove(&[&vm, &provider]).await;
     server.assert_no_trace().await;
+}
+
+async fn arguments_of_many_objects_cost_the_provider_no_more_than_their_text(world: &World) {
+    let api = world.api().await;
+    let sdk = javascript(
+        "export const hold = async (list) => { await new Promise((wake) => setTimeout(wake, 4000)); return list.length; };",
+        &[export("hold", &[("list", json!({"type": "array"}))], json!({"type": "integer"}))],
+    );
+    let provider = sdk.provide(&api, json!({"memMb": 256})).await;
+    let vm = consumer(&api, &[link("small", &provider)]).await;
+    let program = "import { call } from 'file:///workspace/.rds/peer-runtime.mjs';
+        const list = Array.from({ length: 90000 }, () => ({ a: 1 }));
+        const one = () => call('small', '/workspace/sdk/small.mjs', 'hold', [list], { timeoutMs: 60000 });
+        const told = (call) => call.catch((error) => `${error.status} ${error.code}`);
+        result.set(await Promise.all(Array.from({ length: 6 }, () => told(one()))));";
+    let body = json!({"code": program, "timeoutMs": 120_000});
+    let reply = api.post(&format!("/v1/vms/{vm}/run-js"), &body).await.ok().json();
+    assert_eq!(reply["result"], json!([90000, 90000, 90000, 90000, 90000, 90000]), "{reply}");
+    assert_eq!(api.sh(&provider, "echo alive").await, "alive");
+    for vm in [vm, provider] {
+        api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    }
 }
