@@ -1,6 +1,6 @@
 //! Making an anonymous guest into one VM.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
@@ -89,6 +89,7 @@ pub(crate) fn carry_out(
             secrets: RefCell::new(order.secret_env.into()),
             script_names: RefCell::default(),
             frozen: RefCell::default(),
+            freezing: Cell::default(),
             trees: Mutex::default(),
             workers: Workers::default(),
             bridge: Rc::clone(bridge),
@@ -126,6 +127,7 @@ pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemErro
     vm.workers.replace_all();
     vm.bridge.close();
     vm.frozen.take();
+    vm.freezing.set(false);
     let total_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Configured { mount_us: 0, total_us, clock_us: clock::now() })
 }

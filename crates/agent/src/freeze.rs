@@ -44,12 +44,16 @@ impl Vm {
         let ((order, ours), (theirs, news)) = pipes().map_err(Refusal::internal)?;
         let disk = &self.sandbox.tree.disk;
         let keep = [disk, &order, &news].map(AsRawFd::as_raw_fd);
+        self.freezing.set(true);
         fork(None, &keep, || hold(disk, &order, &news)).map_err(Refusal::internal)?;
         drop((order, news));
         let news = Receiver::from_owned_fd(theirs).map_err(Refusal::internal)?;
         let mut frozen = Frozen { order: ours.into(), news };
         let said = frozen.news.read_u8().await;
-        said.map_err(|_| Refusal::internal("the disk could not be frozen"))?;
+        if said.is_err() {
+            self.freezing.set(false);
+            return Err(Refusal::internal("the disk could not be frozen"));
+        }
         self.frozen.replace(Some(frozen));
         Ok(())
     }
@@ -58,7 +62,9 @@ impl Vm {
     pub(crate) async fn thaw(&self) -> Result<Thawed, Refusal> {
         let refused = || Refusal::new(StatusCode::CONFLICT, "the disk is not frozen");
         let frozen = self.frozen.take().ok_or_else(refused)?;
-        Ok(Thawed { frozen_us: frozen.release().await.ok_or_else(refused)? })
+        let frozen_us = frozen.release().await;
+        self.freezing.set(false);
+        Ok(Thawed { frozen_us: frozen_us.ok_or_else(refused)? })
     }
 }
 

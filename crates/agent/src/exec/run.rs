@@ -1,5 +1,6 @@
 //! One program, from its start to the report of its end.
 
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::agent::Vm;
 use crate::random;
 use crate::reaper::Ended;
 use crate::reply::{ClientFrames, FrameSender, Refusal};
+use crate::sandbox::fork;
 use crate::sandbox::launch::{Child, Executable, Launch, LaunchError, Script, Step};
 
 /// A program that runs.
@@ -58,7 +60,15 @@ impl ScriptFile {
 
 impl Drop for ScriptFile {
     fn drop(&mut self) {
-        let removed = rustix::fs::unlinkat(&self.vm.sandbox.tree.workspace, &self.name, AtFlags::empty());
+        let workspace = &self.vm.sandbox.tree.workspace;
+        let remove = || rustix::fs::unlinkat(workspace, &self.name, AtFlags::empty());
+        if self.vm.freezing.get() {
+            // A disk that is held still lets nobody remove anything, and it is the agent that is to be told to let go. Its
+            // copy can wait; when that is done is not known, so the name is given up.
+            let _ = fork(None, &[workspace.as_raw_fd()], || i32::from(remove().is_err()));
+            return;
+        }
+        let removed = remove();
         // A name that something else has taken is given up.
         if removed.is_ok()
             && let Some((name, _extension)) = self.name.rsplit_once('.')
