@@ -52,15 +52,17 @@ impl Workers {
             self.replace_all();
         }
         let offered = Rc::clone(&self.offered.borrow());
-        let mut uncallable = Vec::new();
-        for runtime in Runtime::ALL {
-            let Some(worker) = self.worker(vm, runtime).await? else { continue };
-            match worker.loaded().await {
-                Ok(refused) => uncallable.extend(refused),
-                Err(loss) => uncallable.extend(all_uncallable(&modules_of(runtime, &offered), loss)),
-            }
-        }
+        // Beside each other: the manager does not wait for one after the other.
+        let loading = Runtime::ALL.map(|runtime| self.load(vm, runtime, &offered));
+        let uncallable = futures_util::future::try_join_all(loading).await?.concat();
         Ok(Offered { uncallable })
+    }
+
+    /// Has a runtime's modules loaded, and gives the exports that can't be called.
+    async fn load(&self, vm: &Rc<Vm>, runtime: Runtime, offered: &[OfferedModule]) -> Result<Vec<Uncallable>, Refusal> {
+        let Some(worker) = self.worker(vm, runtime).await? else { return Ok(Vec::new()) };
+        let refused = worker.loaded().await;
+        Ok(refused.unwrap_or_else(|loss| all_uncallable(&modules_of(runtime, offered), loss)))
     }
 
     /// Makes a call that the manager has checked.
