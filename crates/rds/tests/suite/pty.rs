@@ -16,6 +16,8 @@ cases![
     a_terminal_has_a_size_that_changes,
     a_command_ends_with_its_exit_code,
     a_signal_reaches_the_program,
+    a_signal_reaches_what_a_shell_runs,
+    a_signal_overtakes_keys_that_nobody_reads,
     a_terminal_needs_a_key_and_a_vm,
     leaving_ends_what_runs,
 ];
@@ -86,6 +88,33 @@ async fn a_signal_reaches_the_program(world: &World) {
     let query = "?cmd=trap%20%22echo%20caught%3B%20exit%203%22%20INT%3B%20echo%20ready%3B%20while%20%3A%3B%20do%20sleep%200.1%3B%20done";
     let mut socket = open(world.server().await, vm, query, Some(API_KEY)).await.expect("a terminal");
     read_until(&mut socket, "ready").await;
+    socket.send(Message::text(json!({"type": "signal", "signal": 2}).to_string())).await.expect("a signal");
+    let (screen, last) = read_until(&mut socket, "").await;
+    assert!(screen.contains("caught"), "{screen}");
+    assert_eq!(last, Some(json!({"type": "exit", "exitCode": 3})));
+}
+
+async fn a_signal_reaches_what_a_shell_runs(world: &World) {
+    let (_, vm) = world.vm().await;
+    let mut socket = open(world.server().await, vm, "", Some(API_KEY)).await.expect("a terminal");
+    socket.send(Message::binary(&b"echo rea''dy; sleep 1000; echo ended-$?\n"[..])).await.expect("keys");
+    read_until(&mut socket, "ready").await;
+    // The shell has to hand the terminal over.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    socket.send(Message::text(json!({"type": "signal", "signal": 15}).to_string())).await.expect("a signal");
+    read_until(&mut socket, "ended-143").await;
+    socket.send(Message::binary(&b"exit 5\n"[..])).await.expect("keys");
+    let (_, last) = read_until(&mut socket, "").await;
+    assert_eq!(last, Some(json!({"type": "exit", "exitCode": 5})));
+}
+
+async fn a_signal_overtakes_keys_that_nobody_reads(world: &World) {
+    let (_, vm) = world.vm().await;
+    let query = "?cmd=stty%20-echo%3B%20trap%20%22echo%20caught%3B%20exit%203%22%20INT%3B%20echo%20ready%3B%20while%20%3A%3B%20do%20sleep%200.1%3B%20done";
+    let mut socket = open(world.server().await, vm, query, Some(API_KEY)).await.expect("a terminal");
+    read_until(&mut socket, "ready").await;
+    // More than the kernel takes for a program that does not read.
+    socket.send(Message::binary("x\n".repeat(15_000).into_bytes())).await.expect("keys");
     socket.send(Message::text(json!({"type": "signal", "signal": 2}).to_string())).await.expect("a signal");
     let (screen, last) = read_until(&mut socket, "").await;
     assert!(screen.contains("caught"), "{screen}");
