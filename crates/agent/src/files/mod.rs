@@ -127,22 +127,26 @@ impl Jailed {
     }
 
     /// Sends what it writes. A failure after the first piece can only break the reply off.
-    async fn carry(mut self, first: Bytes, client: FrameSender) {
-        let mut piece = first;
-        while !piece.is_empty() {
-            if client.send(Ok(piece)).await.is_err() {
-                self.child.kill();
-                break;
+    async fn carry(self, first: Bytes, client: FrameSender) {
+        tokio::select! {
+            // The process is killed: it may be one that a program has stopped.
+            () = client.closed() => {}
+            ended = self.send(first, &client) => if ended.is_err() {
+                let _ = client.send(Err(io::Error::other("the files could not be read to their end"))).await;
             }
+        }
+    }
+
+    async fn send(mut self, first: Bytes, client: &FrameSender) -> Result<(), Refusal> {
+        let mut piece = first;
+        while !piece.is_empty() && client.send(Ok(piece)).await.is_ok() {
             let mut next = BytesMut::with_capacity(PIECE);
             piece = match self.stdout.read_buf(&mut next).await {
                 Ok(_) => next.freeze(),
                 Err(_) => Bytes::new(),
             };
         }
-        if self.end().await.is_err() {
-            let _ = client.send(Err(io::Error::other("the files could not be read to their end"))).await;
-        }
+        self.end().await
     }
 }
 

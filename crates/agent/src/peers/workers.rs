@@ -130,7 +130,10 @@ impl Workers {
         }
         // Before the modules are read, so that no change is missed.
         self.watch()?;
-        let worker = Rc::new(Worker::start(vm, runtime, &modules).await.map_err(Refusal::internal)?);
+        // A program can stop the process that is to become the worker.
+        let started = timeout(TURN, Worker::start(vm, runtime, &modules)).await;
+        let worker = started.map_err(|_| refusal(Loss::Late))?.map_err(Refusal::internal)?;
+        let worker = Rc::new(worker);
         // The offer or the secrets may have been replaced meanwhile: this one would be stale from the start.
         if generation == self.generation.get() {
             self.slots[runtime as usize].current.replace(Some(Rc::clone(&worker)));
