@@ -34,13 +34,20 @@ const LOADING: Duration = Duration::from_secs(60);
 
 /// A worker. It is killed when nobody has it any more, so one that was replaced finishes the calls it has.
 pub(super) struct Worker {
-    orders: mpsc::Sender<Bytes>,
+    orders: mpsc::Sender<Queued>,
     waiting: Rc<Waiting>,
     next: Cell<u64>,
     started: Instant,
     /// When it was last given a call.
     pub(super) used: Cell<Instant>,
     _child: Child,
+}
+
+/// An order on its way.
+struct Queued {
+    /// The call that it makes; none if it makes none.
+    call: Option<u64>,
+    bytes: Bytes,
 }
 
 /// Who waits for what a worker says.
@@ -72,10 +79,12 @@ impl Worker {
         let standing = watch::Sender::new(Standing::new(modules));
         let waiting = Rc::new(Waiting { calls: RefCell::default(), heard: Cell::default(), standing });
         let (orders, queue) = mpsc::channel(QUEUE);
-        orders.try_send(Order::Offer { modules }.to_bytes()).map_err(|error| error.to_string())?;
+        orders
+            .try_send(Queued { call: None, bytes: Order::Offer { modules }.to_bytes() })
+            .map_err(|error| error.to_string())?;
         let ends = || Ok::<_, io::Error>((Sender::from_owned_fd(orders_in)?, Receiver::from_owned_fd(reports)?));
         let (orders_in, reports) = ends().map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(carry_orders(queue, orders_in));
+        tokio::task::spawn_local(Rc::clone(&waiting).carry_orders(queue, orders_in));
         tokio::task::spawn_local(Rc::clone(&waiting).listen(reports));
         tokio::task::spawn_local(drain(Receiver::from_owned_fd(noise).map_err(|error| error.to_string())?));
         let started = Instant::now();
@@ -115,7 +124,7 @@ impl Worker {
         let order = Order::Call { id, module: &call.module, export: &call.export, args: &call.args }.to_bytes();
         // The arguments may be long, and the call too.
         drop(call);
-        self.order(order).await?;
+        self.order(Queued { call: Some(id), bytes: order }).await?;
         let outcome = outcome.await.map_err(|_| Loss::Ended);
         cancellation.needed = false;
         outcome
@@ -138,7 +147,7 @@ impl Worker {
         }
     }
 
-    async fn order(&self, order: Bytes) -> Result<(), Loss> {
+    async fn order(&self, order: Queued) -> Result<(), Loss> {
         if !self.is_usable() {
             return Err(Loss::Ended);
         }
@@ -163,7 +172,7 @@ impl Drop for Cancellation<'_> {
                 tokio::task::spawn_local(Rc::clone(waiting).suspect());
             }
             // A full queue is one that the worker does not read.
-            let _ = self.worker.orders.try_send(Order::Cancel { id: self.id }.to_bytes());
+            let _ = self.worker.orders.try_send(Queued { call: None, bytes: Order::Cancel { id: self.id }.to_bytes() });
         }
     }
 }
@@ -192,6 +201,16 @@ impl Waiting {
         self.calls.borrow_mut().clear();
     }
 
+    /// Hands on what a worker is to do, but for calls that nobody waits for any more.
+    async fn carry_orders(self: Rc<Self>, mut queue: mpsc::Receiver<Queued>, mut stdin: Sender) {
+        while let Some(Queued { call, bytes }) = queue.recv().await {
+            let given_up = call.is_some_and(|id| !self.calls.borrow().contains_key(&id));
+            if !given_up && stdin.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+    }
+
     fn lose(&self, loss: Loss) {
         self.standing.send_modify(|standing| standing.trust = Trust::Lost(loss));
     }
@@ -205,14 +224,6 @@ impl Waiting {
             if self.heard.get() == heard {
                 self.lose(Loss::Ended);
             }
-        }
-    }
-}
-
-async fn carry_orders(mut queue: mpsc::Receiver<Bytes>, mut stdin: Sender) {
-    while let Some(order) = queue.recv().await {
-        if stdin.write_all(&order).await.is_err() {
-            return;
         }
     }
 }

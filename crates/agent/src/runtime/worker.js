@@ -113,14 +113,20 @@ function serve(load, write) {
     const bytes = new Uint8Array(pending.length + piece.length);
     bytes.set(pending);
     bytes.set(piece, pending.length);
+    const messages = [];
     let start = 0;
     while (bytes.length - start >= 4) {
       const length = new DataView(bytes.buffer).getUint32(start);
       if (bytes.length - start - 4 < length) break;
-      receive(JSON.parse(decoder.decode(bytes.subarray(start + 4, start + 4 + length))));
+      messages.push(JSON.parse(decoder.decode(bytes.subarray(start + 4, start + 4 + length))));
       start += 4 + length;
     }
     pending = bytes.subarray(start);
+    // A call that was given up while the program was busy is not begun: what it does would be done behind everybody's back.
+    const givenUp = new Set(messages.filter(({ type }) => type === "cancel").map(({ id }) => id));
+    for (const message of messages) {
+      if (message.type !== "call" || !givenUp.has(message.id)) receive(message);
+    }
   };
 }
 

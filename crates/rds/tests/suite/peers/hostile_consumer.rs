@@ -5,7 +5,7 @@ use std::time::Instant;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::sdk::{export, javascript};
+use super::sdk::{export, javascript, typescript};
 use super::stage::{consumer, deno, invoke, link, node, raw_calls, stage, token};
 use crate::harness::{World, cases, processes};
 
@@ -18,6 +18,7 @@ cases![
     a_flood_of_calls_is_answered,
     results_that_are_not_read_take_little_of_the_server,
     arguments_of_many_objects_cost_the_provider_no_more_than_their_text,
+    a_call_that_was_given_up_is_not_begun,
 ];
 
 /// Bytes that the manager may grow by under an attack.
@@ -329,5 +330,39 @@ async fn arguments_of_many_objects_cost_the_provider_no_more_than_their_text(wor
     assert_eq!(api.sh(&provider, "echo alive").await, "alive");
     for vm in [vm, provider] {
         api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+    }
+}
+
+async fn a_call_that_was_given_up_is_not_begun(world: &World) {
+    let api = world.api().await;
+    let code = "import fs from 'node:fs';
+        import process from 'node:process';
+        export const busy = (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };
+        export const send = () => fs.appendFileSync('/workspace/sent.txt', `${process.pid}\\n`);";
+    let exports = [
+        export("busy", &[("ms", json!({"type": "integer"}))], json!({"type": "integer"})),
+        export("send", &[], json!({})),
+    ];
+    for (sdk, path) in [(javascript(code, &exports), "sdk/small.mjs"), (typescript(code, &exports), "sdk/small.ts")] {
+        let provider = sdk.provide(&api, json!({"memMb": 512})).await;
+        let vm = consumer(&api, &[link("small", &provider)]).await;
+        let program = format!(
+            "import {{ call }} from 'file:///workspace/.rds/peer-runtime.mjs';
+             const small = (name, args, timeoutMs) => call('small', '/workspace/{path}', name, args, {{ timeoutMs }});
+             await small('send', [], 60000);
+             const busy = small('busy', [15000], 60000);
+             await new Promise((wake) => setTimeout(wake, 500));
+             const told = (call) => call.then(() => 200, (error) => error.status);
+             const sent = await Promise.all(Array.from({{ length: 5 }}, () => told(small('send', [], 1000))));
+             result.set([[...new Set(sent)], await busy]);"
+        );
+        assert_eq!(node(&api, &vm, &program).await, json!([[504], 15_000]), "{path}");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        // By the process that was busy.
+        let sent = api.sh(&provider, "grep -c \"^$(head -n 1 sent.txt)$\" sent.txt").await;
+        assert_eq!(sent, "1", "{path}: {}", api.sh(&provider, "cat sent.txt").await);
+        for vm in [vm, provider] {
+            api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+        }
     }
 }
