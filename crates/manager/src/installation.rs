@@ -144,6 +144,7 @@ mod tests {
             frozen_us: 1,
             kind: "user_overlay".into(),
             fits: None,
+            base_seed: None,
         };
         store.insert_snapshot(&row, None).await.unwrap();
     }

@@ -73,18 +73,7 @@ impl Peers {
         let (counts, rooms) = (Counts::default(), Rooms::default());
         let (approvals, told) = (Approvals::default(), Told::default());
         let (closing, under_way) = (CancellationToken::new(), TaskTracker::new());
-        let inner = Inner {
-            directory,
-            providers,
-            counts,
-            rooms,
-            approvals,
-            told,
-            audit,
-            activity,
-            closing,
-            under_way,
-        };
+        let inner = Inner { directory, providers, counts, rooms, approvals, told, audit, activity, closing, under_way };
         Self(Arc::new(inner))
     }
 

@@ -27,12 +27,12 @@ async fn calls_under_way_are_given_up_and_written_down() {
     let call = call.to_string();
 
     let peers = app.vms.peers();
-    let made = peers.call(consumer, call.as_bytes());
+    let made = peers.call(consumer, call.clone().into());
     tokio::pin!(made);
     assert!(timeout(Duration::from_secs(1), &mut made).await.is_err(), "the provider does not answer");
     let ((), made) = timeout(Duration::from_secs(5), async { tokio::join!(peers.close(), made) }).await.unwrap();
     assert_eq!(made.unwrap_err().status, 503);
-    assert_eq!(peers.call(consumer, call.as_bytes()).await.unwrap_err().status, 503, "no more are made");
+    assert_eq!(peers.call(consumer, call.clone().into()).await.unwrap_err().status, 503, "no more are made");
 
     app.audit.flush().await;
     let records = app.audit.records(&AuditFilter::default(), AuditRange::From(0), 10).await.unwrap();

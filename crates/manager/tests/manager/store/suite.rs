@@ -266,6 +266,7 @@ fn snapshot(id: &str) -> SnapshotRow {
         frozen_us: 1,
         kind: "user_overlay".into(),
         fits: None,
+        base_seed: Some("seed-a".into()),
     }
 }
 
