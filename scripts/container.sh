@@ -3,20 +3,54 @@
 # programs that were built, read-only, in namespaces of its own, with the capabilities that docker-compose.yml adds and no
 # others. There the server starts, and a VM, with a network card where there is /dev/net/tun, runs a command. Needs root, and a
 # guest image in target/image.
+#
+# With FIRECRACKER_BIN and JAILER_BIN the container has these, as the Dockerfile's has, and the VM runs in Firecracker where
+# KVM works. `container.sh box` tries that in the host in a box (scripts/box), where it does.
 
 source "$(dirname "$0")/common.sh"
 
+# make_root DIR: makes the container's root filesystem.
+make_root() {
+    local packages
+    packages=$(sed -n 's/^ARG PACKAGES="\(.*\)"$/\1/p' Dockerfile)
+    mkdir "$1"
+    mmdebstrap --quiet --variant=minbase --include="${packages// /,}" --dpkgopt=force-unsafe-io --format=tar trixie - |
+        tar --extract --directory="$1" --exclude='./dev/*'
+    install -m 755 target/debug/rds target/debug/rds-agent "$1/usr/local/bin/"
+    if [[ -n ${FIRECRACKER_BIN:-} && -n ${JAILER_BIN:-} ]]; then
+        install -m 755 "$FIRECRACKER_BIN" "$1/usr/local/bin/firecracker"
+        install -m 755 "$JAILER_BIN" "$1/usr/local/bin/jailer"
+    fi
+    mkdir -p "$1/var/lib/run-dat-sheesh" "$1/image"
+}
+isolate=(unshare --mount --pid --fork --kill-child --net --uts --ipc --propagation private)
+
 if [[ ${1:-} != inside ]]; then
     if ((EUID != 0)); then say "*** The container is not tried: that needs root ***"; exit; fi
+    if [[ ${1:-} == box ]]; then : "${FIRECRACKER_BIN:?}" "${JAILER_BIN:?}"; fi
     cargo build "${quiet[@]}" --locked --package rds
     work=$(mktemp -d "${TMPDIR:-/var/tmp}/container.XXXXXX")
     trap 'rm -rf "$work"' EXIT
-    packages=$(sed -n 's/^ARG PACKAGES="\(.*\)"$/\1/p' Dockerfile)
-    mmdebstrap --quiet --variant=minbase --include="${packages// /,}" --dpkgopt=force-unsafe-io --format=tar trixie - |
-        tar --extract --directory="$work" --exclude='./dev/*'
-    install -m 755 target/debug/rds target/debug/rds-agent "$work/usr/local/bin/"
-    mkdir -p "$work/var/lib/run-dat-sheesh" "$work/image"
-    unshare --mount --pid --fork --kill-child --net --uts --ipc --propagation private "$0" inside "$work"
+    make_root "$work/root"
+    if [[ ${1:-} != box ]]; then
+        "${isolate[@]}" "$0" inside "$work/root"
+        exit
+    fi
+    step "Host in a box" scripts/box/build.sh
+    strip "$work/root/usr/local/bin/rds"
+    mkdir -p "$work"/repository/{scripts,target/image} "$work/image"
+    cp Cargo.toml Dockerfile docker-compose.yml "$work/repository/"
+    cp scripts/common.sh scripts/container.sh "$work/repository/scripts/"
+    for file in kernel rootfs modules; do cp --reflink=auto --sparse=always "target/image/$file" "$work/image/"; done
+    cat >"$work/run" <<END
+set -o pipefail
+mount --bind /run/image /run/payload/repository/target/image
+export RDS_HYPERVISOR=firecracker
+${isolate[@]} /run/payload/repository/scripts/container.sh inside /run/payload/root 2>&1 | cat
+END
+    mkdir "$work/payload"
+    mv "$work/root" "$work/repository" "$work/run" "$work/payload/"
+    scripts/box/run.sh "$work/payload" "$work/image"
     exit
 fi
 
@@ -58,5 +92,8 @@ vm=$(in_it rds vm create --mem 128 --secret API_KEY)
 answer=$(in_it rds exec "$vm" -- "$command") || true
 [[ $answer == key* ]] || die "The VM does not answer."
 if [[ -e /dev/net/tun ]]; then [[ $answer == key$'\n'?* ]] || die "The VM has no network card."; fi
+# A process may end meanwhile, which is no failure.
+monitor=$(grep -hsE '^(firecracker|qemu)' "$root"/proc/[0-9]*/comm | head -n 1) || true
+[[ -n $monitor ]] || die "No monitor runs."
 in_it rds vm rm "$vm" >/dev/null
-say "The server runs in the container's root filesystem, and so does a VM, with: $capabilities"
+say "The server runs in the container's root filesystem, and so does a VM in $monitor, with: $capabilities"

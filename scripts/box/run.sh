@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 # disk NAME FROM: a file system with the files of a directory.
 disk() {
     local kib
-    kib=$(($(du --summarize --apparent-size --dereference --block-size=1K "$2" | cut -f1) * 11 / 10 + 32768))
+    kib=$(($(du --summarize --apparent-size --block-size=1K "$2" | cut -f1) * 11 / 10 + 32768))
     mke2fs -q -t ext4 -O ^has_journal -d "$2" "$work/$1.ext4" ${kib}k
 }
 disk payload "$payload"
