@@ -11,7 +11,7 @@ use crate::auth::Auth;
 use crate::config::{Config, Dialect};
 use crate::egress::{Egress, watch};
 use crate::error::{Error, Result};
-use crate::hypervisor;
+use crate::hypervisor::{self, MonitorUsers};
 use crate::images::Images;
 use crate::installation;
 use crate::rate_limit::RateLimits;
@@ -71,18 +71,12 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let shutdown = CancellationToken::new();
-        let egress = Egress::start(&config.network).await?.with_names(&config.network, activity.clone());
+        let egress = Egress::start(&config.network, MonitorUsers::of(&config.hypervisor))
+            .await?
+            .with_names(&config.network, activity.clone());
         let egress = Arc::new(egress);
         let (monitor, images_too) = (Arc::clone(&hypervisor), Arc::clone(&images));
-        let seeds = Seeds::start(
-            monitor,
-            &config.storage,
-            &config.snapshots,
-            images_too,
-            Arc::clone(&egress),
-            shutdown.clone(),
-        )
-        .await?;
+        let seeds = Seeds::start(monitor, &config, images_too, Arc::clone(&egress), shutdown.clone()).await?;
         let services = Services {
             images: Arc::clone(&images),
             seeds: Arc::clone(&seeds),

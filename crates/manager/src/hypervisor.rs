@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,15 +12,37 @@ use rds_vmm::firecracker;
 use rds_vmm::qemu::Settings;
 use rds_vmm::{Hypervisor, VmId};
 
-use crate::config::{AcceleratorChoice, Config, HypervisorChoice};
+use crate::config::{AcceleratorChoice, Config, HypervisorChoice, HypervisorConfig};
 use crate::error::{Error, Result};
 
-/// uid and gid of the first VM's monitor where the manager is root. High enough to belong to nobody; the VMs' host
-/// indices count on from it.
-pub const FIRST_UID: u32 = 200_000;
+/// Whom monitors run as where the manager has the right to start programs as others: uids, and gids of the same numbers,
+/// which are nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MonitorUsers {
+    first: u32,
+}
 
-/// uid and gid of the monitor that makes seeds. At most one runs at a time.
-pub const SEED_UID: u32 = FIRST_UID - 1;
+impl MonitorUsers {
+    /// Those of this configuration.
+    pub fn of(config: &HypervisorConfig) -> Self {
+        Self { first: config.vm_first_uid }
+    }
+
+    /// The user of the VM with this host index.
+    pub fn vm(self, host_index: u32) -> u32 {
+        self.first + host_index
+    }
+
+    /// The user of the monitor that makes seeds. At most one runs at a time.
+    pub fn seed(self) -> u32 {
+        self.first - 1
+    }
+
+    /// All of them: a subnet has no more addresses.
+    pub fn all(self) -> RangeInclusive<u32> {
+        self.seed()..=self.vm(u32::from(u16::MAX))
+    }
+}
 
 /// What the QEMU driver needs to know, for this configuration.
 pub fn settings(config: &Config) -> Settings {
@@ -33,7 +56,7 @@ pub fn settings(config: &Config) -> Settings {
         accelerator,
         probe_cache: Some(config.storage.storage_root.join("kvm-probe")),
         rate_cache: Some(config.storage.storage_root.join("tsc-rate")),
-        user: rds_vmm::privileges::has_users().then_some(FIRST_UID),
+        user: rds_vmm::privileges::has_users().then(|| MonitorUsers::of(&config.hypervisor).vm(0)),
     }
 }
 

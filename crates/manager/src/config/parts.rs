@@ -221,6 +221,9 @@ pub enum AcceleratorChoice {
 /// The highest uid and gid: the number after it stands for none (`chown(2)`).
 const MAX_ID: i64 = 4_294_967_294;
 
+/// The lowest uid of a VM: those below have 16 bits, and are users', nobody's or services'.
+const MIN_VM_UID: i64 = 65_537;
+
 /// What runs the VMs.
 #[derive(Debug, Clone, Args)]
 pub struct HypervisorConfig {
@@ -245,6 +248,11 @@ pub struct HypervisorConfig {
     /// Taken for compatibility and not used: it has a gid of its own, too
     #[arg(long, env = "JAILER_GID", value_parser = value_parser!(u32).range(1..=MAX_ID), value_name = "GID")]
     pub jailer_gid: Option<u32>,
+    /// uid and gid of the first VM's process, where the server may start programs as other users; 65535 more and the one before
+    /// it belong to VMs, too. To be changed while no VM runs
+    #[arg(long, env = "VM_FIRST_UID", default_value_t = 200_000,
+          value_parser = value_parser!(u32).range(MIN_VM_UID..=MAX_ID - 65_535), value_name = "UID")]
+    pub vm_first_uid: u32,
     /// How much Firecracker tells in its log
     #[arg(long, env = "FIRECRACKER_LOG_LEVEL", default_value = "Error", ignore_case = true,
           value_parser = ["Off", "Error", "Warning", "Info", "Debug", "Trace"])]

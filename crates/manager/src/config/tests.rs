@@ -1,6 +1,7 @@
 use clap::{Args, Command, FromArgMatches};
 
 use super::*;
+use crate::hypervisor::MonitorUsers;
 
 fn command() -> Command {
     Config::augment_args(Command::new("test"))
@@ -103,6 +104,19 @@ fn secrets_are_not_in_any_text() {
     let file = dir.path().join("rds.toml");
     std::fs::write(&file, "api_key = \"sesame\"\n").unwrap();
     assert!(!with_file(command(), &file).unwrap().render_long_help().to_string().contains("sesame"));
+}
+
+#[test]
+fn users_of_monitors_are_as_they_were_unless_others_are_set() {
+    let users = |arguments: &[&str]| {
+        let config = parse(command(), &[&["--api-key", "k"], arguments].concat());
+        config.map(|config| MonitorUsers::of(&config.hypervisor).all())
+    };
+    assert_eq!(users(&[]).unwrap(), 199_999..=265_535);
+    assert_eq!(users(&["--vm-first-uid", "4294901759"]).unwrap(), 4_294_901_758..=4_294_967_294);
+    for wrong in ["0", "65536", "4294901760"] {
+        assert!(users(&["--vm-first-uid", wrong]).is_err(), "{wrong}");
+    }
 }
 
 /// The committed page. `UPDATE_DOCS=1 cargo test` writes it anew.

@@ -23,7 +23,7 @@ pub(crate) use watch::watch;
 use crate::activity::Activity;
 use crate::config::{NetworkChoice, NetworkConfig};
 use crate::error::{Error, Result};
-use crate::hypervisor::{FIRST_UID, SEED_UID};
+use crate::hypervisor::MonitorUsers;
 use crate::metrics;
 use names::{NameService, Place};
 
@@ -86,10 +86,10 @@ impl From<Counters> for NetworkView {
 
 impl Egress {
     /// Takes the host's network, if the operator wants that and the host has it.
-    pub async fn start(config: &NetworkConfig) -> Result<Self> {
+    pub async fn start(config: &NetworkConfig, users: MonitorUsers) -> Result<Self> {
         let network = match config.network {
             NetworkChoice::Off => Err("it is switched off (NETWORK=off)".to_owned()),
-            NetworkChoice::Auto | NetworkChoice::On => Network::take(&settings(config)).await,
+            NetworkChoice::Auto | NetworkChoice::On => Network::take(&settings(config, users)).await,
         };
         match &network {
             Ok(network) => tracing::info!(subnet = %network.subnet(), "VMs have a network interface"),
@@ -280,9 +280,8 @@ impl Egress {
     }
 }
 
-fn settings(config: &NetworkConfig) -> Settings {
-    // A subnet has no more addresses.
-    let users = SEED_UID..=FIRST_UID + u32::from(u16::MAX);
+fn settings(config: &NetworkConfig, users: MonitorUsers) -> Settings {
+    let users = users.all();
     // A server that is one of these users itself must not be cut off.
     let apart = privileges::has_users() && !users.contains(&rustix::process::geteuid().as_raw());
     let monitors = apart.then_some(users);

@@ -21,7 +21,7 @@ use super::room::{self, Standing};
 use super::{Seed, Seeds, Size, shelf};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
-use crate::hypervisor::{SEED_UID, machines_under};
+use crate::hypervisor::machines_under;
 use crate::images::ImageFiles;
 use crate::metrics;
 use crate::storage::make_private_dir;
@@ -223,7 +223,7 @@ impl Seeds {
             .await
             .map_err(fault("The seed's disk could not be made"))?
             .map_err(fault("The seed's disk could not be made"))?;
-        let user = rds_vmm::privileges::has_users().then_some(SEED_UID);
+        let user = rds_vmm::privileges::has_users().then_some(self.user);
         let nic =
             self.egress.attach_nobody(user).await.map_err(fault("The seed's network interface could not be made"))?;
         let spec = MachineSpec {

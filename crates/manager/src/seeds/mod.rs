@@ -25,9 +25,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{SnapshotsConfig, StorageConfig};
+use crate::config::{Config, StorageConfig};
 use crate::egress::Egress;
 use crate::error::{Error, Result};
+use crate::hypervisor::MonitorUsers;
 use crate::images::{ImageFiles, Images};
 use crate::initramfs::Initramfs;
 use crate::metrics;
@@ -130,6 +131,8 @@ pub struct Seeds {
     desk: Mutex<Desk>,
     /// Seeds that are as they were written, with what their files looked like then.
     sound: tokio::sync::Mutex<HashMap<Key, Stamp>>,
+    /// Whom the monitor runs as that makes them, where it can be another's user.
+    user: u32,
     /// Told when there is a new wish.
     wishes: Notify,
     /// How many VMs are being started.
@@ -152,13 +155,13 @@ impl Seeds {
     /// are missing. That ends with `shutdown`.
     pub async fn start(
         hypervisor: Arc<dyn Hypervisor>,
-        storage: &StorageConfig,
-        config: &SnapshotsConfig,
+        config: &Config,
         images: Arc<Images>,
         egress: Arc<Egress>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>> {
-        let template = config.enable_snapshots.then(|| config.template());
+        let (storage, snapshots) = (&config.storage, &config.snapshots);
+        let template = snapshots.enable_snapshots.then(|| snapshots.template());
         let seeds = Arc::new(Self {
             // A guest with a network interface goes on with one.
             fingerprint: format!("{}\nnetwork: {}", hypervisor.fingerprint(), egress.is_on()),
@@ -171,6 +174,7 @@ impl Seeds {
             shelf: Shelf(storage.seeds_dir()),
             desk: Mutex::default(),
             sound: tokio::sync::Mutex::default(),
+            user: MonitorUsers::of(&config.hypervisor).seed(),
             wishes: Notify::new(),
             foreground: watch::Sender::new(0),
             task: Mutex::default(),

@@ -18,6 +18,7 @@ use crate::activity::Activity;
 use crate::config::StorageConfig;
 use crate::egress::Egress;
 use crate::error::{Error, Result};
+use crate::hypervisor::MonitorUsers;
 use crate::images::Images;
 use crate::metrics;
 use crate::peers::Peers;
@@ -47,8 +48,8 @@ pub(super) struct Host {
     pub seeds: Arc<Seeds>,
     /// What users keep of VMs.
     pub snapshots: Snapshots,
-    /// Whether each VM's monitor gets its own user.
-    pub own_users: bool,
+    /// Whom VMs' monitors run as; `None` for the manager's own user.
+    pub users: Option<MonitorUsers>,
     pub peers: Peers,
     /// How many VMs are brought up at once.
     pub turns: Turns,

@@ -49,6 +49,7 @@ use crate::audit::Audit;
 use crate::config::{Config, LimitsConfig};
 use crate::egress::{Egress, PatchNetwork};
 use crate::error::{Error, Result};
+use crate::hypervisor::MonitorUsers;
 use crate::images::Images;
 use crate::peers::{PatchLink, Peers};
 use crate::pool::{Kind, Pool};
@@ -118,7 +119,7 @@ impl Vms {
         let directory = Directory::default();
         let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
         let (storage, limits) = (config.storage.clone(), config.limits.clone());
-        let own_users = rds_vmm::privileges::has_users();
+        let users = rds_vmm::privileges::has_users().then(|| MonitorUsers::of(&config.hypervisor));
         let faults = fault::Faults::from_env()?;
         let (dir, mode) = (storage.snapshots_dir(), storage.clone_mode());
         let snapshots = Snapshots::start(store.clone(), activity.clone(), dir, mode).await?;
@@ -132,7 +133,7 @@ impl Vms {
             activity,
             faults,
             sealer,
-            own_users,
+            users,
             peers,
             turns: Turns::new(),
             egress,

@@ -10,7 +10,6 @@ use super::fault::Step;
 use super::host::Host;
 use super::record::VmRecord;
 use crate::error::{Error, Result};
-use crate::hypervisor::FIRST_UID;
 use crate::images::ImageFiles;
 use crate::seeds::Size;
 use crate::storage::make_private_dir;
@@ -75,7 +74,7 @@ impl Host {
     ) -> Result<MachineSpec> {
         let initramfs = self.seeds.initramfs().path(&self.storage, image).await?;
         self.faults.at(Step::Tap)?;
-        let user = self.own_users.then_some(FIRST_UID + host_index);
+        let user = self.users.map(|users| users.vm(host_index));
         let nic = self.egress.attach(id, host_index, user).await?;
         Ok(MachineSpec {
             id,

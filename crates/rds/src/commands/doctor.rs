@@ -1,8 +1,9 @@
 //! `rds doctor`: whether this machine can run VMs, how it will, and what to do where it cannot.
 
 use clap::Args;
+use rds_manager::Config;
 use rds_manager::egress::Egress;
-use rds_manager::{Config, hypervisor};
+use rds_manager::hypervisor::{self, MonitorUsers};
 use rds_vmm::doctor::{Check, Report, Subject, Verdict, examine};
 
 use crate::cli::Shared;
@@ -23,6 +24,7 @@ impl Doctor {
             candidates: hypervisor::candidates(&self.config),
             storage: self.config.storage.storage_root.clone(),
             agent: self.config.storage.agent_path(),
+            users: MonitorUsers::of(&self.config.hypervisor).all(),
         };
         let mut report = examine(subject).await;
         report.checks.push(network(&self.config).await);
@@ -38,7 +40,10 @@ impl Doctor {
 /// Whether VMs will have a network. Changes nothing.
 async fn network(config: &Config) -> Check {
     let fix = "until then VMs run without a network card, and outboundInternet is refused";
-    match Egress::start(&config.network).await.map(|egress| egress.missing().map(str::to_owned)) {
+    match Egress::start(&config.network, MonitorUsers::of(&config.hypervisor))
+        .await
+        .map(|egress| egress.missing().map(str::to_owned))
+    {
         Ok(None) => Check {
             name: "network",
             verdict: Verdict::Ok,

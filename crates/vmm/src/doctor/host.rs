@@ -1,6 +1,7 @@
 //! Facts about this host. None of them changes anything that stays.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,26 @@ pub(super) fn kvm_node() -> Result<String, String> {
     Ok(format!("mode {:04o}, user {}, group {}", facts.mode() & 0o7777, facts.uid(), facts.gid()))
 }
 
+/// Who may use one of these uids or gids in containers of his: the first line that says so, and its file.
+pub(super) fn subordinate(ids: &RangeInclusive<u32>) -> Option<String> {
+    let line = |path: &&str| {
+        let line = first_overlap(&fs::read_to_string(path).ok()?, ids)?.to_owned();
+        Some(format!("{line} in {path}"))
+    };
+    ["/etc/subuid", "/etc/subgid"].iter().find_map(line)
+}
+
+/// The first line of a file like `/etc/subuid` (subuid(5)) whose ids are partly these.
+fn first_overlap<'a>(file: &'a str, ids: &RangeInclusive<u32>) -> Option<&'a str> {
+    let overlaps = |line: &&str| {
+        let mut numbers = line.split(':').skip(1).map(|number| number.trim().parse::<u64>());
+        let (Some(Ok(first)), Some(Ok(count))) = (numbers.next(), numbers.next()) else { return false };
+        let last = first.saturating_add(count.saturating_sub(1));
+        count > 0 && first <= u64::from(*ids.end()) && last >= u64::from(*ids.start())
+    };
+    file.lines().filter(|line| !line.starts_with('#')).find(overlaps)
+}
+
 pub(super) fn has_keyring() -> bool {
     KEYRINGS.iter().any(|path| Path::new(path).exists())
 }
@@ -64,6 +85,17 @@ pub(super) fn can_reflink(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_containers_are_known() {
+        let file = "# alice:200000:1\nalice:100000:65536\nbob:165536:65536\ncarol:300000:x\nroot:265536:65536\n";
+        let overlap = |ids| first_overlap(file, &ids);
+        assert_eq!(overlap(199_999..=265_535), Some("bob:165536:65536"));
+        assert_eq!(overlap(165_535..=165_535), Some("alice:100000:65536"));
+        assert_eq!(overlap(231_072..=265_535), None);
+        assert_eq!(overlap(331_071..=400_000), Some("root:265536:65536"));
+        assert_eq!(overlap(331_072..=400_000), None);
+    }
 
     #[test]
     fn facts_can_be_had_anywhere() {

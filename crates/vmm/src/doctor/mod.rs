@@ -4,6 +4,7 @@
 
 mod host;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -69,6 +70,8 @@ pub struct Subject {
     pub storage: PathBuf,
     /// The guest agent's program.
     pub agent: PathBuf,
+    /// uids and gids that VMs' processes would run as.
+    pub users: RangeInclusive<u32>,
 }
 
 /// Looks at this host. Runs QEMU, and KVM if that has not been tried since the host booted; takes two seconds at most.
@@ -93,7 +96,11 @@ pub async fn examine(subject: Subject) -> Report {
     checks.extend(hypervisor.as_ref().map(accelerator));
     checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
     checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
-    checks.push(user(privileges::missing(Task::Users)));
+    let own_users = privileges::missing(Task::Users);
+    if own_users.is_none() {
+        checks.push(ids(&subject.users, host::subordinate(&subject.users)));
+    }
+    checks.push(user(own_users));
     checks.push(capabilities(&privileges::held(), &privileges::lacking()));
     let storage = host::nearest(&subject.storage);
     checks.push(space(&storage, host::free_bytes(&storage)));
@@ -211,6 +218,20 @@ fn user(missing: Option<String>) -> Check {
     )
 }
 
+/// A process in somebody's container with the uid of a VM's process may do to that what its user may.
+fn ids(users: &RangeInclusive<u32>, taken: Option<String>) -> Check {
+    let range = format!("VMs' processes run as {} to {}", users.start(), users.end());
+    match taken {
+        None => check("user ids", Verdict::Ok, range, None),
+        Some(taken) => check(
+            "user ids",
+            Verdict::Warn,
+            format!("{range}, of which some are given to containers: {taken}"),
+            Some("set VM_FIRST_UID, while no VM runs, so that no line of /etc/subuid and /etc/subgid has one of them"),
+        ),
+    }
+}
+
 /// What the server will keep of what it is given, and what it would need besides.
 fn capabilities(held: &[&str], lacking: &[Need]) -> Check {
     let held = if held.is_empty() { "none".into() } else { held.join(", ") };
@@ -273,6 +294,7 @@ mod tests {
             program("npm", None, Verdict::Warn, "npm", "build images"),
             keyring_of(check("mmdebstrap", Verdict::Ok, "/usr/bin/mmdebstrap", None), false),
             user(Some("CAP_SETUID".into())),
+            ids(&(199_999..=265_535), Some("bob:165536:65536 in /etc/subuid".into())),
             capabilities(&[], &privileges::NEEDS),
             space(Path::new("/var"), Ok(GIB)),
             space(Path::new("/var"), Err("/var: gone".into())),
@@ -290,6 +312,7 @@ mod tests {
             program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
             groups(None),
             user(None),
+            ids(&(199_999..=265_535), None),
             capabilities(&["KILL"], &[]),
             space(Path::new("/var"), Ok(20 * GIB)),
             namespaces(true, Some("x")),
@@ -304,8 +327,12 @@ mod tests {
 
     #[tokio::test]
     async fn this_host_is_examined() {
-        let subject =
-            Subject { candidates: candidates(), storage: "/nonexistent/x".into(), agent: "/nonexistent".into() };
+        let subject = Subject {
+            candidates: candidates(),
+            storage: "/nonexistent/x".into(),
+            agent: "/nonexistent".into(),
+            users: 199_999..=265_535,
+        };
         let report = examine(subject).await;
         assert!(!report.is_usable(), "there is no agent");
         assert!(report.checks.iter().any(|check| check.name == "guest agent" && check.verdict == Verdict::Fail));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rds_image::disk;
-use rds_manager::hypervisor::{self, FIRST_UID};
+use rds_manager::hypervisor::{self, MonitorUsers};
 use rds_protocol::link::History;
 use rds_vmm::hypervisor::SnapshotDir;
 use rds_vmm::{GuestClient, Hypervisor, MachineSpec, VmId, privileges};
@@ -23,8 +23,8 @@ pub(super) const MEM_MIB: u32 = 256;
 /// How long a machine may take to answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The first user of a machine by hand; a server has not so many VMs.
-const FIRST_USER: u32 = FIRST_UID + 50_000;
+/// The host index of the first machine by hand; a server has not so many VMs.
+const FIRST_INDEX: u32 = 50_000;
 
 /// Bytes of a machine's disk.
 const DISK_BYTES: u64 = 512 << 20;
@@ -63,7 +63,9 @@ impl<'a> ByHand<'a> {
     pub(super) async fn new(server: &'a BenchServer) -> Result<Self, CliError> {
         let initramfs = only_file(&server.root().join("initramfs"))?;
         let template = disk::template(&server.root().join("templates"), DISK_BYTES).map_err(failed)?;
-        Ok(Self { hypervisor: driver().await?, server, initramfs, template, users: AtomicU32::new(FIRST_USER) })
+        let users = MonitorUsers::of(&settings_from_environment()?.hypervisor);
+        let users = AtomicU32::new(users.vm(FIRST_INDEX));
+        Ok(Self { hypervisor: driver().await?, server, initramfs, template, users })
     }
 
     /// Boots a machine, or restores it.
