@@ -104,6 +104,9 @@ pub async fn choose(config: &Config) -> Result<Arc<dyn Hypervisor>> {
     if let Some(why) = &choice.not_firecracker {
         tracing::info!(why, "VMs do not run in Firecracker");
     }
+    if let Some(why) = &choice.not_proved {
+        tracing::warn!(why, "that KVM runs guests is not proved");
+    }
     let failed =
         |error| Error::internal("cannot use a virtual machine monitor; `rds doctor` says what is missing", error);
     choice.hypervisor.map_err(failed)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::accelerator;
 use crate::firecracker::{self, Firecracker};
 use crate::qemu::{self, Qemu};
 use crate::{Hypervisor, HypervisorError};
@@ -37,13 +38,17 @@ pub struct Choice {
     pub hypervisor: Result<Arc<dyn Hypervisor>, HypervisorError>,
     /// Why it is not Firecracker, if it is not and was not told not to be.
     pub not_firecracker: Option<String>,
+    /// Why it is not known that KVM runs guests, if it is Firecracker nevertheless.
+    pub not_proved: Option<String>,
 }
 
 impl Candidates {
     /// Chooses, trying out what must be tried: KVM, which takes at most two seconds once for each boot of the host.
     pub async fn choose(self) -> Choice {
         match self.wish {
-            Wish::Qemu => Choice { hypervisor: qemu(self.qemu).await.map(shared), not_firecracker: None },
+            Wish::Qemu => {
+                Choice { hypervisor: qemu(self.qemu).await.map(shared), not_firecracker: None, not_proved: None }
+            }
             Wish::Firecracker => {
                 let missing = |why: String| HypervisorError::Spawn {
                     program: firecracker::PROGRAM.into(),
@@ -53,17 +58,22 @@ impl Candidates {
                     Ok(settings) => Firecracker::new(settings).await.map(|driver| Arc::new(driver) as _),
                     Err(error) => Err(error),
                 };
-                Choice { hypervisor, not_firecracker: None }
+                let not_proved = hypervisor.is_ok().then(|| "Firecracker was asked for, and no guest tried".into());
+                Choice { hypervisor, not_firecracker: None, not_proved }
             }
             Wish::Auto => self.best().await,
         }
     }
 
     async fn best(self) -> Choice {
+        let wish = self.qemu.accelerator;
         let qemu = qemu(self.qemu).await;
         match firecracker_if_it_works(self.firecracker, &qemu).await {
-            Ok(driver) => Choice { hypervisor: Ok(Arc::new(driver)), not_firecracker: None },
-            Err(why) => Choice { hypervisor: qemu.map(shared), not_firecracker: Some(why) },
+            Ok(driver) => {
+                let not_proved = untried(wish, qemu.as_ref().err());
+                Choice { hypervisor: Ok(Arc::new(driver)), not_firecracker: None, not_proved }
+            }
+            Err(why) => Choice { hypervisor: qemu.map(shared), not_firecracker: Some(why), not_proved: None },
         }
     }
 }
@@ -80,6 +90,15 @@ async fn firecracker_if_it_works(
         return Err(format!("it needs KVM: {}", qemu.description().reason));
     }
     Firecracker::new(settings).await.map_err(|error| error.to_string())
+}
+
+/// Why no guest was tried under KVM, which QEMU does where it has to choose an accelerator.
+fn untried(wish: accelerator::Wish, no_qemu: Option<&HypervisorError>) -> Option<String> {
+    match (no_qemu, wish) {
+        (Some(error), _) => Some(format!("no guest was tried, which takes QEMU: {error}")),
+        (None, accelerator::Wish::Exactly(_)) => Some("KVM was asked for, and no guest tried".into()),
+        (None, accelerator::Wish::Auto) => None,
+    }
 }
 
 async fn qemu(settings: qemu::Settings) -> Result<Qemu, HypervisorError> {
@@ -113,6 +132,15 @@ mod tests {
         assert_eq!(program(Some(Path::new("/etc/passwd")), "sh").unwrap_err(), "/etc/passwd is no program");
     }
 
+    #[test]
+    fn what_was_not_tried_is_not_proved() {
+        let exactly = accelerator::Wish::Exactly(accelerator::Accelerator::Kvm);
+        assert_eq!(untried(accelerator::Wish::Auto, None), None);
+        assert_eq!(untried(exactly, None).as_deref(), Some("KVM was asked for, and no guest tried"));
+        let why = untried(accelerator::Wish::Auto, Some(&HypervisorError::NotRunning)).unwrap();
+        assert!(why.starts_with("no guest was tried, which takes QEMU: "), "{why}");
+    }
+
     #[tokio::test]
     async fn what_is_missing_is_said() {
         let candidates = |wish| Candidates {
@@ -123,6 +151,7 @@ mod tests {
         let choice = candidates(Wish::Auto).choose().await;
         assert!(choice.hypervisor.is_err());
         assert_eq!(choice.not_firecracker.as_deref(), Some("firecracker is not installed"));
+        assert_eq!(choice.not_proved, None);
         let choice = candidates(Wish::Firecracker).choose().await;
         assert_eq!(
             choice.hypervisor.unwrap_err().to_string(),

@@ -93,7 +93,7 @@ pub async fn examine(subject: Subject) -> Report {
         checks.push(groups(firecracker::no_groups()));
     }
     checks.push(kvm_node(&host::kvm_node()));
-    checks.extend(hypervisor.as_ref().map(accelerator));
+    checks.extend(hypervisor.as_ref().map(|driver| accelerator(driver, choice.not_proved.as_deref())));
     checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
     checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
     let own_users = privileges::missing(Task::Users);
@@ -171,9 +171,18 @@ fn kvm_node(found: &Result<String, String>) -> Check {
     }
 }
 
-fn accelerator(description: &Description) -> Check {
-    let found = format!("{}: {}", description.accelerator, description.reason);
+fn accelerator(description: &Description, not_proved: Option<&str>) -> Check {
+    let mut found = format!("{}: {}", description.accelerator, description.reason);
+    if let Some(why) = not_proved {
+        found.push_str(&format!("; that it runs guests is not proved: {why}"));
+    }
     let (verdict, fix) = match description.accelerator {
+        "kvm" if not_proved.is_some() => (
+            Verdict::Warn,
+            Some(
+                "install qemu-system-x86 and leave RDS_HYPERVISOR and RDS_ACCELERATOR at auto: KVM is then tried once for each boot",
+            ),
+        ),
         "kvm" => (Verdict::Ok, None),
         _ => (
             Verdict::Warn,
@@ -290,6 +299,7 @@ mod tests {
             qemu(Ok(Version { major: 6, minor: 2, patch: 0 })),
             groups(Some("the host has no control groups of version 2".into())),
             kvm_node(&Err("/dev/kvm: no such file".into())),
+            accelerator(&on_kvm(), Some("Firecracker was asked for, and no guest tried")),
             agent(Path::new("/usr/bin/rds-agent"), false),
             program("npm", None, Verdict::Warn, "npm", "build images"),
             keyring_of(check("mmdebstrap", Verdict::Ok, "/usr/bin/mmdebstrap", None), false),
@@ -308,6 +318,7 @@ mod tests {
     fn what_is_there_needs_no_fix() {
         let there = [
             qemu(Ok(OLDEST)),
+            accelerator(&on_kvm(), None),
             agent(Path::new("/a"), true),
             program("npm", Some("/bin/npm".into()), Verdict::Warn, "npm", "build images"),
             groups(None),
@@ -318,6 +329,15 @@ mod tests {
             namespaces(true, Some("x")),
         ];
         assert!(there.iter().all(|check| check.verdict == Verdict::Ok && check.how_to_fix.is_none()));
+    }
+
+    fn on_kvm() -> Description {
+        Description {
+            name: "firecracker",
+            version: "1.16.1".into(),
+            accelerator: "kvm",
+            reason: "it was asked for".into(),
+        }
     }
 
     fn candidates() -> Candidates {
