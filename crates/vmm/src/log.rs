@@ -1,7 +1,8 @@
 //! Keeping a machine's logs from growing without end.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 /// Bytes at which a log is cut.
@@ -17,9 +18,10 @@ pub(crate) fn trim(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let end = end(path, KEPT)?;
-    let mut log = OpenOptions::new().append(true).open(path)?;
+    let log = OpenOptions::new().write(true).open(path)?;
     log.set_len(0)?;
-    log.write_all(&end)
+    // Not behind what is written meanwhile: a hostile writer would have the log grow beyond the limit for its files.
+    log.write_all_at(&end, 0)
 }
 
 /// At most so many bytes of the log's end. The guest, or its monitor, decides what is in it and how long it is.
@@ -34,6 +36,7 @@ pub fn end(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     #[test]
     fn a_log_keeps_its_end_and_its_writer() {
