@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::Decoder;
 
 use crate::exec::max_payload;
 use crate::json::containers;
@@ -75,7 +75,7 @@ impl Frame {
     }
 }
 
-/// Reads frames from a byte stream and writes them to one. Memory is bounded by the limit of each kind.
+/// Reads frames from a byte stream. Memory is bounded by the limit of each kind.
 #[derive(Debug, Default)]
 pub struct FrameCodec;
 
@@ -107,15 +107,6 @@ impl Decoder for FrameCodec {
             None if !source.is_empty() => Err(FrameError::Truncated),
             frame => Ok(frame),
         }
-    }
-}
-
-impl Encoder<Frame> for FrameCodec {
-    type Error = FrameError;
-
-    fn encode(&mut self, frame: Frame, out: &mut BytesMut) -> Result<(), FrameError> {
-        out.extend_from_slice(&frame.to_bytes());
-        Ok(())
     }
 }
 
