@@ -146,13 +146,5 @@ pub(crate) fn mount_at(
 
 /// Brings up the loopback interface; its addresses come with it.
 pub(crate) fn raise_loopback() -> Result<(), SystemError> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").while_("open a socket")?;
-    // SAFETY: an interface request is plain data, for which zero is a value; the kernel reads the name and the flags.
-    let outcome = unsafe {
-        let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[..2].copy_from_slice(&[b'l'.cast_signed(), b'o'.cast_signed()]);
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
-    };
-    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()).while_("raise the loopback interface") }
+    rds_netif::Interface::new("lo").and_then(|lo| lo.up()).while_("raise the loopback interface")
 }

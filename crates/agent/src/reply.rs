@@ -95,8 +95,12 @@ impl Refusal {
     }
 }
 
-/// A JSON answer.
-pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
+/// What was asked for, as JSON.
+pub(crate) fn ok(value: &impl serde::Serialize) -> Response<Body> {
+    json(StatusCode::OK, value)
+}
+
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Body> {
     let text = serde_json::to_vec(value).expect("protocol types have string keys and no failing serialisers");
     let mut response = Response::new(Body::Full(Full::new(text.into())));
     *response.status_mut() = status;

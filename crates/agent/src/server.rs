@@ -23,7 +23,7 @@ use crate::exec;
 use crate::files::{self, jailed::Order};
 use crate::log;
 use crate::peers::trees;
-use crate::reply::{Body, Refusal, empty, json, read_json};
+use crate::reply::{Body, Refusal, empty, ok, read_json};
 
 /// Calls at once.
 const STREAMS: u32 = 256;
@@ -94,14 +94,10 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
     let (head, body) = request.into_parts();
     let field = |name: &str| files::field(head.uri.query(), name);
     match (&head.method, head.uri.path()) {
-        (&Method::GET, routes::HEALTH) => Ok(json(StatusCode::OK, &agent.health())),
-        (&Method::POST, routes::CONFIGURE) => {
-            Ok(json(StatusCode::OK, &agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?))
-        }
+        (&Method::GET, routes::HEALTH) => Ok(ok(&agent.health())),
+        (&Method::POST, routes::CONFIGURE) => Ok(ok(&agent.configure(read_json(body, JSON_FRAME_BYTES).await?)?)),
         (&Method::POST, routes::REHEARSE) => agent.rehearse().await.map(|()| empty()),
-        (&Method::POST, routes::RENAME) => {
-            Ok(json(StatusCode::OK, &agent.rename(read_json(body, JSON_FRAME_BYTES).await?)?))
-        }
+        (&Method::POST, routes::RENAME) => Ok(ok(&agent.rename(read_json(body, JSON_FRAME_BYTES).await?)?)),
         (&Method::POST, routes::EXEC) => exec::exec(agent.vm()?, body).await,
         (&Method::PUT, routes::SECRETS) => {
             let variables: BTreeMap<String, String> = read_json(body, JSON_FRAME_BYTES).await?;
@@ -114,24 +110,24 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             // A guest that is nobody has no peers.
             agent.vm()?;
             let opened = agent.bridge.open(read_json(body, JSON_FRAME_BYTES).await?).await;
-            Ok(json(StatusCode::OK, &opened.map_err(Refusal::internal)?))
+            Ok(ok(&opened.map_err(Refusal::internal)?))
         }
         (&Method::POST, routes::OFFER) => {
             let (vm, offer) = (agent.vm()?, read_json(body, JSON_FRAME_BYTES).await?);
-            Ok(json(StatusCode::OK, &vm.workers.offer(&vm, offer).await?))
+            Ok(ok(&vm.workers.offer(&vm, offer).await?))
         }
         (&Method::POST, routes::CALL) => {
             let (vm, call) = (agent.vm()?, read_json(body, JSON_FRAME_BYTES).await?);
-            Ok(json(StatusCode::OK, &vm.workers.call(&vm, call).await?))
+            Ok(ok(&vm.workers.call(&vm, call).await?))
         }
         (&Method::PUT, routes::TREES) => trees::put(agent.vm()?, body).await,
         (&Method::POST, routes::SYNC) => files::sync(agent.vm()?, body).await,
         (&Method::POST, routes::CLOCK) => {
             let order: AdjustClock = read_json(body, JSON_FRAME_BYTES).await?;
-            Ok(json(StatusCode::OK, &clock::adjust(order).map_err(Refusal::internal)?))
+            Ok(ok(&clock::adjust(order).map_err(Refusal::internal)?))
         }
         (&Method::POST, routes::FREEZE) => agent.vm()?.freeze().await.map(|()| empty()),
-        (&Method::POST, routes::THAW) => Ok(json(StatusCode::OK, &agent.vm()?.thaw().await?)),
+        (&Method::POST, routes::THAW) => Ok(ok(&agent.vm()?.thaw().await?)),
         (&Method::PUT, routes::ARCHIVE) => {
             files::put(agent.vm()?, Order::PutArchive { dest: field("dest")? }, body).await
         }

@@ -1,6 +1,6 @@
 //! The place that programs are run in: a process id, mount and IPC namespace with an init of its own.
 //!
-//! It has three stages, each a type. [`Waiting`]: its init process exists and holds nothing; this is what a memory
+//! It has two stages, each a type. [`Waiting`]: its init process exists and holds nothing; this is what a memory
 //! snapshot captures. [`Sandbox`]: it has its filesystem, and programs can be launched in it.
 
 pub(crate) mod disk;
