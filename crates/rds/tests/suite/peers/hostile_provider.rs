@@ -98,7 +98,7 @@ async fn garbage_among_the_messages_fails_the_calls_in_flight_alone(world: &Worl
           strange: () => message({ type: 'result', id: 10 ** 15, value: 1 }),
           flood: () => Buffer.alloc(8 << 20),
         };
-        export const garbage = async (form) => { fs.writeSync(1, forms[form]()); await new Promise((wake) => setTimeout(wake, 20000)); return 'written'; };
+        export const garbage = async (form) => { fs.writeSync(1, forms[form]()); await new Promise((wake) => setTimeout(wake, form === 'strange' ? 500 : 20000)); return 'written'; };
         export const close = async () => { fs.closeSync(1); return 'closed'; };
         export const fine = () => 1;";
     let exports = [
@@ -107,12 +107,19 @@ async fn garbage_among_the_messages_fails_the_calls_in_flight_alone(world: &Worl
         export("fine", &[], json!({})),
     ];
     let pair = Pair::new(world, javascript(code, &exports), "/workspace/sdk/small.mjs", json!({})).await;
-    for form in ["noise", "huge", "cut", "empty", "unknown", "flood"] {
+    for form in ["noise", "huge", "cut", "empty", "unknown", "strange", "flood"] {
         let (status, body) =
             tokio::time::timeout(std::time::Duration::from_secs(40), pair.call("garbage", json!([form])))
                 .await
                 .expect("an answer");
-        assert!(status == 502 || (form == "cut" && status == 200), "{form}: {status} {body}");
+        let expected = match form {
+            // The rest of it may come.
+            "cut" => status == 502 || status == 200,
+            // Nobody waits for it.
+            "strange" => status == 200,
+            _ => status == 502,
+        };
+        assert!(expected, "{form}: {status} {body}");
         assert_eq!(pair.call("fine", json!([])).await, (200, json!({"result": 1})), "after {form}");
     }
     assert_eq!(pair.call("close", json!([])).await.0, 502);
