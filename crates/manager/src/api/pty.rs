@@ -67,12 +67,15 @@ async fn pty(
     let upgrade = upgrade.map_err(|_| Error::invalid("A terminal needs a WebSocket handshake"))?;
     let size = TerminalSize { cols: query.cols.unwrap_or(80).max(1), rows: query.rows.unwrap_or(24).max(1) };
     let (input, output, in_use) = app.vms.terminal(id, size, query.cmd).await?;
-    let upgrade = upgrade.max_message_size(FRAME_BYTES).max_frame_size(FRAME_BYTES);
+    let upgrade = upgrade.max_message_size(MESSAGE_BYTES).max_frame_size(MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(|socket| async move {
         carry(socket, input, output, credential.ended(&app.auth, LOOK_EVERY)).await;
         drop(in_use);
     }))
 }
+
+/// Largest message of a client: what is pasted comes as one.
+const MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// Between two pings of the client. Proxies often close what is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -85,18 +88,20 @@ async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream, let_in:
     let (to_client, mut from_client) = socket.split();
     let keys = async {
         while let Some(message) = heard(&mut from_client).await {
-            let frame = match message {
-                Message::Binary(data) => ClientFrame::Stdin(data),
+            let frames = match message {
+                Message::Binary(data) => pieces(data).map(ClientFrame::Stdin).collect(),
                 Message::Text(text) => match serde_json::from_str(&text) {
-                    Ok(Control::Resize(size)) => ClientFrame::Resize(size),
-                    Ok(Control::Signal { signal }) => ClientFrame::Signal(signal),
+                    Ok(Control::Resize(size)) => vec![ClientFrame::Resize(size)],
+                    Ok(Control::Signal { signal }) => vec![ClientFrame::Signal(signal)],
                     Err(_) => continue,
                 },
                 Message::Close(_) => break,
                 Message::Ping(_) | Message::Pong(_) => continue,
             };
-            if input.send(&frame).await.is_err() {
-                break;
+            for frame in &frames {
+                if input.send(frame).await.is_err() {
+                    return;
+                }
             }
         }
     };
@@ -104,6 +109,11 @@ async fn carry(socket: WebSocket, input: ExecSender, output: ExecStream, let_in:
         () = keys => {}
         () = show(output, to_client, let_in) => {}
     }
+}
+
+/// Keys in as many pieces as frames need.
+fn pieces(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || (!data.is_empty()).then(|| data.split_to(data.len().min(FRAME_BYTES))))
 }
 
 /// The client's next message; nothing if it has gone. While the guest takes no keys nobody listens to the client: then a
@@ -163,6 +173,14 @@ mod tests {
         let size = TerminalSize { cols: 100, rows: 40 };
         assert_eq!(parse(r#"{"type":"resize","cols":100,"rows":40}"#), Control::Resize(size));
         assert_eq!(parse(r#"{"type":"signal","signal":2}"#), Control::Signal { signal: 2 });
+    }
+
+    #[test]
+    fn what_is_pasted_comes_through_whole() {
+        let pasted = Bytes::from(vec![b'x'; 2 * FRAME_BYTES + 1]);
+        let lengths: Vec<_> = pieces(pasted).map(|piece| piece.len()).collect();
+        assert_eq!(lengths, [FRAME_BYTES, FRAME_BYTES, 1]);
+        assert_eq!(pieces(Bytes::new()).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]
