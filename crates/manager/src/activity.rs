@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::clock::now_ms;
 use crate::error::Result;
+use crate::metrics;
 use crate::store::Store;
 use crate::store::activity::ActivityRow;
 
@@ -54,7 +55,8 @@ impl Activity {
     /// Records an event. What it reports has happened already, so a failure to write it down is only logged.
     ///
     /// `kind` is such as `vm.created`; the part before the dot is the kind of `id`.
-    pub async fn record(&self, kind: &str, id: &str, message: impl Into<String>, meta: Option<Value>) {
+    pub async fn record(&self, kind: &'static str, id: &str, message: impl Into<String>, meta: Option<Value>) {
+        metrics::event(kind);
         let entity_kind = kind.split('.').next().unwrap_or(kind);
         let event = Event {
             id: Uuid::new_v4().to_string(),

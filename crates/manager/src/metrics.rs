@@ -51,6 +51,7 @@ labels! {
     ByFate { fate }
     ByDirection { direction }
     ByPart { part }
+    ByCopy { copy }
     ByMonitor { version, hypervisor, accelerator }
 }
 
@@ -83,6 +84,10 @@ struct Metrics {
     peer_seconds: Histogram,
     seeds: Counts<ByOutcome>,
     snapshots: Counts<ByOutcome>,
+    forks: Counts<ByOutcome>,
+    refills: Counts<ByOutcome>,
+    stood_still: Durations<ByCopy>,
+    events: Counts<ByKind>,
     packets: Counts<ByFate>,
     bytes: Counts<ByFate>,
     disks: Counts<ByDirection>,
@@ -115,6 +120,10 @@ impl Metrics {
             peer_seconds: in_unit(all, "peer_call", "Calls between VMs", Unit::Seconds, seconds()),
             seeds: counted(all, "seed_builds", "Seeds that were to be made, by how that ended"),
             snapshots: counted(all, "snapshots_taken", "Snapshots that were to be taken, by how that ended"),
+            forks: counted(all, "vm_forks", "Forks that were asked for, by how they ended"),
+            refills: counted(all, "pool_refills", "Machines that were to be made for the warm pool, by how that ended"),
+            stood_still: timed(all, "vm_stood_still", "How long VMs stood still, or their disks, to be copied"),
+            events: counted(all, "events", "What happened to VMs, snapshots, images and keys, by kind of event"),
             packets: counted(all, "network_packets", "Packets of VMs, by what became of them"),
             bytes: bytes(all, "network", "The same in bytes"),
             disks: bytes(all, "vm_disk", &format!("What VMs read from their disks and wrote to them, {monitors}")),
@@ -303,6 +312,26 @@ pub(crate) fn seed(outcome: &'static str) {
 /// A snapshot was taken or not.
 pub(crate) fn snapshot<T>(outcome: &Result<T, Error>) {
     METRICS.snapshots.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
+}
+
+/// Forks were made or not.
+pub(crate) fn fork<T>(outcome: &Result<T, Error>) {
+    METRICS.forks.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
+}
+
+/// A machine for the warm pool was made or not.
+pub(crate) fn refill<T>(outcome: &Result<T, Error>) {
+    METRICS.refills.get_or_create(&ByOutcome { outcome: word(outcome) }).inc();
+}
+
+/// A VM stood still for a copy of its `memory` with its disk, or its disk alone did (`disk`).
+pub(crate) fn stood_still(copy: &'static str, duration: Duration) {
+    METRICS.stood_still.get_or_create(&ByCopy { copy }).observe(duration.as_secs_f64());
+}
+
+/// An event was recorded.
+pub(crate) fn event(kind: &'static str) {
+    METRICS.events.get_or_create(&ByKind { kind }).inc();
 }
 
 /// So much more passed VMs' taps, or was dropped there.

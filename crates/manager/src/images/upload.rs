@@ -52,7 +52,12 @@ impl Images {
             .map_err(|error| Error::internal("an upload failed", error))?
     }
 
-    async fn put_now(self: &Arc<Self>, id: String, files: Vec<(FileKind, Received)>, event: &str) -> Result<()> {
+    async fn put_now(
+        self: &Arc<Self>,
+        id: String,
+        files: Vec<(FileKind, Received)>,
+        event: &'static str,
+    ) -> Result<()> {
         let _change = self.change.lock().await;
         let image = self.changeable(&id).await?;
         let placed = self.place(&id, files).await;

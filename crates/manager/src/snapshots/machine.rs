@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::disk_copy::DiskCopy;
 use crate::error::{Chain, Error, Result};
+use crate::metrics;
 use crate::storage::make_private_dir;
 use rds_image::disk::CloneMode;
 use rds_vmm::Hypervisor;
@@ -44,6 +45,7 @@ impl Machine {
     ///
     /// `allowed` is asked when nothing can change any more. The machine runs again afterwards, whatever happens; its wall
     /// clock is behind by as long as it stood still.
+    #[tracing::instrument(level = "debug", name = "save", skip_all)]
     pub(crate) async fn save(
         &self,
         to: &Path,
@@ -64,6 +66,7 @@ impl Machine {
             };
         self.go_on().await;
         let stood_still = begun.elapsed();
+        metrics::stood_still("memory", stood_still);
         copy.end(saved).await.map(|disk_bytes| (stood_still, disk_bytes))
     }
 

@@ -195,6 +195,7 @@ impl Snapshots {
     }
 
     /// Takes a snapshot of a VM that runs. Goes on to its end when it is dropped.
+    #[tracing::instrument(level = "debug", name = "snapshot", skip_all)]
     pub(crate) async fn take(&self, source: Source, subject: Subject) -> Result<SnapshotRow> {
         let own = self.clone();
         let take = async move {
@@ -258,6 +259,7 @@ impl Snapshots {
     }
 
     /// Copies a disk that its guest holds still for the end of that; tells its size and how long that was.
+    #[tracing::instrument(level = "debug", name = "save", skip_all)]
     async fn write_disk(&self, draft: &Path, machine: &Machine, guest: &GuestClient) -> Result<(u64, Duration)> {
         // What is only in the guest's memory would have to be copied while it is frozen.
         guest.sync(FREEZE_LIMIT).await?;
@@ -269,7 +271,9 @@ impl Snapshots {
         };
         let thawed = guest.thaw(THAW_LIMIT).await;
         let bytes = copy.end(finished).await?;
-        Ok((bytes, Duration::from_micros(thawed?.frozen_us)))
+        let frozen = Duration::from_micros(thawed?.frozen_us);
+        metrics::stood_still("disk", frozen);
+        Ok((bytes, frozen))
     }
 }
 

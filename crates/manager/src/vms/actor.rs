@@ -51,6 +51,11 @@ impl Reply {
         let (to, done) = oneshot::channel();
         (Self { to, span: Span::current() }, done)
     }
+
+    /// Whoever asked may have gone meanwhile.
+    fn answer(self, result: Result<()>) {
+        let _ = self.to.send(result);
+    }
 }
 
 /// How a task takes up its VM.
@@ -192,11 +197,11 @@ impl Actor {
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::SetSecrets(secrets, reply)) => {
                     let kept = self.keep_secrets(&secrets, false).await;
-                    answer(Some(reply), kept);
+                    reply.answer(kept);
                 }
                 Some(Command::PatchNetwork(patch, reply)) => {
                     let set = self.patch_network(patch).await;
-                    answer(Some(reply), set);
+                    reply.answer(set);
                 }
                 Some(Command::PatchLink(alias, patch, reply)) => {
                     if let Some(next) = self.patch_link(&alias, &patch, None, reply).await {
@@ -247,7 +252,7 @@ impl Actor {
                     }
                     Some(Command::PatchNetwork(patch, reply)) => {
                         let set = self.patch_network(patch).await;
-                        answer(Some(reply), set);
+                        reply.answer(set);
                     }
                     Some(Command::PatchLink(alias, patch, reply)) => {
                         if let Some(next) = self.patch_link(&alias, &patch, Some(&guest), reply).await {
@@ -357,7 +362,7 @@ async fn idleness(vm: &VmRecord, uses: &Uses) -> IdleAction {
 }
 
 fn refuse(reply: Reply, state: VmState) {
-    answer(Some(reply), Err(Error::conflict(format!("VM is {}", state.as_str()))));
+    reply.answer(Err(Error::conflict(format!("VM is {}", state.as_str()))));
 }
 
 /// What a client learns of a failure that left the VM in state ERROR.
@@ -365,9 +370,9 @@ fn unfinished() -> Error {
     Error::internal("a VM is in state ERROR now", "see the error before")
 }
 
-/// Whoever asked may have gone meanwhile.
+/// Tells who asked, if anybody did.
 fn answer(reply: Option<Reply>, result: Result<()>) {
     if let Some(reply) = reply {
-        let _ = reply.to.send(result);
+        reply.answer(result);
     }
 }

@@ -31,6 +31,7 @@ use super::view::VmView;
 use super::{Vms, guest_clock};
 use crate::egress::NetworkPolicy;
 use crate::error::{Chain, Error, Result};
+use crate::metrics;
 use crate::peers::PeerLink;
 use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
@@ -201,8 +202,14 @@ impl Vms {
 
     /// Makes copies of a running VM, which goes on: all, or none. Their rows have the claim of the request. Must not be
     /// dropped before its end.
+    #[tracing::instrument(level = "debug", name = "fork", skip_all, fields(vm = %id))]
     pub async fn fork(&self, id: VmId, request: ForkVm, claim: Option<String>) -> Result<Forks> {
-        let wish = request.validate(claim)?;
+        let forked = self.make_forks(id, request.validate(claim)?).await;
+        metrics::fork(&forked);
+        forked
+    }
+
+    async fn make_forks(&self, id: VmId, wish: Wish) -> Result<Forks> {
         self.check_providers(&wish.links)?;
         let guest = self.0.directory.guest(id).await?;
         let handle = self.0.directory.handle(id)?;

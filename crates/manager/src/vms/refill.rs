@@ -20,6 +20,7 @@ use super::last_start::Timings;
 use super::request::NewVm;
 use crate::error::{Chain, Error, Result};
 use crate::images::ImageFiles;
+use crate::metrics;
 use crate::pool::{Kind, Machine, record};
 use crate::seeds::{DISK_BYTES, Size};
 use crate::storage::make_private_dir;
@@ -83,10 +84,12 @@ impl Vms {
                     () = self.0.host.seeds.quiet(PATIENCE) => {}
                     () = shutdown.cancelled() => return,
                 }
-                if let Err(error) = self.make(&kind, image, &shutdown).await {
-                    if shutdown.is_cancelled() {
-                        return;
-                    }
+                let made = self.make(&kind, image, &shutdown).await;
+                if made.is_err() && shutdown.is_cancelled() {
+                    return;
+                }
+                metrics::refill(&made);
+                if let Err(error) = made {
                     tracing::warn!(image = kind.image_id, size = %kind.size, error = %Chain(&error), "cannot fill the pool");
                     self.0.pool.failed(&kind);
                 }

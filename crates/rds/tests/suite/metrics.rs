@@ -72,6 +72,8 @@ async fn everything_that_ends_is_counted(world: &World) {
     assert_eq!(api.exec_with(&vm, slow).await["exitCode"], -1);
     api.post(&format!("/v1/vms/{vm}/run-js"), &json!({"code": "result.set(1)"})).await.ok();
     api.poke(&format!("/v1/vms/{vm}/snapshots")).await.status(201);
+    // It has secrets.
+    api.post(&format!("/v1/vms/{vm}/fork"), &json!({})).await.status(409);
     api.get("/v1/vms/canary-id").await.status(404);
     api.raw(b"CANARY / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     api.get("/canary-path").await.status(404);
@@ -80,7 +82,11 @@ async fn everything_that_ends_is_counted(world: &World) {
         ("rds_vm_creates_total{outcome=\"ok\"}", 1.0),
         ("rds_vm_creates_total{outcome=\"too_many_requests\"}", 1.0),
         ("rds_vm_start_seconds_count{started_from=\"seed\"}", 1.0),
+        ("rds_vm_start_step_seconds_count{started_from=\"seed\",step=\"queue\"}", 1.0),
+        ("rds_vm_start_step_seconds_count{started_from=\"seed\",step=\"disk\"}", 1.0),
         ("rds_vm_start_step_seconds_count{started_from=\"seed\",step=\"restore\"}", 1.0),
+        ("rds_vm_start_step_seconds_count{started_from=\"seed\",step=\"agent\"}", 1.0),
+        ("rds_vm_start_step_seconds_count{started_from=\"seed\",step=\"peers\"}", 1.0),
         ("rds_runs_total{kind=\"exec\",outcome=\"ok\"}", 1.0),
         ("rds_runs_total{kind=\"exec\",outcome=\"failed\"}", 1.0),
         ("rds_runs_total{kind=\"exec\",outcome=\"timeout\"}", 1.0),
@@ -88,6 +94,10 @@ async fn everything_that_ends_is_counted(world: &World) {
         ("rds_run_seconds_count{kind=\"exec\"}", 3.0),
         ("rds_seed_builds_total{outcome=\"ok\"}", 1.0),
         ("rds_snapshots_taken_total{outcome=\"ok\"}", 1.0),
+        ("rds_vm_stood_still_seconds_count{copy=\"disk\"}", 1.0),
+        ("rds_vm_forks_total{outcome=\"conflict\"}", 1.0),
+        ("rds_events_total{kind=\"vm.created\"}", 1.0),
+        ("rds_events_total{kind=\"snapshot.created\"}", 1.0),
         ("rds_http_requests_total{method=\"GET\",route=\"/v1/vms/{id}\",status=\"404\"}", 1.0),
         ("rds_http_requests_total{method=\"POST\",route=\"/v1/vms\",status=\"201\"}", 1.0),
         ("rds_vms{state=\"RUNNING\"}", 1.0),

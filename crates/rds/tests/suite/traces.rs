@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{World, cases};
+use crate::harness::{World, cases, create};
 
 cases![a_trace_leads_from_the_caller_to_the_agent];
 
@@ -114,10 +114,24 @@ async fn a_trace_leads_from_the_caller_to_the_agent(world: &World) {
     let ran = seen(&spans, trace, &["POST /v1/vms/{id}/exec", "run", "agent /v1/exec"]).await;
     assert!(!format!("{created:?}{ran:?}").contains("canary-4c"), "a text of the client is in a trace");
 
-    api.post(&format!("/v1/vms/{vm}/stop"), &json!({})).await.status(204);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4739";
+    traced(&format!("/v1/vms/{vm}/snapshots"), json!({}), trace).await.status(201);
+    seen(&spans, trace, &["POST /v1/vms/{id}/snapshots", "snapshot", "save", "agent /v1/freeze"]).await;
+
+    let trace = "4bf92f3577b34da6a3ce929d0e0e473a";
+    traced(&format!("/v1/vms/{vm}/stop"), json!({}), trace).await.status(204);
+    seen(&spans, trace, &["POST /v1/vms/{id}/stop", "agent /v1/sync"]).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4738";
     traced(&format!("/v1/vms/{vm}/start"), json!({}), trace).await.status(204);
     seen(&spans, trace, &["POST /v1/vms/{id}/start", "start", "configure", "agent /v1/configure"]).await;
+
+    let free = create(&api, json!({"memMb": 128})).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e473b";
+    let forks = traced(&format!("/v1/vms/{free}/fork"), json!({}), trace).await.status(201).json();
+    let names = ["POST /v1/vms/{id}/fork", "fork", "save", "start", "restore", "agent /v1/rename"];
+    seen(&spans, trace, &names).await;
+    let fork = forks["vms"][0]["id"].as_str().expect("an id").to_owned();
+    api.remove(&[fork, free]).await;
 
     // Nobody waits for a collector that has gone.
     task.abort();

@@ -5,8 +5,9 @@ use std::time::Duration;
 use rds_vmm::GuestError;
 use rds_vmm::guest::GuestClient;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
-use super::{Actor, Next, Reply, answer, unfinished};
+use super::{Actor, Next, Reply, unfinished};
 use crate::error::{Chain, Error, Result};
 use crate::vms::row::DELETED;
 use crate::vms::state::{Event, VmState};
@@ -29,6 +30,7 @@ impl Actor {
                     self.host.lift_disk_limits(&self.vm).await;
                     guest.sync(SYNC_LIMIT).await
                 };
+                let sync = sync.instrument(reply.span.clone());
                 timeout(SYNC_LIMIT, sync).await.unwrap_or(Err(GuestError::Timeout))
             }
             None => Err(GuestError::Timeout),
@@ -38,14 +40,14 @@ impl Actor {
         }
         drop(guest);
         if let Err(error) = self.host.end_machine(self.vm.id).await {
-            answer(Some(reply), Err(unfinished()));
+            reply.answer(Err(unfinished()));
             return self.broke(error).await;
         }
         // It is stopped, whether that can be written down or not.
         let _ = self.write_stopped().await;
         self.advance(Event::Ended);
         self.record("vm.stopped", "VM stopped").await;
-        answer(Some(reply), Ok(()));
+        reply.answer(Ok(()));
         Next::Rest
     }
 

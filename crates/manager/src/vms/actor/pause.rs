@@ -85,7 +85,7 @@ impl Actor {
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::PatchNetwork(patch, reply)) => {
                     let set = self.patch_network(patch).await;
-                    answer(Some(reply), set);
+                    reply.answer(set);
                 }
                 // All else needs the guest: a stop, too, for what it has not written to its disk yet.
                 Some(command) => {

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rds_protocol::link::History;
 use rds_vmm::guest::GuestClient;
+use tracing::Instrument as _;
 
-use super::{Actor, Meanwhile, Next, Reply, Work, answer};
+use super::{Actor, Meanwhile, Next, Reply, Work};
 use crate::egress::{NetworkPolicy, PatchNetwork};
 use crate::error::{Chain, Error, Result};
 use crate::peers::PatchLink;
@@ -50,11 +51,11 @@ impl Actor {
             let newest = self.live.borrow().settings.secrets.newest.clone();
             self.host.give_secrets(self.vm.id, &newest, &guest).await
         };
-        let given = given.await;
+        let given = given.instrument(reply.span.clone()).await;
         if given.is_ok() {
             self.confirm_secrets().await;
         }
-        answer(Some(reply), given);
+        reply.answer(given);
         let guest = self.reach(Some(guest), History::Used, "Its machine ended by itself").await?;
         self.publish(|live| live.guest = Some(guest.clone()));
         Ok(guest)
@@ -124,7 +125,7 @@ impl Actor {
         let links = match self.patched(alias, patch) {
             Ok(links) => links,
             Err(error) => {
-                answer(Some(reply), Err(error));
+                reply.answer(Err(error));
                 return None;
             }
         };
@@ -134,7 +135,7 @@ impl Actor {
             Some(guest) => self.sync_peers(links, guest, reply, Effort::Needed).await,
             None => {
                 let kept = self.keep_links(links, bridge).await;
-                answer(Some(reply), kept);
+                reply.answer(kept);
                 None
             }
         }
@@ -146,13 +147,13 @@ impl Actor {
         let Settings { links: before, bridge, .. } = self.live.borrow().settings.clone();
         let links: Arc<[Link]> = before.iter().filter(|link| link.alias.as_str() != alias).cloned().collect();
         if links.len() == before.len() {
-            answer(Some(reply), Err(no_such_alias()));
+            reply.answer(Err(no_such_alias()));
             return None;
         }
         let bridge = bridge.filter(|_| !links.is_empty());
         let kept = self.keep_links(Arc::clone(&links), bridge).await;
         let (Some(guest), Ok(())) = (guest, &kept) else {
-            answer(Some(reply), kept);
+            reply.answer(kept);
             return None;
         };
         self.sync_peers(links, guest, reply, Effort::Best).await
@@ -186,24 +187,24 @@ impl Actor {
             let prepared = host.peers.prepare(&links_too).await?;
             host.peers.install(&guest, prepared, &bridge_too).await
         };
-        match self.unless_deleted(Meanwhile::Defer, work).await {
+        match self.unless_deleted(Meanwhile::Defer, work.instrument(reply.span.clone())).await {
             Work::Done(Ok(())) => {
                 let bridge = (!links.is_empty()).then_some(bridge);
                 let kept = self.keep_links(links, bridge).await;
-                answer(Some(reply), kept);
+                reply.answer(kept);
                 None
             }
             Work::Done(Err(error)) if effort == Effort::Best => {
                 tracing::warn!(vm = %self.vm.id, error = %Chain(&error), "a VM still sees a peer that it may not call any more");
-                answer(Some(reply), Ok(()));
+                reply.answer(Ok(()));
                 None
             }
             Work::Done(Err(error)) => {
-                answer(Some(reply), Err(error));
+                reply.answer(Err(error));
                 None
             }
             Work::Deleted(deleter) => {
-                answer(Some(reply), Err(Error::conflict("The VM was deleted")));
+                reply.answer(Err(Error::conflict("The VM was deleted")));
                 Some(Next::Remove(Some(deleter)))
             }
             Work::Leave => Some(Next::Leave),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument as _;
 
 use super::ending::SYNC_LIMIT;
-use super::{Actor, Care, Command, Meanwhile, Next, Reply, Work, answer, expiry};
+use super::{Actor, Care, Command, Meanwhile, Next, Reply, Work, expiry};
 use crate::error::{Chain, Error, Result};
 use crate::metrics;
 use crate::peers::token::BridgeToken;
@@ -33,7 +33,7 @@ impl Actor {
         match self.boot(pooled, &reply).await {
             Work::Done(Ok(guest)) => {
                 self.record("vm.created", "VM created").await;
-                answer(Some(reply), Ok(()));
+                reply.answer(Ok(()));
                 Next::Run(guest)
             }
             Work::Done(Err(error)) => self.not_made(reply, error).await,
@@ -51,7 +51,7 @@ impl Actor {
             Work::Deleted(deleter) => return deleted_meanwhile(reply, deleter),
             Work::Leave => return Next::Leave,
         };
-        answer(Some(reply), Ok(()));
+        reply.answer(Ok(()));
         let run = async move { all.wait_for(|all| *all).await.is_ok() };
         match self.unless_deleted(Meanwhile::Refuse, run).await {
             Work::Done(true) => {
@@ -69,7 +69,7 @@ impl Actor {
     /// The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
     async fn not_made(&mut self, reply: Reply, error: Error) -> Next {
         let removed = self.remove().await;
-        answer(Some(reply), Err(error));
+        reply.answer(Err(error));
         match removed {
             Ok(()) => Next::Leave,
             // What is left can be seen, and removed by whoever sees it.
@@ -83,13 +83,13 @@ impl Actor {
         if self.owed
             && let Err(error) = self.write_stopped().await
         {
-            answer(Some(reply), Err(error));
+            reply.answer(Err(error));
             return None;
         }
         match self.boot(None, &reply).await {
             Work::Done(Ok(guest)) => {
                 self.record("vm.started", "VM started").await;
-                answer(Some(reply), Ok(()));
+                reply.answer(Ok(()));
                 Some(Next::Run(guest))
             }
             Work::Done(Err(error)) => {
@@ -97,14 +97,14 @@ impl Actor {
                 if ended.is_ok() {
                     self.publish(|live| live.state = VmState::Stopped);
                 }
-                answer(Some(reply), Err(error));
+                reply.answer(Err(error));
                 match ended {
                     Ok(()) => None,
                     Err(remains) => Some(self.broke(remains).await),
                 }
             }
             Work::Deleted(deleter) => {
-                answer(Some(reply), Err(Error::conflict("The VM was deleted while it was started")));
+                reply.answer(Err(Error::conflict("The VM was deleted while it was started")));
                 Some(Next::Remove(Some(deleter)))
             }
             Work::Leave => Some(Next::Leave),
@@ -241,7 +241,7 @@ impl Actor {
                 Some(Command::Delete(reply)) => return Err(Next::Remove(Some(reply))),
                 Some(Command::PatchNetwork(patch, reply)) => {
                     let set = self.patch_network(patch).await;
-                    answer(Some(reply), set);
+                    reply.answer(set);
                 }
                 Some(command) => self.inbox.deferred.push_back(command),
                 None => return Err(Next::Leave),
@@ -251,6 +251,6 @@ impl Actor {
 }
 
 fn deleted_meanwhile(reply: Reply, deleter: Reply) -> Next {
-    answer(Some(reply), Err(Error::conflict("The VM was deleted while it was created")));
+    reply.answer(Err(Error::conflict("The VM was deleted while it was created")));
     Next::Remove(Some(deleter))
 }
