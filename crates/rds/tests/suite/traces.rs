@@ -128,7 +128,7 @@ async fn a_trace_leads_from_the_caller_to_the_agent(world: &World) {
     let free = create(&api, json!({"memMb": 128})).await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e473b";
     let forks = traced(&format!("/v1/vms/{free}/fork"), json!({}), trace).await.status(201).json();
-    let names = ["POST /v1/vms/{id}/fork", "fork", "save", "start", "restore", "agent /v1/rename"];
+    let names = ["POST /v1/vms/{id}/fork", "fork", "save", "start", "agent /v1/rename"];
     seen(&spans, trace, &names).await;
     let fork = forks["vms"][0]["id"].as_str().expect("an id").to_owned();
     api.remove(&[fork, free]).await;
