@@ -206,8 +206,8 @@ async fn connections_end_when_what_opened_their_address_is_withdrawn() {
     });
     opened.await.unwrap();
     lab.names.set(GUEST, "vm", policy(&["api.example", "second.example"]));
-    withdraw.send(()).unwrap();
     let requests = seen.count("request");
+    withdraw.send(()).unwrap();
     while seen.count("request") == requests {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
