@@ -88,7 +88,8 @@ pub(super) struct RateLimiter {
 impl From<DiskLimits> for RateLimiter {
     fn from(limits: DiskLimits) -> Self {
         let bucket = |rate: Option<u64>| match rate {
-            Some(size) => TokenBucket { size, refill_time: 1000 },
+            // What may come at once is what a bucket holds: a tenth of a second's.
+            Some(rate) => TokenBucket { size: rate / 10, refill_time: 100 },
             // Takes away the limit that there may be. One that is not named stays.
             None => TokenBucket { size: 0, refill_time: 0 },
         };
@@ -369,7 +370,7 @@ mod tests {
         {"action_type":"InstanceStart"}
         {"state":"Resumed"}
         {}
-        {"drive_id":"disk","rate_limiter":{"bandwidth":{"size":2000000,"refill_time":1000},"ops":{"size":0,"refill_time":0}}}
+        {"drive_id":"disk","rate_limiter":{"bandwidth":{"size":200000,"refill_time":100},"ops":{"size":0,"refill_time":0}}}
         {"snapshot_path":"/state","mem_backend":{"backend_type":"File","backend_path":"/memory"},"network_overrides":[{"iface_id":"eth0","host_dev_name":"rds7"}],"track_dirty_pages":true,"resume_vm":true}
         "#
         );
