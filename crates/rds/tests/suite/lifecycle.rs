@@ -43,7 +43,7 @@ async fn a_vm_has_the_limits_of_its_control_group(world: &World) {
     let server = world.own_server(&[("ENABLE_SNAPSHOTS", "false")]).await;
     let vm = crate::harness::create(&server.api(), json!({"memMb": 128})).await;
     let [pid] = server.vm_processes()[..] else { panic!("one process") };
-    let group = groups::of(pid);
+    let group = groups::of(pid).expect("it runs in a group");
     assert!(group.ends_with(format!("rds-vms/{vm}")), "{}", group.display());
     let limit = |file: &str| std::fs::read_to_string(group.join(file)).expect("a limit").trim().to_owned();
     // 128 MiB beside its memory, a processor beside its own.

@@ -19,11 +19,21 @@ pub(crate) fn missing() -> Option<&'static str> {
     (!there).then_some("the host has no control groups of version 2")
 }
 
-/// That of a process.
-pub(crate) fn of(pid: u32) -> PathBuf {
-    let found = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("it runs");
-    let path = found.lines().find_map(|line| line.strip_prefix("0::/")).expect("a group of version 2");
-    Path::new(MOUNT).join(path)
+/// That of a process which runs, of version 2.
+pub(crate) fn of(pid: u32) -> Option<PathBuf> {
+    let found = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    found.lines().find_map(|line| line.strip_prefix("0::/")).map(|path| Path::new(MOUNT).join(path))
+}
+
+/// Removes the group of a VM whose process was ended by other means than its server's.
+pub(crate) fn remove(group: &Path) {
+    for _ in 0..100 {
+        // It is empty once the process has ended altogether.
+        if fs::remove_dir(group).is_ok() || !group.exists() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Those of VMs that have no process: a VM's is there for as long as its process.

@@ -239,7 +239,11 @@ impl Drop for TestServer {
         self.kill();
         // Of a seed that was being made, too.
         for pid in processes::holding(self.root.path(), None) {
+            let group = groups::of(pid).filter(|_| groups::missing().is_none());
             processes::kill(pid);
+            if let Some(group) = group.filter(|group| group.parent().is_some_and(|above| above.ends_with("rds-vms"))) {
+                groups::remove(&group);
+            }
         }
     }
 }
