@@ -181,19 +181,27 @@ async fn what_is_no_question_counts_as_one() {
         return;
     }
     let lab = Lab::new(&["api.example"]);
-    let code = lab
+    let _seen = servers::start(&lab.world).await;
+    // A lookup comes back every 20 ms. A busy machine takes longer than that from the last datagram to the question, at
+    // times; so there are some questions, by far too few to use the budget up themselves.
+    let refused = lab
         .guest
         .run(async || {
             let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
-            for _ in 0..400 {
-                socket.send_to(&[0x5a; 40], at(RESOLVER)).await.unwrap();
-                tokio::time::sleep(Duration::from_micros(100)).await;
+            for _ in 0..20 {
+                for _ in 0..40 {
+                    socket.send_to(&[0x5a; 40], at(RESOLVER)).await.unwrap();
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+                let code = ask("api.example.", RecordType::A).await.unwrap().metadata.response_code;
+                if code == ResponseCode::Refused {
+                    return true;
+                }
             }
-            ask("api.example.", RecordType::A).await.unwrap().metadata.response_code
+            false
         })
         .await;
-    assert_eq!(code, ResponseCode::Refused);
-    assert!(lab.was_told(&["too many"]));
+    assert!(refused && lab.was_told(&["too many"]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
