@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 /// The SHA-256 digest in lower-case hex digits.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// The SHA-256 digest of a file in lower-case hex digits.
 pub(crate) fn sha256_file(path: &Path) -> io::Result<String> {
-    file::<Sha256>(path).map(|digest| hex(&digest))
+    file::<Sha256>(path).map(hex::encode)
 }
 
 /// The digest of a file.
@@ -27,9 +27,4 @@ pub(crate) fn file<D: Digest>(path: &Path) -> io::Result<Vec<u8>> {
             length => digest.update(&buffer[..length]),
         }
     }
-}
-
-/// Lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -106,7 +106,7 @@ impl ChainHash {
 
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -125,20 +125,10 @@ impl FromStr for ChainHash {
     type Err = NoHash;
 
     fn from_str(text: &str) -> Result<Self, NoHash> {
-        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| NoHash)?;
-        let mut hash = [0; 32];
-        for (byte, [high, low]) in hash.iter_mut().zip(digits.as_chunks().0) {
-            *byte = digit(*high)? << 4 | digit(*low)?;
-        }
-        Ok(Self(hash))
-    }
-}
-
-fn digit(byte: u8) -> Result<u8, NoHash> {
-    match byte {
-        b'0'..=b'9' => Ok(byte - b'0'),
-        b'a'..=b'f' => Ok(byte - b'a' + 10),
-        _ => Err(NoHash),
+        let mut hash = Self::START;
+        hex::decode_to_slice(text, &mut hash.0).map_err(|_| NoHash)?;
+        // Every hash has one text.
+        if hash.to_string() == text { Ok(hash) } else { Err(NoHash) }
     }
 }
 

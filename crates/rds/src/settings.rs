@@ -73,21 +73,17 @@ fn write_new(path: &Path, secret: &str) -> io::Result<()> {
 
 /// A new API key in the form that the manager gives its own: `rds_<12 hex>_<64 hex>`.
 pub(crate) fn new_api_key() -> String {
-    format!("rds_{}_{}", hex(&rand::random::<[u8; 6]>()), hex(&rand::random::<[u8; 32]>()))
+    format!("rds_{}_{}", hex::encode(rand::random::<[u8; 6]>()), hex::encode(rand::random::<[u8; 32]>()))
 }
 
 /// A new password with 128 random bits.
 pub(crate) fn new_password() -> String {
-    hex(&rand::random::<[u8; 16]>())
+    hex::encode(rand::random::<[u8; 16]>())
 }
 
 /// A new key to seal secrets with, of 256 random bits.
 pub(crate) fn new_vm_secret_key() -> String {
-    hex(&rand::random::<[u8; 32]>())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(rand::random::<[u8; 32]>())
 }
 
 #[cfg(test)]

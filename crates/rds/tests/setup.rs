@@ -34,7 +34,7 @@ fn release() -> Vec<u8> {
 }
 
 fn digest(archive: &[u8]) -> String {
-    Sha256::digest(archive).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(archive))
 }
 
 fn setup(dir: &Path, arguments: &[&str]) -> Output {

@@ -115,7 +115,7 @@ fn pack_args(site: &Path) -> Vec<OsString> {
 
 fn verified(package: &Package, archive: PathBuf) -> Result<PathBuf, ImageError> {
     let digest = digest::file::<Sha512>(&archive).map_err(ImageError::io("read", &archive))?;
-    if digest::hex(&digest) == package.sha512 {
+    if hex::encode(digest) == package.sha512 {
         Ok(archive)
     } else {
         Err(ImageError::Invalid(format!("{} does not have the pinned digest", package.specifier())))

@@ -42,7 +42,7 @@ impl Request {
         let body =
             serde_json::to_vec(body).map_err(|error| Error::internal("a request body has no JSON form", error))?;
         let hash = Sha256::new().chain_update(body).chain_update(secrets.as_ref().map_or(&[][..], |print| print));
-        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex::encode(hash.finalize());
         let key = IdempotencyKey { caller: caller.0.name(), scope: scope.to_owned(), key: key.to_owned() };
         Ok(Some(Self { key, hash }))
     }

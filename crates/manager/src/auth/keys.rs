@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{Auth, Principal, hex, random_secret};
+use super::{Auth, Principal, random_secret};
 use crate::clock::now_ms;
 use crate::error::{Error, Result};
 use crate::store::api_keys::ApiKeyRow;
@@ -67,9 +67,9 @@ impl Auth {
         if expires_at.is_some_and(|time| time <= now) {
             return Err(Error::invalid("expiresAt must lie in the future"));
         }
-        let prefix = format!("rds_{}", hex(&random::<[u8; 6]>()));
+        let prefix = format!("rds_{}", hex::encode(random::<[u8; 6]>()));
         let secret = random_secret();
-        let salt = hex(&random::<[u8; 16]>());
+        let salt = hex::encode(random::<[u8; 16]>());
         let row = ApiKeyRow {
             id: Uuid::new_v4().to_string(),
             name: name.to_owned(),
@@ -123,5 +123,5 @@ fn split(key: &str) -> Option<(String, &str)> {
 }
 
 fn hash(salt: &str, secret: &str) -> String {
-    hex(&Sha256::new().chain_update(salt).chain_update(secret).finalize())
+    hex::encode(Sha256::new().chain_update(salt).chain_update(secret).finalize())
 }

@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
 
-use super::{hex, same_secret};
+use super::same_secret;
 use crate::error::{Error, Result};
 
 /// Who may sign in, and with what.
@@ -36,7 +36,7 @@ impl AdminPassword {
         for part in [self.email.as_bytes(), &[0], self.password.expose_secret().as_bytes()] {
             mac.update(part);
         }
-        hex(&mac.finalize().into_bytes())
+        hex::encode(mac.finalize().into_bytes())
     }
 
     /// Takes 7 MiB and some 30 ms, for a wrong address just as for a wrong password.

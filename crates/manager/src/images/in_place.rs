@@ -62,7 +62,7 @@ fn id(files: &[(FileKind, &Path)]) -> String {
         hash.update(path.as_os_str().as_encoded_bytes());
         hash.update([0]);
     }
-    let hash = crate::auth::hex(&hash.finalize());
+    let hash = hex::encode(hash.finalize());
     format!("img-{}", hash.get(..12).unwrap_or_default())
 }
 

@@ -12,7 +12,6 @@ use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::auth::hex;
 use crate::error::{Error, Result};
 
 /// Chunks between the network and the disk.
@@ -80,7 +79,7 @@ pub(super) fn write(mut from: impl Read, tmp: &Path) -> Result<Received> {
         let Sparse(file) = out.to.into_inner().map_err(|error| error.into_error())?;
         file.as_file().set_len(bytes)?;
         file.as_file().sync_all()?;
-        Ok(Received { file, bytes, sha256: hex(&out.hash.finalize()) })
+        Ok(Received { file, bytes, sha256: hex::encode(out.hash.finalize()) })
     };
     write().map_err(|error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -164,7 +163,7 @@ mod tests {
         data[1_000_003] = 1;
         let received = write(data.as_slice(), dir.path()).unwrap();
         assert_eq!(received.bytes, 3_000_001);
-        assert_eq!(received.sha256, hex(&Sha256::digest(&data)));
+        assert_eq!(received.sha256, hex::encode(Sha256::digest(&data)));
         assert!(received.file.as_file().metadata().unwrap().blocks() * 512 < 300_000);
         let to = dir.path().join("there");
         received.move_to(&to).unwrap();

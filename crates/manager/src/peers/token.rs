@@ -25,14 +25,9 @@ impl BridgeToken {
     }
 
     /// One from its hash.
-    pub(crate) fn from_hash(hex: &str) -> Option<Self> {
+    pub(crate) fn from_hash(digits: &str) -> Option<Self> {
         let mut hash = [0; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
-            return None;
-        }
-        for (byte, digits) in hash.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        }
+        hex::decode_to_slice(digits, &mut hash).ok()?;
         Some(Self { secret: None, hash })
     }
 
@@ -43,7 +38,7 @@ impl BridgeToken {
 
     /// Its hash in hex.
     pub(crate) fn hash_hex(&self) -> String {
-        self.hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.hash)
     }
 
     /// Whether `given` is this token; takes the same time whatever it is.

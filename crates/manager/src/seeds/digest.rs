@@ -50,7 +50,7 @@ pub(super) fn digest(dir: &Path, except: &str) -> io::Result<String> {
         digest.update(format!("{}\0{length}\0", name.display()));
         add(&mut digest, &file)?;
     }
-    Ok(crate::auth::hex(&digest.finalize()))
+    Ok(hex::encode(digest.finalize()))
 }
 
 /// Adds every block that is not all zeros, with its place.

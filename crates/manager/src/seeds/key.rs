@@ -44,7 +44,7 @@ impl Key {
         add(&size.to_string());
         add(&initramfs.file_name().unwrap_or_default().to_string_lossy());
         image.facts()?.iter().for_each(|facts| add(facts));
-        Ok(Self(crate::auth::hex(&digest.finalize()).chars().take(LENGTH).collect()))
+        Ok(Self(hex::encode(digest.finalize()).chars().take(LENGTH).collect()))
     }
 
     /// The key in a directory's name, if it is one.
@@ -68,7 +68,7 @@ pub(super) fn fits(image: &ImageFiles, fingerprint: &str) -> io::Result<String> 
         digest.update([0]);
         digest.update(facts);
     }
-    Ok(crate::auth::hex(&digest.finalize()))
+    Ok(hex::encode(digest.finalize()))
 }
 
 /// Hex digits: 128 bits, in a name that leaves room for sockets' paths.

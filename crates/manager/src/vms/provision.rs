@@ -245,12 +245,11 @@ async fn filled(filling: Option<Filling>) -> Result<f64> {
 
 /// Who the guest is from now on. Nothing in it was in a guest before.
 fn identity(vm: &VmRecord, secrets: &SecretEnv) -> Configure {
-    let machine_id: [u8; 16] = rand::random();
     let entropy: [u8; 64] = rand::random();
     let now = crate::clock::now().as_microsecond();
     Configure {
         hostname: format!("vm-{}", vm.id.to_string().chars().take(8).collect::<String>()),
-        machine_id: machine_id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        machine_id: hex::encode(rand::random::<[u8; 16]>()),
         clock_us: u64::try_from(now).unwrap_or(0),
         entropy: base64::Engine::encode(&base64::engine::general_purpose::STANDARD, entropy),
         secret_env: secrets.variables(),

@@ -85,7 +85,7 @@ async fn assert_checksums(test: &TestApp, id: &str) {
 }
 
 fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(content))
 }
 
 async fn eventually(what: &str, happens: impl Fn() -> bool) {

@@ -234,8 +234,7 @@ fn widen(text: &[u8], place: Range<usize>) -> Range<usize> {
 }
 
 fn hex(secret: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    let lower: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    [lower.to_uppercase().into_bytes(), lower.into_bytes()].into_iter()
+    [hex::encode_upper(secret), hex::encode(secret)].map(String::into_bytes).into_iter()
 }
 
 /// As runtimes print an array of bytes: `<Buffer 68 75>`, `104,117`, `[ 104, 117 ]`.

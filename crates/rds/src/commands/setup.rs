@@ -72,7 +72,7 @@ impl Setup {
             Some(file) => bounded(File::open(file).map_err(CliError::file(file))?, "the archive")?,
             None => self.download().await?,
         };
-        let found = hex(&Sha256::digest(&archive));
+        let found = hex::encode(Sha256::digest(&archive));
         if found != wanted {
             let why = "the archive is not the release: its SHA-256 is";
             return Err(CliError::Failed(format!("{why} {found}, and should be {wanted}. Nothing was installed")));
@@ -223,8 +223,4 @@ fn report(shared: &Shared, release: &str, [firecracker, jailer]: &[PathBuf; 2], 
     } else {
         output::line(&format!("Firecracker {release} {how}: {}, {}", firecracker.display(), jailer.display()));
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
