@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use rds_vmm::accelerator::{Accelerator, Wish};
-use rds_vmm::choice::{self, Candidates};
+use rds_vmm::accelerator::{Accelerator, AcceleratorWish};
+use rds_vmm::choice::{self, Candidates, MonitorWish};
 use rds_vmm::firecracker;
 use rds_vmm::qemu::Settings;
 use rds_vmm::{Hypervisor, VmId};
@@ -47,9 +47,9 @@ impl MonitorUsers {
 /// What the QEMU driver needs to know, for this configuration.
 pub fn settings(config: &Config) -> Settings {
     let accelerator = match config.hypervisor.accelerator {
-        AcceleratorChoice::Auto => Wish::Auto,
-        AcceleratorChoice::Kvm => Wish::Exactly(Accelerator::Kvm),
-        AcceleratorChoice::Tcg => Wish::Exactly(Accelerator::Tcg),
+        AcceleratorChoice::Auto => AcceleratorWish::Auto,
+        AcceleratorChoice::Kvm => AcceleratorWish::Exactly(Accelerator::Kvm),
+        AcceleratorChoice::Tcg => AcceleratorWish::Exactly(Accelerator::Tcg),
     };
     Settings {
         program: None,
@@ -63,16 +63,16 @@ pub fn settings(config: &Config) -> Settings {
 /// How the drivers would be made, for this configuration.
 pub fn candidates(config: &Config) -> Candidates {
     let wish = match config.hypervisor.hypervisor {
-        HypervisorChoice::Auto => choice::Wish::Auto,
-        HypervisorChoice::Firecracker => choice::Wish::Firecracker,
-        HypervisorChoice::Qemu => choice::Wish::Qemu,
+        HypervisorChoice::Auto => MonitorWish::Auto,
+        HypervisorChoice::Firecracker => MonitorWish::Firecracker,
+        HypervisorChoice::Qemu => MonitorWish::Qemu,
     };
     Candidates { wish, qemu: settings(config), firecracker: firecracker_settings(config, wish) }
 }
 
-fn firecracker_settings(config: &Config, wish: choice::Wish) -> Result<firecracker::Settings, String> {
+fn firecracker_settings(config: &Config, wish: MonitorWish) -> Result<firecracker::Settings, String> {
     let config = &config.hypervisor;
-    let reason = if wish == choice::Wish::Auto { "Firecracker and KVM are there" } else { "it was asked for" };
+    let reason = if wish == MonitorWish::Auto { "Firecracker and KVM are there" } else { "it was asked for" };
     Ok(firecracker::Settings {
         program: choice::program(config.firecracker_bin.as_deref(), firecracker::PROGRAM)?,
         jailer: choice::program(config.jailer_bin.as_deref(), firecracker::JAILER)?,

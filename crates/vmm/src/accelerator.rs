@@ -1,9 +1,6 @@
 //! What executes a guest's instructions: the processor, or an emulation of one.
 
 use std::fmt;
-use std::str::FromStr;
-
-use thiserror::Error;
 
 /// What executes a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +29,7 @@ impl fmt::Display for Accelerator {
 
 /// Which accelerator the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wish {
+pub enum AcceleratorWish {
     /// KVM where it has run guest code, emulation elsewhere.
     #[default]
     Auto,
@@ -40,44 +37,15 @@ pub enum Wish {
     Exactly(Accelerator),
 }
 
-/// Text that names no accelerator.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("an accelerator is one of auto, kvm, tcg")]
-pub struct InvalidWish;
-
-impl FromStr for Wish {
-    type Err = InvalidWish;
-
-    fn from_str(text: &str) -> Result<Self, InvalidWish> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "kvm" => Ok(Self::Exactly(Accelerator::Kvm)),
-            "tcg" => Ok(Self::Exactly(Accelerator::Tcg)),
-            _ => Err(InvalidWish),
+impl AcceleratorWish {
+    /// The accelerator that follows from this and from what KVM was found to be (`Err` says why it cannot be used), and, for
+    /// people, why it is that one.
+    pub(crate) fn settle(self, kvm: Result<(), String>) -> (Accelerator, String) {
+        match (self, kvm) {
+            (Self::Exactly(accelerator), _) => (accelerator, "it was asked for".into()),
+            (Self::Auto, Ok(())) => (Accelerator::Kvm, "guest code ran under KVM".into()),
+            (Self::Auto, Err(why)) => (Accelerator::Tcg, why),
         }
-    }
-}
-
-/// An accelerator and, for people, why it is this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The accelerator.
-    pub accelerator: Accelerator,
-    /// Why.
-    pub reason: String,
-}
-
-impl Choice {
-    /// What follows from the operator's wish and what KVM was found to be: `Err` says why it cannot be used.
-    pub(crate) fn new(wish: Wish, kvm: impl FnOnce() -> Result<(), String>) -> Self {
-        let (accelerator, reason) = match wish {
-            Wish::Exactly(accelerator) => (accelerator, "it was asked for".into()),
-            Wish::Auto => match kvm() {
-                Ok(()) => (Accelerator::Kvm, "guest code ran under KVM".into()),
-                Err(why) => (Accelerator::Tcg, why),
-            },
-        };
-        Self { accelerator, reason }
     }
 }
 
@@ -95,11 +63,9 @@ mod tests {
 
     #[test]
     fn kvm_is_used_when_it_works_and_emulation_says_why_not() {
-        assert_eq!(Choice::new(Wish::Auto, || Ok(())).accelerator, Accelerator::Kvm);
-        let emulated = Choice::new(Wish::Auto, || Err("no device".into()));
-        assert_eq!((emulated.accelerator, emulated.reason.as_str()), (Accelerator::Tcg, "no device"));
-        let forced = Choice::new("kvm".parse().unwrap(), || Err("not asked".into()));
-        assert_eq!(forced.accelerator, Accelerator::Kvm);
-        assert_eq!("KVM".parse::<Wish>(), Err(InvalidWish));
+        assert_eq!(AcceleratorWish::Auto.settle(Ok(())).0, Accelerator::Kvm);
+        assert_eq!(AcceleratorWish::Auto.settle(Err("no device".into())), (Accelerator::Tcg, "no device".into()));
+        let forced = AcceleratorWish::Exactly(Accelerator::Kvm).settle(Err("not asked".into()));
+        assert_eq!(forced.0, Accelerator::Kvm);
     }
 }

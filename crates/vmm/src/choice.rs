@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::accelerator;
+use crate::accelerator::AcceleratorWish;
 use crate::firecracker::{self, Firecracker};
 use crate::qemu::{self, Qemu};
 use crate::{Hypervisor, HypervisorError};
 
 /// Which monitor the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wish {
+pub enum MonitorWish {
     /// The best one that works here.
     #[default]
     Auto,
@@ -24,7 +24,7 @@ pub enum Wish {
 #[derive(Debug, Clone)]
 pub struct Candidates {
     /// Which of them is wanted.
-    pub wish: Wish,
+    pub wish: MonitorWish,
     /// QEMU.
     pub qemu: qemu::Settings,
     /// Firecracker; `Err` says why it is not to be had.
@@ -46,10 +46,10 @@ impl Candidates {
     /// Chooses, trying out what must be tried: KVM, which takes at most two seconds once for each boot of the host.
     pub async fn choose(self) -> Choice {
         match self.wish {
-            Wish::Qemu => {
+            MonitorWish::Qemu => {
                 Choice { hypervisor: qemu(self.qemu).await.map(shared), not_firecracker: None, not_proved: None }
             }
-            Wish::Firecracker => {
+            MonitorWish::Firecracker => {
                 let missing = |why: String| HypervisorError::Spawn {
                     program: firecracker::PROGRAM.into(),
                     source: std::io::Error::other(why),
@@ -61,7 +61,7 @@ impl Candidates {
                 let not_proved = hypervisor.is_ok().then(|| "Firecracker was asked for, and no guest tried".into());
                 Choice { hypervisor, not_firecracker: None, not_proved }
             }
-            Wish::Auto => self.best().await,
+            MonitorWish::Auto => self.best().await,
         }
     }
 
@@ -93,11 +93,11 @@ async fn firecracker_if_it_works(
 }
 
 /// Why no guest was tried under KVM, which QEMU does where it has to choose an accelerator.
-fn untried(wish: accelerator::Wish, no_qemu: Option<&HypervisorError>) -> Option<String> {
+fn untried(wish: AcceleratorWish, no_qemu: Option<&HypervisorError>) -> Option<String> {
     match (no_qemu, wish) {
         (Some(error), _) => Some(format!("no guest was tried, which takes QEMU: {error}")),
-        (None, accelerator::Wish::Exactly(_)) => Some("KVM was asked for, and no guest tried".into()),
-        (None, accelerator::Wish::Auto) => None,
+        (None, AcceleratorWish::Exactly(_)) => Some("KVM was asked for, and no guest tried".into()),
+        (None, AcceleratorWish::Auto) => None,
     }
 }
 
@@ -124,6 +124,7 @@ pub fn program(named: Option<&Path>, name: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accelerator::Accelerator;
 
     #[test]
     fn a_program_that_was_named_is_not_looked_for_elsewhere() {
@@ -134,10 +135,10 @@ mod tests {
 
     #[test]
     fn what_was_not_tried_is_not_proved() {
-        let exactly = accelerator::Wish::Exactly(accelerator::Accelerator::Kvm);
-        assert_eq!(untried(accelerator::Wish::Auto, None), None);
+        let exactly = AcceleratorWish::Exactly(Accelerator::Kvm);
+        assert_eq!(untried(AcceleratorWish::Auto, None), None);
         assert_eq!(untried(exactly, None).as_deref(), Some("KVM was asked for, and no guest tried"));
-        let why = untried(accelerator::Wish::Auto, Some(&HypervisorError::NotRunning)).unwrap();
+        let why = untried(AcceleratorWish::Auto, Some(&HypervisorError::NotRunning)).unwrap();
         assert!(why.starts_with("no guest was tried, which takes QEMU: "), "{why}");
     }
 
@@ -148,11 +149,11 @@ mod tests {
             qemu: qemu::Settings { program: Some("/nonexistent".into()), ..qemu::Settings::default() },
             firecracker: Err("firecracker is not installed".into()),
         };
-        let choice = candidates(Wish::Auto).choose().await;
+        let choice = candidates(MonitorWish::Auto).choose().await;
         assert!(choice.hypervisor.is_err());
         assert_eq!(choice.not_firecracker.as_deref(), Some("firecracker is not installed"));
         assert_eq!(choice.not_proved, None);
-        let choice = candidates(Wish::Firecracker).choose().await;
+        let choice = candidates(MonitorWish::Firecracker).choose().await;
         assert_eq!(
             choice.hypervisor.unwrap_err().to_string(),
             "cannot start firecracker: firecracker is not installed"

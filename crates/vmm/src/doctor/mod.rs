@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::Version;
-use crate::choice::{Candidates, Choice, Wish};
+use crate::choice::{Candidates, Choice, MonitorWish};
 use crate::firecracker;
 use crate::hypervisor::Description;
 use crate::privileges::{self, Need, Task};
@@ -83,7 +83,7 @@ pub async fn examine(subject: Subject) -> Report {
     let choice = subject.candidates.choose().await;
     let hypervisor = choice.hypervisor.as_ref().ok().map(|driver| driver.description().clone());
     let mut checks = Vec::new();
-    if wish != Wish::Qemu {
+    if wish != MonitorWish::Qemu {
         checks.push(firecracker_of(&choice, wish));
     }
     if hypervisor.as_ref().is_none_or(|driver| driver.name == "qemu") {
@@ -121,14 +121,14 @@ fn install(package: &str) -> String {
 }
 
 /// Firecracker is better where it works, and needed where it was asked for.
-fn firecracker_of(choice: &Choice, wish: Wish) -> Check {
+fn firecracker_of(choice: &Choice, wish: MonitorWish) -> Check {
     const FIX: &str = "install Firecracker and its jailer (rds setup), or name both by FIRECRACKER_BIN and JAILER_BIN; run as \
                        root where KVM works";
     match (&choice.hypervisor, &choice.not_firecracker) {
         (_, Some(why)) => check("firecracker", Verdict::Warn, format!("not used: {why}"), Some(FIX)),
         (Ok(driver), None) => check("firecracker", Verdict::Ok, driver.description().version.clone(), None),
         (Err(why), None) => {
-            let verdict = if wish == Wish::Firecracker { Verdict::Fail } else { Verdict::Warn };
+            let verdict = if wish == MonitorWish::Firecracker { Verdict::Fail } else { Verdict::Warn };
             check("firecracker", verdict, why.to_string(), Some(FIX))
         }
     }
@@ -342,7 +342,7 @@ mod tests {
 
     fn candidates() -> Candidates {
         let firecracker = Err("firecracker is not installed".into());
-        Candidates { wish: Wish::Auto, qemu: crate::qemu::Settings::default(), firecracker }
+        Candidates { wish: MonitorWish::Auto, qemu: crate::qemu::Settings::default(), firecracker }
     }
 
     #[tokio::test]

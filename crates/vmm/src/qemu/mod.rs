@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use crate::accelerator::{self, Accelerator, Choice, Wish};
+use crate::accelerator::{self, Accelerator, AcceleratorWish};
 use crate::hypervisor::{ByteStream, Description, DiskLimits, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
 use crate::process;
 use crate::{HypervisorError, Version};
@@ -61,7 +61,7 @@ pub struct Settings {
     /// The program; [`PROGRAM`] from `PATH` if absent.
     pub program: Option<PathBuf>,
     /// What is to execute guests' instructions.
-    pub accelerator: Wish,
+    pub accelerator: AcceleratorWish,
     /// File in which the KVM probe keeps its answer, so that it runs once for each boot of the host.
     pub probe_cache: Option<PathBuf>,
     /// File in which the rate of the host's time stamp counter is kept. Emulated machines are told it, so without that file
@@ -78,10 +78,10 @@ impl Qemu {
         let version = version_of(&program).await?;
         let cache = settings.probe_cache.as_deref();
         let kvm = match settings.accelerator {
-            Wish::Auto => Probe { program: &program, version, user: settings.user, cache }.run().await,
-            Wish::Exactly(_) => Ok(()),
+            AcceleratorWish::Auto => Probe { program: &program, version, user: settings.user, cache }.run().await,
+            AcceleratorWish::Exactly(_) => Ok(()),
         };
-        let Choice { accelerator, reason } = Choice::new(settings.accelerator, || kvm);
+        let (accelerator, reason) = settings.accelerator.settle(kvm);
         let description =
             Description { name: "qemu", version: version.to_string(), accelerator: accelerator.name(), reason };
         let tsc_khz = clock::tsc_khz(settings.rate_cache.as_deref()).await;
