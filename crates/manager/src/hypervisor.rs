@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rds_vmm::accelerator::{Accelerator, AcceleratorWish};
-use rds_vmm::choice::{self, Candidates, MonitorWish};
+use rds_vmm::choice::{Candidates, MonitorWish};
 use rds_vmm::firecracker;
+use rds_vmm::programs;
 use rds_vmm::qemu::Settings;
 use rds_vmm::{Hypervisor, VmId};
 
@@ -74,8 +75,8 @@ fn firecracker_settings(config: &Config, wish: MonitorWish) -> Result<firecracke
     let config = &config.hypervisor;
     let reason = if wish == MonitorWish::Auto { "Firecracker and KVM are there" } else { "it was asked for" };
     Ok(firecracker::Settings {
-        program: choice::program(config.firecracker_bin.as_deref(), firecracker::PROGRAM)?,
-        jailer: choice::program(config.jailer_bin.as_deref(), firecracker::JAILER)?,
+        program: programs::find(config.firecracker_bin.as_deref(), firecracker::PROGRAM)?,
+        jailer: programs::find(config.jailer_bin.as_deref(), firecracker::JAILER)?,
         jails: config.jailer_chroot_base_dir.clone(),
         agent_port: config.agent_vsock_port,
         log_level: config.firecracker_log_level.clone(),

@@ -1,6 +1,5 @@
 //! Which monitor runs the machines of this host: Firecracker where everything that it needs is there, QEMU elsewhere.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::accelerator::AcceleratorWish;
@@ -109,29 +108,10 @@ fn shared(qemu: Qemu) -> Arc<dyn Hypervisor> {
     Arc::new(qemu)
 }
 
-/// The program that was named, or else the one called `name` in the directories where programs are.
-pub fn program(named: Option<&Path>, name: &str) -> Result<PathBuf, String> {
-    let found = match named {
-        Some(path) => crate::doctor::is_program(path).then(|| path.to_owned()),
-        None => crate::doctor::find_program(name),
-    };
-    found.ok_or_else(|| match named {
-        Some(path) => format!("{} is no program", path.display()),
-        None => format!("{name} is not installed"),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::accelerator::Accelerator;
-
-    #[test]
-    fn a_program_that_was_named_is_not_looked_for_elsewhere() {
-        assert!(program(None, "sh").is_ok());
-        assert_eq!(program(None, "no such program").unwrap_err(), "no such program is not installed");
-        assert_eq!(program(Some(Path::new("/etc/passwd")), "sh").unwrap_err(), "/etc/passwd is no program");
-    }
 
     #[test]
     fn what_was_not_tried_is_not_proved() {

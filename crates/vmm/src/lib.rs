@@ -12,6 +12,7 @@ pub mod hypervisor;
 mod log;
 pub mod privileges;
 mod process;
+pub mod programs;
 pub mod qemu;
 mod seccomp;
 mod sparse;

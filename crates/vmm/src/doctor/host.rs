@@ -5,9 +5,6 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Directories that are searched after `PATH`: a user's `PATH` often lacks the administrator's programs.
-const MORE_DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
-
 /// Where the distributions keep the keys that sign Debian's packages.
 const KEYRINGS: [&str; 2] =
     ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
@@ -18,16 +15,6 @@ const NAMESPACE_OBSTACLES: [(&str, &str, &str); 3] = [
     ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone = 0"),
     ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns = 1"),
 ];
-
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(MORE_DIRECTORIES.map(PathBuf::from));
-    directories.map(|directory| directory.join(name)).find(|path| is_executable(path))
-}
-
-pub(crate) fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.mode() & 0o111 != 0)
-}
 
 /// The rights to the KVM device.
 pub(super) fn kvm_node() -> Result<String, String> {
@@ -103,7 +90,5 @@ mod tests {
         assert!(free_bytes(Path::new("/")).is_ok());
         assert!(free_bytes(Path::new("/nonexistent")).is_err());
         assert!(!can_reflink(Path::new("/proc")));
-        assert!(program("sh").is_some());
-        assert_eq!(program("no such program"), None);
     }
 }

@@ -14,9 +14,8 @@ use crate::choice::{Candidates, Choice, MonitorWish};
 use crate::firecracker;
 use crate::hypervisor::Description;
 use crate::privileges::{self, Need, Task};
+use crate::programs::{installed, is_program};
 use crate::qemu::{OLDEST, version_of};
-
-pub(crate) use host::{is_executable as is_program, program as find_program};
 
 /// How good a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -94,8 +93,8 @@ pub async fn examine(subject: Subject) -> Report {
     }
     checks.push(kvm_node(&host::kvm_node()));
     checks.extend(hypervisor.as_ref().map(|driver| accelerator(driver, choice.not_proved.as_deref())));
-    checks.push(agent(&subject.agent, host::is_executable(&subject.agent)));
-    checks.push(program("mke2fs", host::program("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
+    checks.push(agent(&subject.agent, is_program(&subject.agent)));
+    checks.push(program("mke2fs", installed("mke2fs"), Verdict::Fail, "e2fsprogs", "make disks"));
     let own_users = privileges::missing(Task::Users);
     if own_users.is_none() {
         checks.push(ids(&subject.users, host::subordinate(&subject.users)));
@@ -105,9 +104,9 @@ pub async fn examine(subject: Subject) -> Report {
     let storage = host::nearest(&subject.storage);
     checks.push(space(&storage, host::free_bytes(&storage)));
     checks.push(reflink(&storage, host::can_reflink(&storage)));
-    let builder = program("mmdebstrap", host::program("mmdebstrap"), Verdict::Warn, "mmdebstrap", "build images");
+    let builder = program("mmdebstrap", installed("mmdebstrap"), Verdict::Warn, "mmdebstrap", "build images");
     checks.push(keyring_of(builder, host::has_keyring()));
-    checks.push(program("npm", host::program("npm"), Verdict::Warn, "npm", "build images"));
+    checks.push(program("npm", installed("npm"), Verdict::Warn, "npm", "build images"));
     checks.push(namespaces(root, host::namespace_obstacle()));
     Report { checks, hypervisor }
 }
