@@ -21,7 +21,8 @@ use super::replies::CallerErrors;
 use super::vms::{VmErrors, vm_id};
 use crate::app::App;
 use crate::error::Result;
-use crate::vms::run::{ExecRequest, Language, RunReply, RunRequest};
+use crate::vms::program::{ExecRequest, Language, RunRequest};
+use crate::vms::run::RunReply;
 use crate::vms::stream::RunEvent;
 
 /// Time between two comments of a stream that has nothing to say, so that proxies keep it open.

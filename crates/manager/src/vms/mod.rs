@@ -19,6 +19,7 @@ pub mod limits;
 pub mod logs;
 mod machine;
 mod parts;
+pub mod program;
 mod provision;
 pub(crate) mod record;
 mod recover;

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::Vms;
+use super::program::{ExecRequest, Language, RunRequest};
 use super::record::Generations;
-use super::run::{ExecRequest, Language, RunReply, RunRequest};
+use super::run::RunReply;
 use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::metrics;
@@ -46,6 +47,15 @@ impl Kind {
             Self::Exec => "exec",
             Self::RunTs => "run-ts",
             Self::RunJs => "run-js",
+        }
+    }
+}
+
+impl From<Language> for Kind {
+    fn from(language: Language) -> Self {
+        match language {
+            Language::Deno => Self::RunTs,
+            Language::Node => Self::RunJs,
         }
     }
 }

@@ -10,7 +10,8 @@ use rds_vmm::guest::{ExecSender, ExecStream};
 use tokio::sync::mpsc;
 
 use super::Vms;
-use super::run::{ExecRequest, RunReply, exec_start, word};
+use super::program::{ExecRequest, exec_start, word};
+use super::run::RunReply;
 use super::run_log::{Broken, KEPT_BYTES, Log, Running};
 use crate::error::{Error, Result};
 use crate::metrics;
