@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Vms;
 use super::program::{DEFAULT_TIMEOUT_MS, ExecRequest, Language, RunRequest, exec_start, run_start};
 use super::record::Generations;
-use super::run_log::{Broken, Log, Running};
+use super::run_log::{Broken, Draft, Running};
 use crate::error::Result;
 use crate::metrics;
 
@@ -47,14 +47,14 @@ pub struct RunReply {
 impl Vms {
     /// Runs a shell command to its end.
     pub async fn exec(&self, id: VmId, request: ExecRequest) -> Result<RunReply> {
-        let log = Log::of_exec(&request);
+        let log = Draft::of_exec(&request);
         let start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         self.run(id, start, log).await
     }
 
     /// Runs a module under Deno or Node.js to its end.
     pub async fn run_code(&self, id: VmId, language: Language, request: RunRequest) -> Result<RunReply> {
-        let log = Log::of_run(language, &request);
+        let log = Draft::of_run(language, &request);
         let outbound = self.handle(id)?.live.borrow().settings.network.outbound_internet;
         let start = run_start(language, request, outbound, self.0.limits.max_runts_timeout_ms)?;
         let mut reply = self.run(id, start, log).await?;
@@ -65,14 +65,14 @@ impl Vms {
         Ok(reply)
     }
 
-    async fn run(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
+    async fn run(&self, id: VmId, start: Start, log: Draft) -> Result<RunReply> {
         let kind = log.kind();
         let ran = self.run_once(id, start, log).await;
         ran.inspect_err(|error| metrics::not_run(kind, error))
     }
 
     #[tracing::instrument(level = "debug", name = "run", skip_all, fields(vm = %id))]
-    async fn run_once(&self, id: VmId, start: Start, log: Log) -> Result<RunReply> {
+    async fn run_once(&self, id: VmId, start: Start, log: Draft) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let guest = self.guest(id).await?;
         let running = Running::begin(self, id, log)?;

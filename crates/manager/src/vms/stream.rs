@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::Vms;
 use super::program::{ExecRequest, exec_start, word};
 use super::run::RunReply;
-use super::run_log::{Broken, KEPT_BYTES, Log, Running};
+use super::run_log::{Broken, Draft, KEPT_BYTES, Running};
 use crate::error::{Error, Result};
 use crate::metrics;
 
@@ -38,7 +38,7 @@ pub enum RunEvent {
 impl Vms {
     /// Runs a shell command and hands out what it writes as it comes. Dropping the receiver kills the program.
     pub async fn exec_stream(&self, id: VmId, request: ExecRequest) -> Result<mpsc::Receiver<RunEvent>> {
-        let log = Log::of_exec(&request);
+        let log = Draft::of_exec(&request);
         let mut start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
         start.output_limit = None;
         let guest = self.guest(id).await?;
