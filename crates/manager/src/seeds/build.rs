@@ -1,9 +1,8 @@
-//! Making seeds: one at a time, when nobody is starting a VM, by a machine that yields to all others.
+//! Making a seed: when nobody is starting a VM, by a machine that yields to all others.
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rds_image::ImageError;
@@ -11,19 +10,16 @@ use rds_image::disk::{self, CloneMode};
 use rds_vmm::hypervisor::{Log, SnapshotDir};
 use rds_vmm::{MachineSpec, VmId};
 use tokio::task::spawn_blocking;
-use tokio::time::{interval, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{sleep, timeout};
 
 use super::desk::{Failure, Wish};
 use super::digest::Stamp;
 use super::key::Key;
-use super::room::{self, Standing};
 use super::{Seed, Seeds, Size, shelf};
 use crate::clock;
 use crate::error::{Chain, Error, Result};
 use crate::hypervisor::machines_under;
 use crate::images::ImageFiles;
-use crate::metrics;
 use crate::storage::make_private_dir;
 
 /// How long a build waits for others' starts to be over. When they never are, it begins nevertheless: it yields.
@@ -45,95 +41,25 @@ pub(crate) const DISK_BYTES: u64 = 1 << 40;
 /// Size of the filesystem on it, in which the guest rehearses.
 const FILESYSTEM_BYTES: u64 = 64 << 20;
 
-/// Room that is left to others, beyond a seed's own memory.
-const SPARE_BYTES: u64 = 1 << 30;
-
-/// Between two looks whether there is room for a seed that there was none for.
-const ROOM_TICK: Duration = Duration::from_secs(15);
-
-/// Between two looks for seeds that nobody uses.
-const UNUSED_TICK: Duration = Duration::from_secs(3600);
+/// Bytes of a guest's console that an error repeats.
+const CONSOLE_BYTES: u64 = 1500;
 
 /// Why a seed is not made when the disk is full, for clients.
-const NO_ROOM: &str = "There is not enough room on the disk";
+pub(super) const NO_ROOM: &str = "There is not enough room on the disk";
 
 /// What kept a seed from being made.
-struct Fault {
+pub(super) struct Fault {
     /// For clients.
     why: &'static str,
     error: Error,
 }
 
 /// Why something failed, for clients and for the log.
-fn fault<E: Into<Box<dyn std::error::Error + Send + Sync>>>(why: &'static str) -> impl FnOnce(E) -> Fault {
+pub(super) fn fault<E: Into<Box<dyn std::error::Error + Send + Sync>>>(why: &'static str) -> impl FnOnce(E) -> Fault {
     move |error| Fault { why, error: Error::internal(why, error) }
 }
 
 impl Seeds {
-    /// Makes what is missing and removes what is stale, until the server ends.
-    pub(super) async fn work(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut changes = self.images.changes();
-        changes.mark_changed();
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = self.check_all() => {}
-        }
-        let mut unused = interval(UNUSED_TICK);
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                Ok(()) = changes.changed() => self.reconcile().await,
-                () = self.wishes.notified() => {}
-                _ = unused.tick() => self.remove_unused(),
-                () = sleep(ROOM_TICK) => self.retry_with_room(),
-            }
-            // What images are now decides what is worth making.
-            while !changes.has_changed().unwrap_or(false) {
-                let Some(wish) = self.desk().next() else { break };
-                let outcome = tokio::select! {
-                    outcome = self.fulfil(&wish) => outcome,
-                    () = shutdown.cancelled() => None,
-                };
-                if let Err(error) = self.clear_workshop().await {
-                    tracing::warn!(error = %Chain(&error), "cannot clear up after a seed");
-                }
-                metrics::seed(match &outcome {
-                    Some(Ok(_)) => "ok",
-                    Some(Err(_)) => "failed",
-                    None => "abandoned",
-                });
-                self.desk().done(&wish, outcome);
-                if shutdown.is_cancelled() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Reads every seed that an earlier server left, so that the first VM need not wait for that.
-    async fn check_all(&self) {
-        for seed in self.list() {
-            if let Err(error) = self.check(&seed).await {
-                tracing::warn!(%error, key = %seed.key, "removing a seed that is not as it was written");
-                self.discard(&seed);
-            }
-        }
-    }
-
-    /// Wishes again for what was not made for want of room, if there is some now.
-    fn retry_with_room(&self) {
-        let failed: Vec<Wish> = {
-            let desk = self.desk();
-            let roomless = desk.failed.iter().filter(|(_, failure)| failure.why == NO_ROOM);
-            roomless.map(|(wish, _)| wish.clone()).collect()
-        };
-        for wish in failed {
-            if self.shelf.free_bytes().is_ok_and(|free| free >= needed(wish.size)) {
-                self.desk().add(wish);
-            }
-        }
-    }
-
     /// Ends the machine of a build and removes what it wrote. All of them run as the same user.
     pub(super) async fn clear_workshop(&self) -> Result<()> {
         let workshop = self.shelf.workshop();
@@ -146,48 +72,8 @@ impl Seeds {
         shelf::remove(&workshop).map_err(|error| Error::internal("cannot remove what a seed was made of", error))
     }
 
-    /// Removes every seed that fits no image, or that nobody needs, and wishes for those that are missing.
-    async fn reconcile(&self) {
-        let Some(template) = self.template else { return };
-        let images = match self.images.all_complete().await {
-            Ok(images) => images,
-            Err(error) => return tracing::error!(error = %Chain(&error), "cannot look for images without a seed"),
-        };
-        self.remove_unused();
-        let seeds = self.list();
-        let mut wishes: Vec<Wish> = images.iter().map(|image| wish(&image.id, template)).collect();
-        for seed in seeds {
-            let image = images.iter().find(|image| image.id == seed.image_id);
-            let fits = match image {
-                Some(image) => self.key_of(image, seed.size).await.is_ok_and(|(key, _)| key == seed.key),
-                None => false,
-            };
-            if fits {
-                wishes.retain(|wish| (&wish.image_id, wish.size) != (&seed.image_id, seed.size));
-                continue;
-            }
-            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that is not needed");
-            self.drop_seed(&seed);
-            if image.is_some() && seed.size != template {
-                wishes.push(wish(&seed.image_id, seed.size));
-            }
-        }
-        for wish in wishes {
-            let image = images.iter().find(|image| image.id == wish.image_id);
-            let key = match image {
-                Some(image) => self.key_of(image, wish.size).await.ok().map(|(key, _)| key),
-                None => None,
-            };
-            let mut desk = self.desk();
-            // The same files would fail again.
-            if key.is_none() || desk.failed.get(&wish).is_none_or(|failure| failure.key != key) {
-                desk.add(wish);
-            }
-        }
-    }
-
     /// Makes one seed; `None` if it is no longer wanted, or is there already.
-    async fn fulfil(&self, wish: &Wish) -> Option<Result<Seed, Failure>> {
+    pub(super) async fn fulfil(&self, wish: &Wish) -> Option<Result<Seed, Failure>> {
         self.quiet(PATIENCE).await;
         let image = self.image(&wish.image_id).await?;
         let begun = Instant::now();
@@ -287,46 +173,6 @@ impl Seeds {
         .map_err(fault(why))
     }
 
-    /// Removes seeds that have not been used for the longest time, if that makes room for one more.
-    fn make_room(&self, size: Size) -> Result<(), Fault> {
-        let free = || self.shelf.free_bytes().map_err(fault("The room for seeds could not be measured"));
-        let (chose, needed) = (self.template != Some(size), needed(size));
-        for seed in room::to_remove(self.standings(), chose, free()?, needed).unwrap_or_default() {
-            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that makes room");
-            self.drop_seed(&seed);
-        }
-        // What was removed may have shared its blocks with something.
-        let free = free()?;
-        if free >= needed {
-            return Ok(());
-        }
-        let lack = format!("{free} bytes are free, {needed} needed");
-        Err(fault(NO_ROOM)(io::Error::new(io::ErrorKind::StorageFull, lack)))
-    }
-
-    /// Removes the seeds that nobody needs.
-    fn remove_unused(&self) {
-        for Standing { seed, .. } in self.standings().into_iter().filter(Standing::is_unused) {
-            tracing::info!(key = %seed.key, image = seed.image_id, size = %seed.size, "removing a seed that nobody uses");
-            self.drop_seed(&seed);
-        }
-    }
-
-    fn standings(&self) -> Vec<Standing<Seed>> {
-        let standing = |seed: Seed| Standing {
-            chosen: self.template != Some(seed.size),
-            idle: shelf::idle(&seed),
-            bytes: seed.bytes,
-            seed,
-        };
-        self.list().into_iter().map(standing).collect()
-    }
-
-    fn drop_seed(&self, seed: &Seed) {
-        self.desk().ready.remove(&seed.key);
-        self.remove(seed);
-    }
-
     /// Returns when the files that a seed is being made from are no longer the image's.
     async fn outdated(&self, image_id: &str, size: Size, key: &Key) {
         let mut changes = self.images.changes();
@@ -342,7 +188,7 @@ impl Seeds {
         self.images.all_complete().await.ok()?.into_iter().find(|image| image.id == id)
     }
 
-    async fn key_of(&self, image: &ImageFiles, size: Size) -> Result<(Key, std::path::PathBuf), Fault> {
+    pub(super) async fn key_of(&self, image: &ImageFiles, size: Size) -> Result<(Key, PathBuf), Fault> {
         let initramfs = self.initramfs.path(&self.storage, image).await;
         let initramfs = initramfs.map_err(|error| Fault { why: "The guest's agent could not be packed", error })?;
         let key = Key::of(image, &initramfs, &self.fingerprint, size);
@@ -350,20 +196,8 @@ impl Seeds {
     }
 }
 
-/// Bytes that must be free for a seed to be begun.
-fn needed(size: Size) -> u64 {
-    (u64::from(size.mem_mib) << 20) + SPARE_BYTES
-}
-
 fn make_disk(templates: &Path, to: &Path) -> Result<(), ImageError> {
     disk::clone_sparse(&disk::template(templates, FILESYSTEM_BYTES)?, to, CloneMode::Auto)?;
     let grown = File::options().write(true).open(to).and_then(|disk| disk.set_len(DISK_BYTES));
     grown.map_err(|source| ImageError::Io { what: "make room for a disk".into(), source })
-}
-
-/// Bytes of a guest's console that an error repeats.
-const CONSOLE_BYTES: u64 = 1500;
-
-fn wish(image_id: &str, size: Size) -> Wish {
-    Wish { image_id: image_id.to_owned(), size }
 }

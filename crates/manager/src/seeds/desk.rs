@@ -17,6 +17,12 @@ pub(super) struct Wish {
     pub(super) size: Size,
 }
 
+impl Wish {
+    pub(super) fn new(image_id: &str, size: Size) -> Self {
+        Self { image_id: image_id.to_owned(), size }
+    }
+}
+
 /// A seed that could not be made.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
@@ -47,7 +53,7 @@ struct Noted {
 impl Desk {
     /// Notes a wish after a start of a VM; false if it is noted already or has just failed.
     pub(super) fn wish(&mut self, image_id: &str, size: Size) -> bool {
-        let wish = Wish { image_id: image_id.to_owned(), size };
+        let wish = Wish::new(image_id, size);
         if self.failed.get(&wish).is_some_and(|failure| failure.instant.elapsed() < RETRY_AFTER) {
             return false;
         }
@@ -93,7 +99,7 @@ impl Desk {
     }
 
     pub(super) fn status(&self, image_id: &str, size: Size) -> Status {
-        let wish = Wish { image_id: image_id.to_owned(), size };
+        let wish = Wish::new(image_id, size);
         if self.is_noted(&wish) {
             return Status::Building;
         }

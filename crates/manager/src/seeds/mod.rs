@@ -10,6 +10,7 @@ mod digest;
 mod key;
 mod room;
 mod shelf;
+mod work;
 
 use std::collections::HashMap;
 use std::fmt;
