@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use crate::error::{SystemError, While};
 
@@ -85,9 +86,9 @@ pub(crate) fn protect_self() -> Result<(), SystemError> {
 
 /// Takes every capability out of the bounding set: nothing the agent starts can ever gain one. It keeps its own.
 fn drop_bounding_set() {
-    for capability in 0..64 {
-        // SAFETY: prctl with integer arguments touches no memory of ours. It fails past the last capability.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+    for bit in 0..u64::BITS {
+        // It fails past the last capability.
+        if remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)).is_err() {
             break;
         }
     }

@@ -3,11 +3,12 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, openat2};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree, unmount};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::Sandbox;
 
@@ -15,8 +16,6 @@ use super::Sandbox;
 const VIEWS: [&str; 2] = ["/workspace", "/home/user"];
 
 /// linux/mount.h.
-const MOVE_MOUNT_EMPTY_PATHS: libc::c_uint = 0x04 | 0x40;
-const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200;
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
@@ -47,8 +46,7 @@ impl Sandbox {
                 grafts.push((view, *name, detached(source)?));
             }
         }
-        // SAFETY: setns with a process file descriptor touches no memory of ours.
-        check(unsafe { libc::setns(self.init.as_raw_fd(), libc::CLONE_NEWNS) }.into())?;
+        move_into_thread_name_spaces(self.init.as_fd(), ThreadNameSpaceType::MOUNT)?;
         grafts.iter().try_for_each(|(view, name, tree)| attach(view, name, tree))
     }
 }
@@ -68,8 +66,7 @@ fn detached(source: &str) -> io::Result<OwnedFd> {
     let outcome = unsafe {
         libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), empty, &raw const attributes, size)
     };
-    check(outcome)?;
-    Ok(tree)
+    if outcome == 0 { Ok(tree) } else { Err(io::Error::last_os_error()) }
 }
 
 fn attach(view: &str, name: &str, tree: &OwnedFd) -> io::Result<()> {
@@ -77,11 +74,10 @@ fn attach(view: &str, name: &str, tree: &OwnedFd) -> io::Result<()> {
     let occupied = rustix::fs::statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?
         .stx_attributes
         .contains(StatxAttributes::MOUNT_ROOT);
+    let mut flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     // What is put beneath the mount that is there comes to light when that one goes.
-    let flags = MOVE_MOUNT_EMPTY_PATHS | if occupied { MOVE_MOUNT_BENEATH } else { 0 };
-    let (from, to, empty) = (tree.as_raw_fd(), place.as_raw_fd(), c"".as_ptr());
-    // SAFETY: the paths are constants; the descriptors are open.
-    check(unsafe { libc::syscall(libc::SYS_move_mount, from, empty, to, empty, flags) })?;
+    flags.set(MoveMountFlags::MOVE_MOUNT_BENEATH, occupied);
+    move_mount(tree, "", &place, "", flags)?;
     if occupied {
         // A directory that something is mounted on can't be renamed away.
         let path = CString::new(format!("{view}/{name}")).map_err(io::Error::other)?;
@@ -103,8 +99,4 @@ fn place(view: &str, name: &str) -> io::Result<OwnedFd> {
     }
     rustix::fs::mkdirat(&files, name, Mode::from_raw_mode(0o755))?;
     Ok(open()?)
-}
-
-fn check(outcome: libc::c_long) -> io::Result<()> {
-    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

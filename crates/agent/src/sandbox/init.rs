@@ -9,6 +9,7 @@ use rustix::fs::CWD;
 use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags, mount, mount_move, move_mount, unmount};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::WaitOptions;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::tree;
 
@@ -42,10 +43,8 @@ fn forget_the_agent() -> io::Result<()> {
 
 /// Makes a mount namespace with nothing in it but the kernel's filesystems as the sandbox is to see them.
 fn leave_the_agent() -> io::Result<()> {
-    // SAFETY: unshare with namespace flags touches no memory of ours.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: only namespaces are unshared, no open files.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::NEWIPC) }?;
     for other in ["/proc", "/sys", "/dev", crate::boot::IMAGE, tree::MEMORY, tree::SKELETON, tree::READY] {
         unmount(other, UnmountFlags::DETACH)?;
     }

@@ -2,10 +2,14 @@
 //! sandbox, in the order in which each is still allowed.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::Mode;
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{
+    ThreadNameSpaceType, move_into_thread_name_spaces, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
 
 use rds_protocol::limits::USER_ID;
 
@@ -19,8 +23,8 @@ const MAX_FILES: u64 = 131_072;
 /// Enters the sandbox's namespaces, in a session of its own. Still root, still able to undo the next step only.
 pub(super) fn enter(init: &OwnedFd) -> io::Result<()> {
     rustix::process::setsid()?;
-    // SAFETY: setns with a process file descriptor touches no memory of ours.
-    check(unsafe { libc::setns(init.as_raw_fd(), libc::CLONE_NEWNS | libc::CLONE_NEWIPC) }.into())?;
+    let spaces = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    move_into_thread_name_spaces(init.as_fd(), spaces)?;
     // The filesystem is the sandbox's by now, and so is /proc.
     give_up_protection()
 }
@@ -30,15 +34,13 @@ pub(super) fn become_user() -> io::Result<()> {
     for (resource, limit) in [(Resource::Nofile, MAX_FILES), (Resource::Nproc, MAX_PIDS), (Resource::Core, 0)] {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
-    let id = libc::c_long::from(USER_ID);
-    // SAFETY: raw calls with integers and an empty list; the process has one thread, so all of it changes. With the
-    // user id, every capability is lost (capabilities(7)); the bounding set has been empty since boot.
-    unsafe {
-        check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
-        check(libc::syscall(libc::SYS_setresgid, id, id, id))?;
-        check(libc::syscall(libc::SYS_setresuid, id, id, id))?;
-    }
-    rustix::thread::set_no_new_privs(true)?;
+    let (user, group) = (Uid::from_raw(USER_ID), Gid::from_raw(USER_ID));
+    // The process has one thread, so all of it changes. With the user id, every capability is lost (capabilities(7)); the
+    // bounding set has been empty since boot.
+    set_thread_groups(&[])?;
+    set_thread_res_gid(group, group, group)?;
+    set_thread_res_uid(user, user, user)?;
+    set_no_new_privs(true)?;
     seccomp::install()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     reset_signals()
@@ -51,16 +53,16 @@ fn reset_signals() -> io::Result<()> {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
-        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()).into())
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))
     }
 }
 
 /// Lets no file but the standard streams into the next program.
 pub(super) fn close_the_rest() -> io::Result<()> {
     // SAFETY: only marks descriptors.
-    check(unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) }.into())
+    check(unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) })
 }
 
-fn check(outcome: libc::c_long) -> io::Result<()> {
+fn check(outcome: libc::c_int) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -24,6 +24,7 @@ use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 pub(crate) use fork::fork;
 
@@ -52,10 +53,8 @@ impl Waiting {
     /// Makes the process id namespace and starts its init. From here on every child of the agent is born into it, and
     /// the agent can't have threads any more (unshare(2)).
     pub(crate) fn start() -> Result<Self, SystemError> {
-        // SAFETY: unshare with a namespace flag touches no memory of ours.
-        if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
-            return Err(std::io::Error::last_os_error()).while_("make a process id namespace");
-        }
+        // SAFETY: only a namespace is unshared, no open files.
+        unsafe { unshare_unsafe(UnshareFlags::NEWPID) }.while_("make a process id namespace")?;
         let (order, other) = UnixStream::pair().while_("make a socket pair")?;
         let init = fork(None, &[other.as_raw_fd()], || init::run(other.into())).while_("start the sandbox's init")?;
         Ok(Self { init, order })

@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{Signal, WaitOptions, pidfd_send_signal, waitpid};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::launch::{Executable, Launch, Streams};
 use super::tree::Prepared;
@@ -57,10 +58,8 @@ pub(crate) async fn rehearse(prepared: &Prepared, keepers: &Keepers) -> Result<(
 }
 
 fn perform(prepared: &Prepared) -> Result<(), SystemError> {
-    // SAFETY: unshare with a namespace flag touches no memory of ours.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-        return Err(std::io::Error::last_os_error()).while_("make a mount namespace");
-    }
+    // SAFETY: only a namespace is unshared, no open files.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.while_("make a mount namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).while_("keep mounts apart")?;
     let waiting = Waiting::start()?;
     let (tree, _) = prepared.build("rehearsal", || {})?;
