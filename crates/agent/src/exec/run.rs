@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::command::{self, Setting};
 use super::input::Input;
 use super::outcome::{Outcome, OutcomeFile};
-use super::streams::{self, Connected};
+use super::streams::{self, AgentSide};
 use crate::agent::Vm;
 use crate::random;
 use crate::reaper::Ended;
@@ -29,9 +29,6 @@ pub(super) struct Run {
     outcome: Option<OutcomeFile>,
     script: Option<ScriptFile>,
 }
-
-/// The agent's ends of a program's streams.
-type AgentSide = Connected<()>;
 
 /// How a program came to its end.
 enum End {
@@ -98,8 +95,8 @@ impl Run {
             Program::Shell { .. } => None,
             _ => Some(OutcomeFile::make(Rc::clone(&vm), result_name).map_err(Refusal::internal)?),
         };
-        let connected = streams::connect(start, &vm.sandbox.tree.terminals).map_err(Refusal::internal)?;
-        let (streams, agent_side) = connected.split();
+        let connected = streams::connect(start, &vm.sandbox.tree.terminals);
+        let (streams, agent_side) = connected.map_err(Refusal::internal)?;
         let script_file = |script: &Script| ScriptFile { vm: Rc::clone(&vm), name: script.name().to_owned() };
         let script = command.script.as_ref().map(script_file);
         let launch = Launch {
@@ -118,7 +115,7 @@ impl Run {
 
     /// Carries its streams and waits for its end, then reports it.
     pub(super) async fn carry_out(mut self, frames: ClientFrames, client: FrameSender) {
-        let AgentSide { streams: (), stdin, terminal, outputs } = self.agent_side;
+        let AgentSide { stdin, terminal, outputs } = self.agent_side;
         let input = Input { group: self.child.pid, stdin, terminal };
         let input = tokio::task::spawn_local(input.carry(frames));
         let (announce, program_ended) = watch::channel(false);

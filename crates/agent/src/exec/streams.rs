@@ -13,28 +13,18 @@ use super::input::winsize;
 use super::output::{Kind, Output};
 use crate::sandbox::launch::Streams;
 
-/// Both ends. `S` is the program's, or nothing once they were given away.
-pub(super) struct Connected<S = Streams> {
-    /// The program's.
-    pub(super) streams: S,
-    /// The agent's end of its input; none if it is closed.
+/// The agent's ends of a program's streams.
+pub(super) struct AgentSide {
+    /// Of its input; none if it is closed.
     pub(super) stdin: Option<Sender>,
-    /// The agent's end of its terminal, to be resized.
+    /// Of its terminal, to be resized.
     pub(super) terminal: Option<OwnedFd>,
-    /// The agent's ends of its outputs.
+    /// Of its outputs.
     pub(super) outputs: Vec<Output>,
 }
 
-impl Connected {
-    /// Parts the program's ends from the agent's.
-    pub(super) fn split(self) -> (Streams, Connected<()>) {
-        let Self { streams, stdin, terminal, outputs } = self;
-        (streams, Connected { streams: (), stdin, terminal, outputs })
-    }
-}
-
-/// Makes what a request asks for. `terminals` is the sandbox's `/dev/pts`.
-pub(super) fn connect(start: &Start, terminals: &OwnedFd) -> io::Result<Connected> {
+/// Makes what a request asks for: the program's ends and the agent's. `terminals` is the sandbox's `/dev/pts`.
+pub(super) fn connect(start: &Start, terminals: &OwnedFd) -> io::Result<(Streams, AgentSide)> {
     match start.stdin {
         Stdin::Terminal(size) => connect_terminal(start, terminals, size),
         Stdin::Closed => {
@@ -48,38 +38,28 @@ pub(super) fn connect(start: &Start, terminals: &OwnedFd) -> io::Result<Connecte
     }
 }
 
-fn connect_pipes(start: &Start, stdin: OwnedFd, ours: Option<Sender>) -> io::Result<Connected> {
+fn connect_pipes(start: &Start, stdin: OwnedFd, ours: Option<Sender>) -> io::Result<(Streams, AgentSide)> {
     let (stdout, their_stdout) = pipe()?;
     let (stderr, their_stderr) = pipe()?;
     let output = |source, frame| {
         let source = Receiver::from_owned_fd(source)?;
         io::Result::Ok(Output { source, kind: Kind::Pipe, frame, allowance: start.output_limit })
     };
-    Ok(Connected {
-        streams: Streams::Three([stdin, their_stdout, their_stderr]),
-        stdin: ours,
-        terminal: None,
-        outputs: vec![output(stdout, AgentFrame::Stdout)?, output(stderr, AgentFrame::Stderr)?],
-    })
+    let outputs = vec![output(stdout, AgentFrame::Stdout)?, output(stderr, AgentFrame::Stderr)?];
+    let ours = AgentSide { stdin: ours, terminal: None, outputs };
+    Ok((Streams::Three([stdin, their_stdout, their_stderr]), ours))
 }
 
-fn connect_terminal(start: &Start, terminals: &OwnedFd, size: TerminalSize) -> io::Result<Connected> {
+fn connect_terminal(start: &Start, terminals: &OwnedFd, size: TerminalSize) -> io::Result<(Streams, AgentSide)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let master = rustix::fs::openat(terminals, "ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     rustix::termios::tcsetwinsize(&master, winsize(size))?;
     let source = Receiver::from_owned_fd_unchecked(master.try_clone()?)?;
-    Ok(Connected {
-        streams: Streams::Terminal(number(&master)?),
-        stdin: Some(Sender::from_owned_fd_unchecked(master.try_clone()?)?),
-        terminal: Some(master),
-        outputs: vec![Output {
-            source,
-            kind: Kind::Terminal,
-            frame: AgentFrame::Stdout,
-            allowance: start.output_limit,
-        }],
-    })
+    let output = Output { source, kind: Kind::Terminal, frame: AgentFrame::Stdout, allowance: start.output_limit };
+    let streams = Streams::Terminal(number(&master)?);
+    let stdin = Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+    Ok((streams, AgentSide { stdin: Some(stdin), terminal: Some(master), outputs: vec![output] }))
 }
 
 /// The number of a terminal: its name under `/dev/pts`.
