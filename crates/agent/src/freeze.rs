@@ -4,8 +4,7 @@
 //! to, or by itself when it has waited too long, so that neither a manager that died nor an agent that waits for the
 //! frozen disk itself can hold the user's programs up for good.
 
-use std::fs::File;
-use std::io::Write;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
@@ -13,11 +12,11 @@ use http::StatusCode;
 use rds_protocol::guest::Thawed;
 use rds_protocol::limits::FROZEN_SECONDS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::agent::Vm;
-use crate::files::pipe;
+use crate::pipe;
 use crate::reply::Refusal;
 use crate::sandbox::fork;
 
@@ -28,7 +27,7 @@ const THAW: libc::Ioctl = 0xc004_5878;
 /// A process that holds the disk still.
 pub(crate) struct Frozen {
     /// Anything that is written here makes it let go.
-    order: File,
+    order: Sender,
     /// It says here when the disk is frozen, and how long it was.
     news: Receiver,
 }
@@ -41,14 +40,14 @@ impl Vm {
         if let Some(frozen) = left {
             frozen.release().await;
         }
-        let ((order, ours), (theirs, news)) = pipes().map_err(Refusal::internal)?;
+        let pipes = || io::Result::Ok((pipe::input()?, pipe::output()?));
+        let ((orders, order), (teller, news)) = pipes().map_err(Refusal::internal)?;
         let disk = &self.sandbox.tree.disk;
-        let keep = [disk, &order, &news].map(AsRawFd::as_raw_fd);
+        let keep = [disk, &orders, &teller].map(AsRawFd::as_raw_fd);
         self.freezing.set(true);
-        fork(None, &keep, || hold(disk, &order, &news)).map_err(Refusal::internal)?;
-        drop((order, news));
-        let news = Receiver::from_owned_fd(theirs).map_err(Refusal::internal)?;
-        let mut frozen = Frozen { order: ours.into(), news };
+        fork(None, &keep, || hold(disk, &orders, &teller)).map_err(Refusal::internal)?;
+        drop((orders, teller));
+        let mut frozen = Frozen { order, news };
         let said = frozen.news.read_u8().await;
         if said.is_err() {
             self.freezing.set(false);
@@ -72,15 +71,9 @@ impl Frozen {
     /// Has the disk let go and gives how long it was frozen, in microseconds; `None` if that had ended before.
     async fn release(mut self) -> Option<u64> {
         // It may have ended.
-        let _ = self.order.write_all(&[1]);
+        let _ = self.order.write_all(&[1]).await;
         self.news.read_u64().await.ok()
     }
-}
-
-type Pipe = (OwnedFd, OwnedFd);
-
-fn pipes() -> std::io::Result<(Pipe, Pipe)> {
-    Ok((pipe()?, pipe()?))
 }
 
 /// What the copy does.
@@ -104,10 +97,10 @@ fn hold(disk: &OwnedFd, order: &OwnedFd, news: &OwnedFd) -> i32 {
     0
 }
 
-fn control(disk: &OwnedFd, what: libc::Ioctl) -> std::io::Result<()> {
+fn control(disk: &OwnedFd, what: libc::Ioctl) -> io::Result<()> {
     // SAFETY: neither request reads or writes memory of ours.
     match unsafe { libc::ioctl(disk.as_raw_fd(), what, 0) } {
         0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -17,6 +17,7 @@ mod grow;
 mod log;
 mod network;
 mod peers;
+mod pipe;
 mod random;
 mod reaper;
 mod reply;

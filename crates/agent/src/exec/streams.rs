@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 use rds_protocol::exec::{AgentFrame, Start, Stdin, TerminalSize};
 use rds_protocol::limits::USER_ID;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::input::winsize;
 use super::output::{Kind, Output};
+use crate::pipe;
 use crate::sandbox::launch::Streams;
 
 /// The agent's ends of a program's streams.
@@ -32,22 +32,19 @@ pub(super) fn connect(start: &Start, terminals: &OwnedFd) -> io::Result<(Streams
             connect_pipes(start, null, None)
         }
         Stdin::Pipe => {
-            let (theirs, ours) = pipe()?;
-            connect_pipes(start, theirs, Some(Sender::from_owned_fd(ours)?))
+            let (theirs, ours) = pipe::input()?;
+            connect_pipes(start, users(theirs)?, Some(ours))
         }
     }
 }
 
 fn connect_pipes(start: &Start, stdin: OwnedFd, ours: Option<Sender>) -> io::Result<(Streams, AgentSide)> {
-    let (stdout, their_stdout) = pipe()?;
-    let (stderr, their_stderr) = pipe()?;
-    let output = |source, frame| {
-        let source = Receiver::from_owned_fd(source)?;
-        io::Result::Ok(Output { source, kind: Kind::Pipe, frame, allowance: start.output_limit })
-    };
-    let outputs = vec![output(stdout, AgentFrame::Stdout)?, output(stderr, AgentFrame::Stderr)?];
-    let ours = AgentSide { stdin: ours, terminal: None, outputs };
-    Ok((Streams::Three([stdin, their_stdout, their_stderr]), ours))
+    let (their_stdout, stdout) = pipe::output()?;
+    let (their_stderr, stderr) = pipe::output()?;
+    let output = |source, frame| Output { source, kind: Kind::Pipe, frame, allowance: start.output_limit };
+    let outputs = vec![output(stdout, AgentFrame::Stdout), output(stderr, AgentFrame::Stderr)];
+    let streams = Streams::Three([stdin, users(their_stdout)?, users(their_stderr)?]);
+    Ok((streams, AgentSide { stdin: ours, terminal: None, outputs }))
 }
 
 fn connect_terminal(start: &Start, terminals: &OwnedFd, size: TerminalSize) -> io::Result<(Streams, AgentSide)> {
@@ -68,9 +65,8 @@ fn number(master: &OwnedFd) -> io::Result<u32> {
     name.to_str().ok().and_then(|name| name.rsplit('/').next()?.parse().ok()).ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// A pipe that belongs to the user, so that a program may open `/dev/stdout`.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::fs::fchown(&write, Some(Uid::from_raw(USER_ID)), Some(Gid::from_raw(USER_ID)))?;
-    Ok((read, write))
+/// Makes a pipe the user's, so that a program may open `/dev/stdout`.
+fn users(pipe: OwnedFd) -> io::Result<OwnedFd> {
+    rustix::fs::fchown(&pipe, Some(Uid::from_raw(USER_ID)), Some(Gid::from_raw(USER_ID)))?;
+    Ok(pipe)
 }

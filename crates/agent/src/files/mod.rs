@@ -13,7 +13,7 @@ mod unpack;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +25,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use crate::agent::Vm;
+use crate::pipe;
 use crate::reply::{Body, FrameSender, Refusal, empty};
 use crate::sandbox::launch::{Child, Executable, Launch, Streams};
 pub(crate) use failure::Failure;
@@ -88,23 +89,16 @@ struct Jailed {
 
 impl Jailed {
     async fn start(vm: Rc<Vm>, order: &Order) -> Result<Self, Refusal> {
-        let pipes = || {
-            let [input, output, words] = [pipe()?, pipe()?, pipe()?];
-            let ours = (
-                Sender::from_owned_fd(input.1)?,
-                Receiver::from_owned_fd(output.0)?,
-                Receiver::from_owned_fd(words.0)?,
-            );
-            io::Result::Ok(([input.0, output.1, words.1], ours))
-        };
-        let (theirs, (stdin, stdout, stderr)) = pipes().map_err(Refusal::internal)?;
+        let pipes = || io::Result::Ok((pipe::input()?, pipe::output()?, pipe::output()?));
+        let ((their_stdin, stdin), (their_stdout, stdout), (their_stderr, stderr)) =
+            pipes().map_err(Refusal::internal)?;
         let c_string = |text: String| CString::new(text).map_err(|_| Refusal::bad("the path has a NUL byte"));
         let launch = Launch {
             executable: Executable::Agent,
             arguments: order.to_arguments().into_iter().map(c_string).collect::<Result<_, _>>()?,
             environment: Vec::new(),
             directory: c"/".into(),
-            streams: Streams::Three(theirs),
+            streams: Streams::Three([their_stdin, their_stdout, their_stderr]),
             script: None,
         };
         let launched = vm.sandbox.launch(&vm.keepers, launch).await;
@@ -161,10 +155,6 @@ pub(crate) async fn feed(mut body: Incoming, stdin: &mut Sender) -> Result<(), R
     }
     // hyper makes no difference between the end of a body and the cancellation of its request.
     if body.is_end_stream() { Ok(()) } else { Err(broke_off()) }
-}
-
-pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
 /// Reads an order from a request's query.

@@ -11,13 +11,13 @@ use std::rc::Rc;
 use http::Response;
 use hyper::body::Incoming;
 use tar::Archive;
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use rds_protocol::limits::UNPACKED_BYTES;
 
 use crate::agent::Vm;
-use crate::files::{Failure, WORDS, feed, pipe, unpack_entry};
+use crate::files::{Failure, WORDS, feed, unpack_entry};
+use crate::pipe;
 use crate::random;
 use crate::reply::{Body, Refusal, empty};
 use crate::sandbox::fork;
@@ -33,20 +33,18 @@ const ENTRIES: usize = 50_000;
 pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Refusal> {
     // Each removes what the others left.
     let _turn = vm.trees.lock().await;
-    let pipes = || Ok::<_, io::Error>([pipe()?, pipe()?, pipe()?]);
-    let [(archive, archive_in), (go, go_in), (words_out, words)] = pipes().map_err(Refusal::internal)?;
+    let pipes = || io::Result::Ok((pipe::input()?, pipe::input()?, pipe::output()?));
+    let ((archive, mut archive_in), (go, mut go_in), (words, words_out)) = pipes().map_err(Refusal::internal)?;
     let keep = [archive.as_raw_fd(), go.as_raw_fd(), words.as_raw_fd(), vm.sandbox.entrance()];
     // It blocks on the body and the disk, which the agent must not.
     let copy = fork(None, &keep, || report(place(&vm, &archive, &go), &words)).map_err(Refusal::internal)?;
     let ended = vm.keepers.reaper.watch(copy);
     drop((archive, go, words));
-    let mut archive_in = Sender::from_owned_fd(archive_in).map_err(Refusal::internal)?;
     feed(body, &mut archive_in).await?;
     // Without this word, a body that broke off would be an archive that ends early.
-    let _ = rustix::io::write(&go_in, &[1]);
+    let _ = go_in.write_all(&[1]).await;
     drop((archive_in, go_in));
     let mut said = Vec::new();
-    let words_out = Receiver::from_owned_fd(words_out).map_err(Refusal::internal)?;
     let _ = words_out.take(WORDS).read_to_end(&mut said).await;
     match ended.await.map_or(-1, |ended| ended.code) {
         0 => {

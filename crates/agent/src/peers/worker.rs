@@ -18,7 +18,7 @@ use super::command::Runtime;
 use super::message::{self, Order, Report};
 use super::standing::{Loss, Standing, Trust};
 use crate::agent::Vm;
-use crate::files::pipe;
+use crate::pipe;
 use crate::sandbox::launch::{Child, Executable, Launch, Streams};
 
 /// Orders that wait for a worker to read them. Further callers wait their turn.
@@ -60,8 +60,8 @@ struct Waiting {
 impl Worker {
     /// Starts one, which begins to load modules.
     pub(super) async fn start(vm: &Vm, runtime: Runtime, modules: &[&OfferedModule]) -> Result<Self, String> {
-        let pipes = || Ok::<_, io::Error>([pipe()?, pipe()?, pipe()?]);
-        let [(stdin, orders_in), (reports, stdout), (noise, stderr)] = pipes().map_err(|error| error.to_string())?;
+        let pipes = || io::Result::Ok((pipe::input()?, pipe::output()?, pipe::output()?));
+        let ((stdin, orders_in), (stdout, reports), (stderr, noise)) = pipes().map_err(|error| error.to_string())?;
         let (arguments, environment) = {
             let secrets = vm.secrets.borrow();
             runtime.render(vm.sandbox.tree.has_bash, secrets.variables())?
@@ -82,11 +82,9 @@ impl Worker {
         orders
             .try_send(Queued { call: None, bytes: Order::Offer { modules }.to_bytes() })
             .map_err(|error| error.to_string())?;
-        let ends = || Ok::<_, io::Error>((Sender::from_owned_fd(orders_in)?, Receiver::from_owned_fd(reports)?));
-        let (orders_in, reports) = ends().map_err(|error| error.to_string())?;
         tokio::task::spawn_local(Rc::clone(&waiting).carry_orders(queue, orders_in));
         tokio::task::spawn_local(Rc::clone(&waiting).listen(reports));
-        tokio::task::spawn_local(drain(Receiver::from_owned_fd(noise).map_err(|error| error.to_string())?));
+        tokio::task::spawn_local(drain(noise));
         let started = Instant::now();
         Ok(Self { orders, waiting, next: Cell::new(0), started, used: Cell::new(started), _child: child })
     }

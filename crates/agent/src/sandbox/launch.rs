@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
@@ -18,6 +17,7 @@ use rds_protocol::limits::USER_ID;
 
 use super::{Keepers, Sandbox, fork, jail};
 use crate::cgroup::Cgroup;
+use crate::pipe;
 use crate::reaper::Ended;
 
 /// Group of terminals, which `mesg` and `write` know.
@@ -147,7 +147,7 @@ struct Begun {
     /// Just before it was started.
     started: Instant,
     /// Where it says which step failed.
-    report: OwnedFd,
+    report: Receiver,
 }
 
 impl Sandbox {
@@ -178,7 +178,7 @@ impl Sandbox {
     }
 
     fn begin(&self, cgroup: &Cgroup, launch: &Launch) -> io::Result<Begun> {
-        let (report, reporter) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (reporter, report) = pipe::output()?;
         let started = Instant::now();
         let pid = self.fork(Some(cgroup.directory().as_fd()), launch, &reporter)?;
         Ok(Begun { pid, started, report })
@@ -286,9 +286,9 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 }
 
 /// Waits until the program runs (the pipe closes) or a step failed.
-async fn read_report(report: OwnedFd) -> io::Result<Option<LaunchError>> {
+async fn read_report(mut report: Receiver) -> io::Result<Option<LaunchError>> {
     let mut bytes = Vec::with_capacity(5);
-    Receiver::from_owned_fd_unchecked(report)?.read_to_end(&mut bytes).await?;
+    report.read_to_end(&mut bytes).await?;
     let Some((step, code)) = bytes.split_first() else {
         return Ok(None);
     };
