@@ -244,6 +244,11 @@ pub enum HypervisorError {
 }
 
 impl HypervisorError {
+    /// Says what was attempted when a file or socket failed.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Io { what: what.into(), source }
+    }
+
     /// A monitor ended with these words, of which the last ones tell most.
     pub(crate) fn exited(words: &str) -> Self {
         let surplus = words.chars().count().saturating_sub(WORDS_CHARS);

@@ -263,7 +263,7 @@ pub(crate) fn forget(dir: &Path, marks: &Marks) -> io::Result<()> {
 /// The process of this driver that the machine in `dir` has.
 pub(crate) fn running(dir: &Path, marks: &Marks) -> Result<Process, HypervisorError> {
     let process = Process::locate(dir, marks);
-    let process = process.map_err(|source| HypervisorError::Io { what: "looking for the process".into(), source })?;
+    let process = process.map_err(HypervisorError::io("looking for the process"))?;
     process.ok_or(HypervisorError::NotRunning)
 }
 
@@ -300,8 +300,7 @@ pub(crate) async fn kill(dir: &Path) -> Result<(), HypervisorError> {
     let mut groups = Vec::new();
     let ended = end(dir, &mut groups).await;
     let removed = firecracker::remove_remains(dir, &groups).await;
-    let failed = |source| HypervisorError::Io { what: "removing what a machine leaves".into(), source };
-    ended.and(removed.map_err(failed))
+    ended.and(removed.map_err(HypervisorError::io("removing what a machine leaves")))
 }
 
 /// Ends every process of the machine in `dir` and notes their control groups.

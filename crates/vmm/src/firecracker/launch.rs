@@ -84,5 +84,5 @@ fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
 /// A log that is only ever appended to, readable by nobody else.
 pub(super) fn open_log(path: &Path) -> Result<File, HypervisorError> {
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
-    opened.map_err(|source| HypervisorError::Io { what: path.display().to_string(), source })
+    opened.map_err(HypervisorError::io(path.display().to_string()))
 }

@@ -96,18 +96,14 @@ impl Firecracker {
         settings.program = absolute(&settings.program)?;
         settings.jailer = absolute(&settings.jailer)?;
         if let Some(jails) = &mut settings.jails {
-            *jails = std::path::absolute(&*jails).map_err(io_error("the jails' directory"))?;
+            *jails = std::path::absolute(&*jails).map_err(HypervisorError::io("the jails' directory"))?;
         }
         let version = version::of_both(&settings.program, &settings.jailer).await?;
         if let Some(missing) = privileges::missing(Task::Users).or_else(|| privileges::missing(Task::Jails)) {
             let why = format!("the jailer needs root, or {missing}");
             return Err(spawn(&settings.jailer, io::Error::new(ErrorKind::PermissionDenied, why)));
         }
-        File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .map_err(|source| HypervisorError::Io { what: "/dev/kvm".into(), source })?;
+        File::options().read(true).write(true).open("/dev/kvm").map_err(HypervisorError::io("/dev/kvm"))?;
         let cgroups = Cgroups::of_host();
         if let Err(why) = &cgroups {
             tracing::warn!(why, "machines run without control groups");
@@ -139,9 +135,10 @@ impl Firecracker {
     /// The API of a machine that runs.
     async fn api(&self, dir: &Path) -> Result<Api, HypervisorError> {
         let process = process::running(dir, &MARKS)?;
-        let root = Root::of(&process).map_err(io_error("the jail"))?;
+        let root = Root::of(&process).map_err(HypervisorError::io("the jail"))?;
         let stream = timeout(API_LIMIT, root.connect(inside::API, &process)).await;
-        let stream = stream.map_err(|_| HypervisorError::Timeout("its API"))?.map_err(io_error("its API"))?;
+        let stream =
+            stream.map_err(|_| HypervisorError::Timeout("its API"))?.map_err(HypervisorError::io("its API"))?;
         Api::over(stream).await
     }
 }
@@ -217,7 +214,7 @@ impl Hypervisor for Firecracker {
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
         let process = process::running(dir, &MARKS)?;
         let ports = [Port::In, Port::Out].map(|port| self.port(port));
-        vsock::greet_for_good(process, ports).await.map_err(io_error("the guest channel"))
+        vsock::greet_for_good(process, ports).await.map_err(HypervisorError::io("the guest channel"))
     }
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
@@ -227,7 +224,7 @@ impl Hypervisor for Firecracker {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Err(HypervisorError::NotRunning)
             }
-            Err(error) => Err(io_error("the guest channel")(error)),
+            Err(error) => Err(HypervisorError::io("the guest channel")(error)),
         }
     }
 
@@ -242,7 +239,7 @@ impl Hypervisor for Firecracker {
     async fn kill(&self, dir: &Path) -> Result<(), HypervisorError> {
         let ended = process::kill(dir).await;
         // Of a machine that an older server started nothing tells where it is.
-        let removed = jail::remove(self.jail(dir).home()).map_err(io_error("the jail"));
+        let removed = jail::remove(self.jail(dir).home()).map_err(HypervisorError::io("the jail"));
         ended.and(removed)
     }
 
@@ -271,10 +268,6 @@ impl Hypervisor for Firecracker {
 /// What a snapshot depends on: the monitor that wrote it, the kernel's command line, and the processor under KVM.
 fn fingerprint(version: Version, line: &str, processor: &str) -> String {
     format!("firecracker {version} {GENERATION}\n{line}\n{processor}")
-}
-
-fn io_error(what: &str) -> impl FnOnce(io::Error) -> HypervisorError {
-    move |source| HypervisorError::Io { what: what.to_owned(), source }
 }
 
 fn spawn(program: &Path, source: io::Error) -> HypervisorError {

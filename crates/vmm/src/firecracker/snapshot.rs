@@ -195,7 +195,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, HypervisorError> {
     let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten();
-    done.map_err(|source| HypervisorError::Io { what: "taking the snapshot's files".into(), source })
+    done.map_err(HypervisorError::io("taking the snapshot's files"))
 }
 
 /// Why a monitor made no snapshot. That there was no room, it can only tell in words.

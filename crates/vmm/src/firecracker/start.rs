@@ -14,9 +14,7 @@ use super::api::{Action, Api, BootSource, Drive, Entropy, MachineConfig, Network
 use super::arguments::{self, Arguments};
 use super::jail::{Jail, Mount, Root, inside};
 use super::launch::{self, Role};
-use super::{
-    API_LIMIT, Firecracker, INTERFACE, MARKS, cgroup, confinement, files, io_error, metrics, remains, snapshot, vsock,
-};
+use super::{API_LIMIT, Firecracker, INTERFACE, MARKS, cgroup, confinement, files, metrics, remains, snapshot, vsock};
 use crate::HypervisorError;
 use crate::hypervisor::{Hypervisor as _, Log, MachineSpec, SnapshotDir};
 use crate::process::{self, Process};
@@ -33,15 +31,15 @@ impl Firecracker {
     ) -> Result<Api, HypervisorError> {
         let user =
             spec.user.ok_or_else(|| HypervisorError::refused("starting a machine", "it has no user of its own"))?;
-        process::forget(&spec.dir, &MARKS).map_err(io_error("the old process file"))?;
-        remains::remove(&spec.dir, &[]).await.map_err(io_error("what is left of the machine before"))?;
+        process::forget(&spec.dir, &MARKS).map_err(HypervisorError::io("the old process file"))?;
+        remains::remove(&spec.dir, &[]).await.map_err(HypervisorError::io("what is left of the machine before"))?;
         let jail = self.jail(&spec.dir);
         let group = self.cgroups.as_ref().map(|cgroups| cgroups.group(spec.id));
-        remains::note(&spec.dir, jail.home(), group.as_deref()).map_err(io_error("the jail"))?;
-        let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(io_error("the jail"))?;
+        remains::note(&spec.dir, jail.home(), group.as_deref()).map_err(HypervisorError::io("the jail"))?;
+        let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(HypervisorError::io("the jail"))?;
         let (root, threads) = (Arc::new(root), cgroup::threads(spec));
         let place = CString::new(jail.place().into_os_string().into_vec());
-        let place = place.map_err(io::Error::other).map_err(io_error("the jail"))?;
+        let place = place.map_err(io::Error::other).map_err(HypervisorError::io("the jail"))?;
         let role = Role { root: root.clone(), place, mounts, threads, background: spec.background };
         let arguments = Arguments {
             id: spec.id,
@@ -54,19 +52,23 @@ impl Firecracker {
         };
         let mut jailer = launch::start(&self.settings.jailer, &arguments.render(), &spec.dir, role)?;
         let ended = timeout(JAILER_LIMIT, jailer.wait()).await;
-        let ended =
-            ended.map_err(|_| HypervisorError::Timeout("building the jail"))?.map_err(io_error("the jailer"))?;
+        let ended = ended
+            .map_err(|_| HypervisorError::Timeout("building the jail"))?
+            .map_err(HypervisorError::io("the jailer"))?;
         if !ended.success() {
             return Err(HypervisorError::exited(&self.last_words(&spec.dir)));
         }
         let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
-        let process = process.map_err(io_error("the monitor's process"))?.ok_or(HypervisorError::NotRunning)?;
-        process::record(&spec.dir, process.pid().unsigned_abs(), &MARKS).map_err(io_error("the process file"))?;
+        let process =
+            process.map_err(HypervisorError::io("the monitor's process"))?.ok_or(HypervisorError::NotRunning)?;
+        process::record(&spec.dir, process.pid().unsigned_abs(), &MARKS)
+            .map_err(HypervisorError::io("the process file"))?;
         let opened = tokio::select! {
             opened = timeout(API_LIMIT, root.await_socket(inside::API, &process)) => opened,
             () = self.wait(&spec.dir) => return Err(HypervisorError::NotRunning),
         };
-        let stream = opened.map_err(|_| HypervisorError::Timeout("opening its API"))?.map_err(io_error("its API"))?;
+        let stream =
+            opened.map_err(|_| HypervisorError::Timeout("opening its API"))?.map_err(HypervisorError::io("its API"))?;
         Api::over(stream).await
     }
 

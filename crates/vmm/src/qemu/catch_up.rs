@@ -13,7 +13,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::launch::io_error;
 use super::qmp::Qmp;
 use crate::HypervisorError;
 
@@ -42,8 +41,7 @@ pub(super) async fn watch(dir: &Path) -> Result<(), HypervisorError> {
 
 /// Copies what was written since then.
 pub(super) async fn copy(dir: &Path, to: &Path) -> Result<(), HypervisorError> {
-    let copy =
-        File::options().read(true).write(true).open(to).map_err(|source| io_error("the copy of a disk", source))?;
+    let copy = File::options().read(true).write(true).open(to).map_err(HypervisorError::io("the copy of a disk"))?;
     let mut qmp = Qmp::open(dir).await?;
     let set = qmp.execute_with("add-fd", Value::Null, copy.as_fd()).await?["fdset-id"].clone();
     let file = format!("/dev/fdset/{set}");
@@ -70,7 +68,7 @@ async fn concluded(qmp: &mut Qmp) -> Result<(), HypervisorError> {
     loop {
         let jobs = qmp.execute("query-jobs", Value::Null).await?;
         let job = jobs.as_array().into_iter().flatten().find(|job| job["id"] == COPY);
-        let job = job.ok_or_else(|| io_error("the copy of a disk", io::Error::other("its job is gone")))?;
+        let job = job.ok_or_else(|| HypervisorError::io("the copy of a disk")(io::Error::other("its job is gone")))?;
         match (job["status"].as_str(), job["error"].as_str()) {
             (Some("concluded"), None) => return Ok(()),
             (Some("concluded"), Some(error)) => {

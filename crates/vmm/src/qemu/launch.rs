@@ -62,7 +62,7 @@ impl Inheritance {
             qmp: listen(&files::qmp(dir))?,
             port_in: listen(&files::port(dir, Port::In))?,
             port_out: listen(&files::port(dir, Port::Out))?,
-            tap: spec.nic.as_ref().map(|nic| tap::open(&nic.tap).map_err(|e| io_error(&nic.tap, e))).transpose()?,
+            tap: spec.nic.as_ref().map(|nic| tap::open(&nic.tap).map_err(HypervisorError::io(&nic.tap))).transpose()?,
             memory: None,
         })
     }
@@ -149,7 +149,7 @@ pub(super) fn start(
 ) -> Result<Child, HypervisorError> {
     let numbers = inheritance.numbers();
     let Inheritance { stdout, stderr, .. } = &inheritance;
-    let clone = |file: &File| file.try_clone().map(Stdio::from).map_err(|source| io_error("a log", source));
+    let clone = |file: &File| file.try_clone().map(Stdio::from).map_err(HypervisorError::io("a log"));
     let mut command = std::process::Command::new(program);
     command.args(arguments).current_dir("/").env_clear();
     command.stdin(Stdio::null()).stdout(clone(stdout)?).stderr(clone(stderr)?);
@@ -197,7 +197,7 @@ fn prepare(inherited: &[RawFd], role: Role, filter: &Filter) -> io::Result<()> {
 }
 
 fn open(path: &Path, options: &OpenOptions) -> Result<File, HypervisorError> {
-    options.open(path).map_err(|source| io_error(&path.display().to_string(), source))
+    options.open(path).map_err(HypervisorError::io(path.display().to_string()))
 }
 
 fn open_log(dir: &Path, log: Log) -> Result<File, HypervisorError> {
@@ -213,9 +213,5 @@ fn listen(path: &Path) -> Result<OwnedFd, HypervisorError> {
         }
         UnixListener::bind(path)
     };
-    bind().map(OwnedFd::from).map_err(|source| io_error(&path.display().to_string(), source))
-}
-
-pub(super) fn io_error(what: &str, source: io::Error) -> HypervisorError {
-    HypervisorError::Io { what: what.to_owned(), source }
+    bind().map(OwnedFd::from).map_err(HypervisorError::io(path.display().to_string()))
 }

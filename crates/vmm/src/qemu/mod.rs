@@ -32,7 +32,7 @@ use crate::process;
 use crate::{HypervisorError, Version};
 
 use arguments::{Arguments, Descriptors, Memory};
-use launch::{Credentials, Inheritance, Limits, OWN_THREADS, Role, io_error};
+use launch::{Credentials, Inheritance, Limits, OWN_THREADS, Role};
 use probe::Probe;
 use qmp::Qmp;
 use template::{Template, Templates};
@@ -100,11 +100,11 @@ impl Qemu {
 
     /// Starts a process and records it. It has not necessarily come to life when this returns. After an error it is gone.
     async fn start(&self, spec: &MachineSpec, template: Option<Arc<Template>>) -> Result<(), HypervisorError> {
-        process::forget(&spec.dir, &MARKS).map_err(|source| io_error("the old process file", source))?;
+        process::forget(&spec.dir, &MARKS).map_err(HypervisorError::io("the old process file"))?;
         let mut inheritance = Inheritance::open(spec)?;
         let incoming = template.is_some();
         let memory = template.as_ref().map(|template| template.memory.try_clone()).transpose();
-        let memory = memory.map_err(|source| io_error("the snapshot's memory", source))?;
+        let memory = memory.map_err(HypervisorError::io("the snapshot's memory"))?;
         let memory = memory.map_or(Memory::Fresh, |memory| inheritance.start_from(memory));
         let arguments = Arguments {
             id: spec.id,
@@ -127,8 +127,8 @@ impl Qemu {
         if let Some(pid) = child.id()
             && let Err(source) = process::record(&spec.dir, pid, &MARKS)
         {
-            child.kill().await.map_err(|source| io_error("ending the process", source))?;
-            return Err(io_error("the process file", source));
+            child.kill().await.map_err(HypervisorError::io("ending the process"))?;
+            return Err(HypervisorError::io("the process file")(source));
         }
         // Reaps it when it ends while this program lives; init does so afterwards.
         tokio::spawn(async move {
@@ -191,7 +191,7 @@ impl Hypervisor for Qemu {
     }
 
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError> {
-        let disk = tokio::fs::metadata(&spec.disk).await.map_err(|source| io_error("the disk", source))?;
+        let disk = tokio::fs::metadata(&spec.disk).await.map_err(HypervisorError::io("the disk"))?;
         let (templates, memory) = (Arc::clone(&self.templates), snapshot::memory(snapshot));
         let (version, own_user) = (self.version, spec.user.is_none());
         let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version, own_user)).await;
@@ -201,7 +201,7 @@ impl Hypervisor for Qemu {
             length => Err(std::io::Error::other(format!("it has {length} bytes, not {bytes}"))),
         };
         let template = opened.map_err(std::io::Error::other).flatten().and_then(whole);
-        let template = template.map_err(|source| io_error("the snapshot's memory", source))?;
+        let template = template.map_err(HypervisorError::io("the snapshot's memory"))?;
         self.start(spec, Some(template)).await?;
         self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
     }
@@ -267,7 +267,7 @@ impl Hypervisor for Qemu {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
                 Err(HypervisorError::NotRunning)
             }
-            Err(error) => Err(io_error("the guest channel", error)),
+            Err(error) => Err(HypervisorError::io("the guest channel")(error)),
         }
     }
 

@@ -24,7 +24,6 @@ use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use super::launch::io_error;
 use super::memory::GuestMemory;
 use super::qmp::Qmp;
 use super::stalled::is_stalled;
@@ -65,7 +64,7 @@ pub(super) async fn prepare(process: &Process, to: &SnapshotDir) -> Result<(), H
 
 async fn blocking(copy: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<(), HypervisorError> {
     let copied = tokio::task::spawn_blocking(copy).await;
-    copied.map_err(io::Error::other).flatten().map_err(|source| io_error("copying the guest's memory", source))
+    copied.map_err(io::Error::other).flatten().map_err(HypervisorError::io("copying the guest's memory"))
 }
 
 /// Writes a paused machine's memory and devices.
@@ -77,7 +76,7 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     }
     // It was not paused, and may go on at any time.
     if is_stalled(&status) {
-        return Err(io_error("the machine's last write", io::ErrorKind::StorageFull.into()));
+        return Err(HypervisorError::io("the machine's last write")(io::ErrorKind::StorageFull.into()));
     }
     if !memory(to).exists() {
         prepare(process, to).await?;
@@ -86,13 +85,13 @@ pub(super) async fn save(dir: &Path, process: &Process, to: &SnapshotDir) -> Res
     blocking(move || saved_memory?.copy_own(&File::options().write(true).open(path)?)).await?;
 
     let data = devices(&mut Qmp::open(dir).await?).await?;
-    let stream = migration(&data).ok_or_else(|| io_error("device state", io::Error::other("it is none")))?;
-    tokio::fs::write(state(to), sealed(&stream)).await.map_err(|source| io_error("writing device state", source))
+    let stream = migration(&data).ok_or_else(|| HypervisorError::io("device state")(io::Error::other("it is none")))?;
+    tokio::fs::write(state(to), sealed(&stream)).await.map_err(HypervisorError::io("writing device state"))
 }
 
 /// What `xen-save-devices-state` writes.
 async fn devices(qmp: &mut Qmp) -> Result<Vec<u8>, HypervisorError> {
-    let failed = |source| io_error("a file for device state", source);
+    let failed = |source| HypervisorError::io("a file for device state")(source);
     let file = File::from(memfd_create("rds-state", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
     // It takes a descriptor that can be written alone, of something that can be cut to length.
     let writable = File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed)?;
@@ -103,7 +102,7 @@ async fn devices(qmp: &mut Qmp) -> Result<Vec<u8>, HypervisorError> {
     qmp.execute("remove-fd", json!({"fdset-id": set})).await?;
     let length = file.metadata().map_err(failed)?.len();
     if length > STATE_BYTES {
-        return Err(io_error("device state", io::Error::other("it is too large")));
+        return Err(HypervisorError::io("device state")(io::Error::other("it is too large")));
     }
     let mut data = vec![0; usize::try_from(length).unwrap_or_default()];
     file.read_exact_at(&mut data, 0).map_err(failed)?;
@@ -123,15 +122,18 @@ fn migration(devices: &[u8]) -> Option<Vec<u8>> {
 /// The disk may have another size than the snapshot's: the guest is told the one it really has.
 pub(super) async fn load(dir: &Path, from: &SnapshotDir, disk_bytes: u64) -> Result<(), HypervisorError> {
     let sealed = tokio::fs::read(state(from)).await;
-    let sealed = sealed.map_err(|source| io_error("reading device state", source))?;
-    let data = unsealed(&sealed).ok_or_else(|| io_error("device state", io::Error::other("it is damaged")))?;
+    let sealed = sealed.map_err(HypervisorError::io("reading device state"))?;
+    let data =
+        unsealed(&sealed).ok_or_else(|| HypervisorError::io("device state")(io::Error::other("it is damaged")))?;
     let mut qmp = Qmp::open(dir).await?;
     let (mut ours, theirs) = pair()?;
     qmp.give(NAME, theirs.as_fd()).await?;
     drop(theirs);
     qmp.execute("migrate-incoming", json!({"uri": format!("fd:{NAME}")})).await?;
     let write = timeout(STATE_LIMIT, tokio::io::AsyncWriteExt::write_all(&mut ours, data)).await;
-    write.map_err(|_| HypervisorError::Timeout("loading device state"))?.map_err(|e| io_error("device state", e))?;
+    write
+        .map_err(|_| HypervisorError::Timeout("loading device state"))?
+        .map_err(HypervisorError::io("device state"))?;
     drop(ours);
     migrated(&mut qmp).await?;
     resize_disk(&mut qmp, disk_bytes).await?;
@@ -179,7 +181,7 @@ fn pair() -> Result<(UnixStream, OwnedFd), HypervisorError> {
         ours.set_nonblocking(true)?;
         Ok((UnixStream::from_std(ours)?, OwnedFd::from(theirs)))
     };
-    make().map_err(|source| io_error("a socket for device state", source))
+    make().map_err(HypervisorError::io("a socket for device state"))
 }
 
 #[cfg(test)]
