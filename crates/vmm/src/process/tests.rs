@@ -1,22 +1,5 @@
 use super::*;
 
-#[test]
-fn a_name_with_parentheses_does_not_move_the_fields() {
-    let rest = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-    assert_eq!(start_time(&format!("12 (a) b (c) S {rest}")), Some(4711));
-    assert_eq!(start_time(&format!("12 (qemu) Z {rest}")), None);
-    assert_eq!(start_time("12 (qemu) S 1 2"), None);
-    assert_eq!(start_time(""), None);
-}
-
-#[test]
-fn only_the_first_of_a_namespace_is() {
-    assert!(is_first_of_namespace("Name:\tx\nNSpid:\t4711\t1\n"));
-    for other in ["NSpid:\t4711\n", "NSpid:\t4711\t2\n", "NSpid:\t4711\t7\t1\n", "NSpid:\t1\n", ""] {
-        assert!(!is_first_of_namespace(other), "{other}");
-    }
-}
-
 const MARKS: Marks = Marks { file: "pid", output: "log", named: |_| None };
 
 #[test]
