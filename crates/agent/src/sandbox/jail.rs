@@ -41,7 +41,7 @@ pub(super) fn become_user() -> io::Result<()> {
     set_thread_res_gid(group, group, group)?;
     set_thread_res_uid(user, user, user)?;
     set_no_new_privs(true)?;
-    seccomp::install()?;
+    seccomp::filter().install()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     reset_signals()
 }

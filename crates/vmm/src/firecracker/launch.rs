@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use rds_seccomp::Filter;
 use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, mount_bind, mount_change, mount_remount, move_mount,
@@ -21,7 +22,7 @@ use super::files;
 use super::jail::{Mount, Root};
 use crate::hypervisor::Log;
 use crate::process::yield_processors;
-use crate::seccomp::Filter;
+use crate::seccomp;
 use crate::{HypervisorError, privileges};
 
 /// What a jailer does before it is one.
@@ -43,7 +44,7 @@ pub(super) fn start(jailer: &Path, arguments: &[String], dir: &Path, role: Role)
     let mut command = std::process::Command::new(jailer);
     command.args(arguments).current_dir("/").env_clear().stdin(Stdio::null());
     command.stdout(log(Log::Serial)?).stderr(log(Log::Stderr)?);
-    let filter = Filter::new();
+    let filter = seccomp::filter();
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls and allocates
     // nothing.
     unsafe { command.pre_exec(move || prepare(&role, &filter)) };

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use rds_netif::tap;
+use rds_seccomp::Filter;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit, setsid, umask};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
@@ -22,7 +23,7 @@ use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
 use crate::privileges::drop_all;
 use crate::process::yield_processors;
-use crate::seccomp::Filter;
+use crate::seccomp;
 
 /// Threads that a process may have besides one for each virtual CPU: as many as 64 read and write its disks, and QEMU ends if
 /// it cannot start one.
@@ -162,7 +163,7 @@ pub(super) fn start(
 
 /// Makes `command` start a session of its own in `role`, with the descriptors `inherited`.
 pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, role: Role) {
-    let filter = Filter::new();
+    let filter = seccomp::filter();
     let prepare = move || prepare(&inherited, role, &filter);
     // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
     // libc's wrappers (rustix) and allocates nothing.
