@@ -16,6 +16,7 @@ mod report;
 pub mod ruleset;
 mod shut;
 mod special;
+mod state;
 mod subnet;
 mod system;
 

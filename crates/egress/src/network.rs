@@ -13,9 +13,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 
 use crate::EgressError;
-use crate::plan::{Element, Guest, Policy, Set, Zone, elements};
+use crate::plan::{Guest, Policy, Set};
 use crate::report::{Contents, Counters, Denial};
 use crate::ruleset::{self, Carried, TABLE};
+use crate::state::{Open, State};
 use crate::subnet::Subnet;
 use crate::{guard, nft, system};
 
@@ -51,57 +52,6 @@ struct Inner {
     /// By tap: held while something is done with it.
     turns: std::sync::Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     _lock: File,
-}
-
-#[derive(Debug)]
-struct State {
-    guests: BTreeMap<u32, Open>,
-    /// The zone that was given last. Each start of a guest gets the next one, and an earlier server's are not known: it
-    /// begins anywhere.
-    last_zone: Zone,
-    /// The table's rules as the kernel listed them after they were made.
-    rules: Vec<String>,
-}
-
-/// A guest that may have a network now.
-#[derive(Debug, Clone)]
-struct Open {
-    guest: Guest,
-    zone: Zone,
-    policy: Policy,
-}
-
-impl Open {
-    fn elements(&self) -> BTreeSet<Element> {
-        elements(self.guest, self.zone, &self.policy)
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self { guests: BTreeMap::new(), last_zone: rand::random(), rules: Vec::new() }
-    }
-}
-
-impl State {
-    fn elements(&self) -> BTreeSet<Element> {
-        self.guests.values().flat_map(Open::elements).collect()
-    }
-
-    /// A zone that nobody has, and that nobody had for as long as possible. There are more than guests in the largest subnet.
-    fn new_zone(&mut self) -> Zone {
-        loop {
-            self.last_zone = self.last_zone.wrapping_add(1);
-            let zone = self.last_zone;
-            if zone != 0 && self.guests.values().all(|open| open.zone != zone) {
-                return zone;
-            }
-        }
-    }
-
-    fn zone_of(&mut self, guest: Guest) -> Zone {
-        self.guests.get(&guest.number()).map(|open| open.zone).unwrap_or_else(|| self.new_zone())
-    }
 }
 
 impl Network {
