@@ -10,6 +10,7 @@ mod call;
 mod failure;
 mod large;
 pub(crate) mod link;
+mod pieces;
 mod provider;
 mod room;
 mod sync;

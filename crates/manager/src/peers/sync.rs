@@ -19,9 +19,10 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::Peers;
 use super::large;
 use super::link::Link;
+use super::pieces::Pieces;
 use super::provider::Contract;
 use super::token::BridgeToken;
-use super::trees::{self, Pieces, Source};
+use super::trees::{self, Source};
 use crate::error::{Error, Result};
 
 /// How long an agent may take to open its bridge.

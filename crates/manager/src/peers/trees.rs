@@ -6,16 +6,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use futures_util::Stream;
 use rds_peers::codegen::GeneratedFile;
 use rds_peers::manifest::Alias;
 use rds_protocol::archive_bounds::{Bounded, LONGEST_NAME};
 use rds_protocol::limits::UNPACKED_BYTES;
 use rds_vmm::guest::GuestError;
 use tar::{Archive, Builder, EntryType, Header};
-use tokio::sync::mpsc;
 
 use crate::error::Error;
 
@@ -30,12 +27,6 @@ const SOURCES_BYTES: u64 = 2 << 30;
 
 /// Components of a path: who unpacks and removes directories has each of those above open.
 const DEPTH: usize = 512;
-
-/// Bytes of a piece of the archive on its way.
-const PIECE: usize = 64 * 1024;
-
-/// Pieces that wait to be sent.
-const PIECES: usize = 4;
 
 /// A copy of a provider's `/workspace`: a tar.gz that the provider's agent makes.
 pub(super) struct Source<R> {
@@ -184,49 +175,6 @@ fn append(builder: &mut Builder<impl Write>, path: &Path, bytes: u64, data: impl
     builder.append_data(&mut header, path, &mut data)?;
     // What follows would be taken for the rest of it.
     if data.limit() > 0 { Err(io::Error::other("an entry ends early")) } else { Ok(()) }
-}
-
-/// What is written becomes a stream's pieces.
-pub(super) struct Pieces {
-    to: mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
-}
-
-impl Pieces {
-    /// The writer, and the stream of what is written to it.
-    pub(super) fn new() -> (Self, impl Stream<Item = io::Result<Bytes>> + Send + 'static) {
-        let (to, from) = mpsc::channel(PIECES);
-        (Self { to, piece: Vec::new() }, tokio_stream::wrappers::ReceiverStream::new(from))
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.to.blocking_send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-
-    /// Breaks the stream off, so that nobody takes it for a whole one.
-    pub(super) fn break_off(to: &mpsc::Sender<io::Result<Bytes>>, why: &io::Error) {
-        let _ = to.blocking_send(Err(io::Error::other(why.to_string())));
-    }
-
-    /// For [`Self::break_off`] after the writer is gone.
-    pub(super) fn sender(&self) -> mpsc::Sender<io::Result<Bytes>> {
-        self.to.clone()
-    }
-}
-
-impl Write for Pieces {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(data);
-        if self.piece.len() >= PIECE {
-            self.send()?;
-        }
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() { Ok(()) } else { self.send() }
-    }
 }
 
 #[cfg(test)]
