@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::setpriority_process;
+use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit, setsid, umask};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use held::Process;
@@ -78,10 +78,27 @@ impl Process {
     }
 }
 
+/// Sets this process, which is to be a monitor, apart from the manager: in a session of its own, with files that are nobody
+/// else's and no core dump, which would hold the guest's secrets. In the `background` it yields the processors. Makes system
+/// calls alone, so it may be called between fork and exec.
+pub(crate) fn set_apart(background: bool) -> io::Result<()> {
+    setsid()?;
+    if background {
+        yield_processors()?;
+    }
+    umask(Mode::from_raw_mode(0o077));
+    limit(Resource::Core, 0)
+}
+
+/// Gives this process no more of a resource, for good. Makes one system call.
+pub(crate) fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    Ok(setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) })?)
+}
+
 /// Makes this process, and what it starts, yield the processors. Another process of the same need gets three times as
 /// much; one that yields more would never end on a busy host. Where sessions are scheduled as groups, a process's own
-/// priority counts only within its session. Makes system calls alone, so it may be called between fork and exec.
-pub(crate) fn yield_processors() -> io::Result<()> {
+/// priority counts only within its session.
+fn yield_processors() -> io::Result<()> {
     setpriority_process(None, 5)?;
     if let Ok(group) = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         // The system bounds how often this may be done; the machine is only less polite then.

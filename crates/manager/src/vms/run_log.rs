@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rds_vmm::VmId;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::runtime::Handle;
 use utoipa::ToSchema;
 

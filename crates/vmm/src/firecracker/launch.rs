@@ -14,14 +14,14 @@ use rustix::fs::CWD;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, mount_bind, mount_change, mount_remount, move_mount,
 };
-use rustix::process::{Resource, Rlimit, setrlimit, setsid, umask};
+use rustix::process::Resource;
 use rustix::thread::{UnshareFlags, set_no_new_privs, set_thread_gid, set_thread_uid};
 use tokio::process::{Child, Command};
 
 use super::files;
 use super::jail::{Mount, Root};
 use crate::hypervisor::Log;
-use crate::process::yield_processors;
+use crate::process::{limit, set_apart};
 use crate::seccomp;
 use crate::{HypervisorError, privileges};
 
@@ -54,14 +54,7 @@ pub(super) fn start(jailer: &Path, arguments: &[String], dir: &Path, role: Role)
 /// What a process does to itself before it becomes the jailer. Still with the manager's rights: it sets up what the
 /// jailer does not.
 fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
-    setsid()?;
-    if role.background {
-        yield_processors()?;
-    }
-    umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
-    // A core dump would hold the guest's secrets.
-    limit(Resource::Core, 0)?;
+    set_apart(role.background)?;
     limit(Resource::Nproc, role.threads)?;
     // Capabilities go when root becomes another user. They would stay with who never was root.
     set_thread_gid(rustix::process::Gid::ROOT)?;

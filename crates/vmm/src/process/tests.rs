@@ -103,14 +103,14 @@ fn without_a_descriptor_nothing_is_said_to_have_ended() {
     let dir = tempfile::tempdir().unwrap();
     record(dir.path(), std::process::id(), &qemu::MARKS).unwrap();
     let other = tempfile::tempdir().unwrap();
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let limit = rustix::process::getrlimit(Resource::Nofile);
     let mut few = limit;
     few.current = Some(1);
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, few).unwrap();
+    setrlimit(Resource::Nofile, few).unwrap();
     let unknown = [dir.path(), other.path()].map(|dir| Process::locate(dir, &qemu::MARKS).is_err());
     let (running, recorded) =
         (is_running(dir.path(), &qemu::MARKS), record(other.path(), std::process::id(), &qemu::MARKS));
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    setrlimit(Resource::Nofile, limit).unwrap();
     assert_eq!((unknown, running), ([true, true], true));
     assert!(recorded.is_err() && !other.path().join(qemu::MARKS.file).exists());
 }

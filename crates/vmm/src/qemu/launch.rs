@@ -12,7 +12,7 @@ use std::process::Stdio;
 use rds_netif::tap;
 use rds_seccomp::Filter;
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit, setsid, umask};
+use rustix::process::{Gid, Resource, Uid};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::process::{Child, Command};
 
@@ -22,7 +22,7 @@ use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
 use crate::privileges::drop_all;
-use crate::process::yield_processors;
+use crate::process::{limit, set_apart};
 use crate::seccomp;
 
 /// Threads that a process may have besides one for each virtual CPU: as many as 64 read and write its disks, and QEMU ends if
@@ -172,14 +172,7 @@ pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>
 
 /// What a process does to itself before it becomes QEMU.
 fn prepare(inherited: &[RawFd], role: Role, filter: &Filter) -> io::Result<()> {
-    setsid()?;
-    if role.background {
-        yield_processors()?;
-    }
-    umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let limit = |resource, value| setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) });
-    // A core dump would hold the guest's secrets.
-    limit(Resource::Core, 0)?;
+    set_apart(role.background)?;
     limit(Resource::Fsize, role.limits.largest_file)?;
     limit(Resource::Nofile, DESCRIPTORS)?;
     for &number in inherited {
