@@ -24,9 +24,9 @@ pub(crate) struct Demo {
 const DEST: &str = "/workspace/demo";
 
 const FILES: [File; 3] = [
-    ("sdk/shop.mjs", include_bytes!("demo/shop.mjs")),
-    ("app.ts", include_bytes!("demo/app.ts")),
-    ("app.mjs", include_bytes!("demo/app.mjs")),
+    ("sdk/shop.mjs", include_bytes!("shop.mjs")),
+    ("app.ts", include_bytes!("app.ts")),
+    ("app.mjs", include_bytes!("app.mjs")),
 ];
 
 impl Demo {
