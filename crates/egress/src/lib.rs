@@ -24,7 +24,7 @@ pub use network::{Network, Repaired, Settings};
 pub use plan::{Guest, MAX_RATE, Policy};
 pub use report::{Count, Counters, Denial};
 pub use shut::shut;
-pub use special::{AZURE_HOST, SPECIAL};
+pub use special::{AZURE_HOST, SPECIAL, is_special};
 pub use subnet::{InvalidSubnet, Subnet};
 
 use thiserror::Error;
