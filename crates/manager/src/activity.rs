@@ -1,10 +1,13 @@
-//! What happened, for people: kept in the store and told to everybody who listens.
+//! What happened, for people: kept in the store and told to everybody who listens. What webhooks are to be sent is written
+//! down with it.
 
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::clock::now_ms;
+use crate::clock::{now_ms, rfc3339};
 use crate::error::Result;
 use crate::metrics;
 use crate::store::Store;
@@ -39,6 +42,66 @@ pub struct Entity {
     pub id: String,
 }
 
+/// Something that happened, as clients see it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ActivityEvent)]
+pub struct EventView {
+    /// UUID.
+    id: String,
+    /// RFC 3339, milliseconds, `Z`.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// What kind of event it is.
+    #[serde(rename = "type")]
+    #[schema(example = "vm.created")]
+    kind: String,
+    /// What kind of thing it happened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity_type: Option<String>,
+    /// Which one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entity_id: Option<String>,
+    /// For people.
+    message: String,
+    /// JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta_json: Option<String>,
+    /// The same parsed; in the event stream and what webhooks are sent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    meta: Option<Value>,
+}
+
+impl From<Event> for EventView {
+    fn from(event: Event) -> Self {
+        let (entity_type, entity_id) = event.entity.map(|entity| (entity.kind, entity.id)).unzip();
+        Self {
+            id: event.id,
+            created_at: rfc3339(event.created_at),
+            kind: event.kind,
+            entity_type,
+            entity_id,
+            message: event.message,
+            meta_json: event.meta.as_ref().map(Value::to_string),
+            meta: None,
+        }
+    }
+}
+
+impl EventView {
+    /// With `meta` for programs.
+    pub fn parsed(event: Event) -> Self {
+        let meta = event.meta.clone();
+        Self { meta, meta_json: None, ..event.into() }
+    }
+
+    /// The same, as text.
+    pub(crate) fn json(event: Event) -> String {
+        serde_json::to_string(&Self::parsed(event)).expect("an event is plain data")
+    }
+}
+
 /// The service. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Activity {
@@ -67,8 +130,9 @@ impl Activity {
             meta,
         };
         tracing::info!(kind, id, "{}", event.message);
-        if let Err(error) = self.store.add_activity(&row(&event)).await {
-            tracing::error!(error = %crate::error::Chain(&error), kind, id, "cannot write an event down");
+        match self.store.add_activity(&row(&event), &EventView::json(event.clone())).await {
+            Ok(dropped) => (0..dropped).for_each(|_| metrics::webhook_delivery("dropped")),
+            Err(error) => tracing::error!(error = %crate::error::Chain(&error), kind, id, "cannot write an event down"),
         }
         // Nobody may be listening.
         let _ = self.listeners.send(event);

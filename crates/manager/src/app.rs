@@ -15,10 +15,12 @@ use crate::hypervisor::{self, MonitorUsers};
 use crate::images::Images;
 use crate::installation;
 use crate::rate_limit::RateLimits;
+use crate::secrets::Sealer;
 use crate::seeds::Seeds;
 use crate::storage::{self, Lock};
 use crate::store::Store;
 use crate::vms::{Services, Vms};
+use crate::webhooks::Webhooks;
 
 /// The services and what they share. Handlers get it as `State<Arc<App>>`.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct App {
     pub store: Store,
     /// What happened.
     pub activity: Activity,
+    /// Where what happened is sent.
+    pub webhooks: Webhooks,
     /// What VMs called of each other.
     pub audit: Audit,
     /// Who is asking.
@@ -71,6 +75,10 @@ impl App {
         let rate_limits = RateLimits::new(&config.rate_limits);
         let images = Arc::new(Images::start(&config.storage, store.clone(), activity.clone()).await?);
         let shutdown = CancellationToken::new();
+        let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?.map(Arc::new);
+        let webhooks =
+            Webhooks::start(&config.webhooks, store.clone(), activity.clone(), sealer.clone(), shutdown.clone());
+        let webhooks = webhooks.await?;
         let egress = Egress::start(&config.network, MonitorUsers::of(&config.hypervisor))
             .await?
             .with_names(&config.network, activity.clone());
@@ -83,6 +91,7 @@ impl App {
             egress: Arc::clone(&egress),
             activity: activity.clone(),
             audit: audit.clone(),
+            sealer,
         };
         let vms = Vms::start(hypervisor, &config, store.clone(), services).await?;
         vms.keep_pool(shutdown.clone());
@@ -91,6 +100,7 @@ impl App {
             config,
             store,
             activity,
+            webhooks,
             audit,
             auth,
             rate_limits,

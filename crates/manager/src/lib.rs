@@ -29,6 +29,7 @@ pub mod storage;
 pub mod store;
 mod trace;
 pub mod vms;
+pub mod webhooks;
 
 pub use api::serve;
 pub use app::App;

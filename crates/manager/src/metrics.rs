@@ -88,6 +88,9 @@ struct Metrics {
     refills: Counts<ByOutcome>,
     stood_still: Durations<ByCopy>,
     events: Counts<ByKind>,
+    webhook_attempts: Counts<ByOutcome>,
+    webhook_seconds: Histogram,
+    webhook_deliveries: Counts<ByOutcome>,
     packets: Counts<ByFate>,
     bytes: Counts<ByFate>,
     disks: Counts<ByDirection>,
@@ -123,7 +126,18 @@ impl Metrics {
             forks: counted(all, "vm_forks", "Forks that were asked for, by how they ended"),
             refills: counted(all, "pool_refills", "Machines that were to be made for the warm pool, by how that ended"),
             stood_still: timed(all, "vm_stood_still", "How long VMs stood still, or their disks, to be copied"),
-            events: counted(all, "events", "What happened to VMs, snapshots, images and keys, by kind of event"),
+            events: counted(
+                all,
+                "events",
+                "What happened to VMs, snapshots, images, keys and webhooks, by kind of event",
+            ),
+            webhook_attempts: counted(
+                all,
+                "webhook_attempts",
+                "Attempts to send an event to a webhook, by how they ended",
+            ),
+            webhook_seconds: in_unit(all, "webhook_attempt", "The same", Unit::Seconds, seconds()),
+            webhook_deliveries: counted(all, "webhook_deliveries", "Events for webhooks, by what became of them"),
             packets: counted(all, "network_packets", "Packets of VMs, by what became of them"),
             bytes: bytes(all, "network", "The same in bytes"),
             disks: bytes(all, "vm_disk", &format!("What VMs read from their disks and wrote to them, {monitors}")),
@@ -334,6 +348,17 @@ pub(crate) fn event(kind: &'static str) {
     METRICS.events.get_or_create(&ByKind { kind }).inc();
 }
 
+/// An event was sent to a webhook, or could not be.
+pub(crate) fn webhook_attempt(outcome: &'static str, duration: Duration) {
+    METRICS.webhook_attempts.get_or_create(&ByOutcome { outcome }).inc();
+    METRICS.webhook_seconds.observe(duration.as_secs_f64());
+}
+
+/// An event is no longer to be sent to a webhook: `delivered`, `failed` or `dropped`.
+pub(crate) fn webhook_delivery(outcome: &'static str) {
+    METRICS.webhook_deliveries.get_or_create(&ByOutcome { outcome }).inc();
+}
+
 /// So much more passed VMs' taps, or was dropped there.
 pub(crate) fn network(more: &Counters) {
     for (fate, count) in [("sent", more.sent), ("received", more.received), ("dropped", more.dropped)] {
@@ -391,6 +416,8 @@ mod tests {
         ran("exec", -1, Duration::from_millis(30));
         not_run("run-ts", &Error::not_found("x"));
         peer_called(Some(409), Duration::from_millis(3));
+        webhook_attempt("refused", Duration::from_millis(3));
+        webhook_delivery("delivered");
         network(&Counters { sent: Count { packets: 2, bytes: 90 }, ..Counters::default() });
         monitor(&rds_vmm::hypervisor::Counts { disk_read: 7, channel_faults: 2, ..Default::default() });
         answered(method(&Method::from_bytes(b"BREW").unwrap()), None, 405, Instant::now());
@@ -407,6 +434,9 @@ mod tests {
             "rds_http_requests_total{method=\"other\",route=\"none\",status=\"405\"} 1",
             "rds_network_packets_total{fate=\"sent\"} 2",
             "rds_network_bytes_total{fate=\"sent\"} 90",
+            "rds_webhook_attempts_total{outcome=\"refused\"} 1",
+            "rds_webhook_attempt_seconds_count 1",
+            "rds_webhook_deliveries_total{outcome=\"delivered\"} 1",
             "rds_vm_disk_bytes_total{direction=\"read\"} 7",
             "rds_monitor_faults_total{part=\"channel\"} 2",
             "rds_vms{state=\"RUNNING\"} 3",

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt as _};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio_stream::wrappers::BroadcastStream;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,8 +18,7 @@ use super::error::ErrorBody;
 use super::json::Json;
 use super::path::{Query, limit};
 use super::replies::CallerErrors;
-use super::time::Time;
-use crate::activity::Event;
+use crate::activity::{Event, EventView};
 use crate::app::App;
 use crate::error::Result;
 
@@ -72,45 +70,6 @@ struct Capacity {
     capacity_bytes: u64,
 }
 
-/// Something that happened.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct ActivityEvent {
-    id: String,
-    created_at: Time,
-    #[serde(rename = "type")]
-    #[schema(example = "vm.created")]
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entity_id: Option<String>,
-    message: String,
-    /// JSON text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    meta_json: Option<String>,
-    /// The same parsed; in the event stream only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    meta: Option<Value>,
-}
-
-impl From<Event> for ActivityEvent {
-    fn from(event: Event) -> Self {
-        let (entity_type, entity_id) = event.entity.map(|entity| (entity.kind, entity.id)).unzip();
-        Self {
-            id: event.id,
-            created_at: Time(event.created_at),
-            kind: event.kind,
-            entity_type,
-            entity_id,
-            message: event.message,
-            meta_json: event.meta.as_ref().map(Value::to_string),
-            meta: None,
-        }
-    }
-}
-
 #[derive(Deserialize, IntoParams)]
 struct ActivityQuery {
     /// How many, 1 to 1000; 100 if absent.
@@ -144,13 +103,13 @@ async fn overview(State(app): State<Arc<App>>) -> Result<Json<Overview>> {
 
 /// What happened lately, newest first
 #[utoipa::path(get, path = "/admin/activity", tag = "admin", params(ActivityQuery), responses(
-    (status = 200, body = Vec<ActivityEvent>),
+    (status = 200, body = Vec<EventView>),
     (status = 400, description = "limit is not from 1 to 1000", body = ErrorBody),
     CallerErrors,
 ))]
-async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery>) -> Result<Json<Vec<ActivityEvent>>> {
+async fn activity(State(app): State<Arc<App>>, Query(query): Query<ActivityQuery>) -> Result<Json<Vec<EventView>>> {
     let limit = limit(query.limit, 100, MAX_EVENTS)?;
-    Ok(Json(app.activity.recent(limit).await?.into_iter().map(ActivityEvent::from).collect()))
+    Ok(Json(app.activity.recent(limit).await?.into_iter().map(EventView::from).collect()))
 }
 
 /// What happens from now on
@@ -176,7 +135,5 @@ async fn events(
 }
 
 fn to_sse(event: Event) -> Option<sse::Event> {
-    let meta = event.meta.clone();
-    let body = ActivityEvent { meta, meta_json: None, ..event.into() };
-    sse::Event::default().event("activity").json_data(body).ok()
+    sse::Event::default().event("activity").json_data(EventView::parsed(event)).ok()
 }

@@ -31,6 +31,7 @@ mod sessions;
 mod snapshots;
 pub mod time;
 mod vms;
+mod webhooks;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn keyed_routes() -> OpenApiRouter<Arc<App>> {
 
 /// Under `/v1`, for whoever signed in.
 fn session_routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::new().merge(api_keys::router()).merge(admin::session_router())
+    OpenApiRouter::new().merge(api_keys::router()).merge(webhooks::router()).merge(admin::session_router())
 }
 
 /// The whole server.

@@ -76,6 +76,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, shutdown: impl Future<O
     if timeout(GRACE, app.audit.flush()).await.is_err() {
         tracing::error!("the last records of the audit log could not be written");
     }
+    app.webhooks.close().await;
     app.seeds.close().await;
     app.vms.close_pool().await;
     app.egress.end().await;

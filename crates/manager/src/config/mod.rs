@@ -11,6 +11,7 @@ pub use file::with_file;
 pub use parts::{
     AcceleratorChoice, AuthConfig, CloneMode, DatabaseConfig, Dialect, HttpConfig, HypervisorChoice, HypervisorConfig,
     LimitsConfig, LogConfig, NetworkChoice, NetworkConfig, RateLimitsConfig, SnapshotsConfig, StorageConfig,
+    WebhooksConfig,
 };
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ pub struct Config {
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub network: NetworkConfig,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "as above")]
+    pub webhooks: WebhooksConfig,
     #[command(flatten)]
     #[expect(missing_docs, reason = "as above")]
     pub limits: LimitsConfig,

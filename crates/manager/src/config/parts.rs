@@ -55,7 +55,7 @@ pub struct AuthConfig {
     /// With which password
     #[arg(long, env = "ADMIN_PASSWORD", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub admin_password: Option<SecretString>,
-    /// Seals VMs' secrets at rest; without it no VM can have any
+    /// Seals secrets of VMs and webhooks at rest; without it no VM can have any
     #[arg(long, env = "VM_SECRET_KEY", hide_env_values = true, value_parser = secret, value_name = "SECRET")]
     pub vm_secret_key: Option<SecretString>,
     /// Seconds until somebody who signed in has to do so again
@@ -318,6 +318,14 @@ pub struct NetworkConfig {
     /// Resolver that VMs ask for names [default: 1.1.1.1]
     #[arg(long, env = "DNS_SERVER_IP", value_name = "ADDRESS")]
     pub dns_server_ip: Option<Ipv4Addr>,
+}
+
+/// Where events are sent.
+#[derive(Debug, Clone, Args)]
+pub struct WebhooksConfig {
+    /// Addresses or networks that webhooks may lead to though they are no part of the Internet, such as 127.0.0.1 or 10.0.0.0/8
+    #[arg(long, env = "WEBHOOK_ALLOW_NETWORKS", value_delimiter = ',', value_parser = network, value_name = "NETWORK")]
+    pub webhook_allow_networks: Vec<IpNet>,
 }
 
 /// How much callers may have.

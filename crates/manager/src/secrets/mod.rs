@@ -1,4 +1,5 @@
-//! Secrets of VMs: sealed at rest, opened only to be handed to the VM's own agent, and struck out of logs.
+//! Secrets of VMs: sealed at rest, opened only to be handed to the VM's own agent, and struck out of logs. The same key
+//! seals what webhooks sign with.
 
 mod rekey;
 
@@ -98,8 +99,8 @@ impl Drop for SecretEnv {
 
 /// Seals and opens with a key derived from `VM_SECRET_KEY` by Argon2id.
 ///
-/// Sealed bytes: layout (1), key id (4), nonce (24), XChaCha20-Poly1305 ciphertext with the VM's id as associated data.
-/// What was sealed for one VM cannot be opened for another.
+/// Sealed bytes: layout (1), key id (4), nonce (24), XChaCha20-Poly1305 ciphertext with the holder as associated data, which
+/// is the VM's id. What was sealed for one VM cannot be opened for another, nor for a webhook.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
     fingerprints: Hmac<Sha256>,
@@ -138,14 +139,19 @@ impl Sealer {
         hashed.finalize().into_bytes().into()
     }
 
-    /// Seals a VM's secrets. Nonces are random: XChaCha20's are long enough for that.
+    /// Seals a VM's secrets.
     pub fn seal(&self, vm: VmId, env: &SecretEnv) -> Result<Vec<u8>> {
-        let failed = |error: &dyn fmt::Display| Error::internal("cannot seal a VM's secrets", error.to_string());
-        let plain = Zeroizing::new(serde_json::to_vec(&env.0).map_err(|error| failed(&error))?);
+        let failed = |error: serde_json::Error| Error::internal("cannot seal a VM's secrets", error.to_string());
+        let plain = Zeroizing::new(serde_json::to_vec(&env.0).map_err(failed)?);
+        self.seal_for(&vm.to_string(), &plain)
+    }
+
+    /// Seals what belongs to one holder. Nonces are random: XChaCha20's are long enough for that.
+    pub(crate) fn seal_for(&self, holder: &str, plain: &[u8]) -> Result<Vec<u8>> {
         let nonce: [u8; NONCE_BYTES] = rand::random();
-        let aad = vm.to_string();
-        let payload = Payload { msg: &plain, aad: aad.as_bytes() };
-        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(|error| failed(&error))?;
+        let payload = Payload { msg: plain, aad: holder.as_bytes() };
+        let failed = |error: chacha20poly1305::Error| Error::internal("cannot seal secrets", error.to_string());
+        let sealed = self.cipher.encrypt(&XNonce::from(nonce), payload).map_err(failed)?;
         Ok([&[LAYOUT][..], &self.key_id, &nonce, &sealed].concat())
     }
 
@@ -157,20 +163,24 @@ impl Sealer {
     /// Opens what was sealed for this VM.
     pub fn open(&self, vm: VmId, sealed: &[u8]) -> Result<SecretEnv> {
         let failed = |why: &str| Error::internal(format!("cannot open the secrets of VM {vm}"), why.to_owned());
-        let (&layout, rest) = sealed.split_first().ok_or_else(|| failed("there is nothing"))?;
-        let (key_id, rest) = rest.split_at_checked(KEY_ID_BYTES).ok_or_else(|| failed("they are cut off"))?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or_else(|| failed("they are cut off"))?;
+        let plain = self.open_for(&vm.to_string(), sealed).map_err(failed)?;
+        serde_json::from_slice(&plain).map(SecretEnv).map_err(|_| failed("they are not what was sealed"))
+    }
+
+    /// Opens what was sealed for this holder, or says why not.
+    pub(crate) fn open_for(&self, holder: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+        let (&layout, rest) = sealed.split_first().ok_or("there is nothing")?;
+        let (key_id, rest) = rest.split_at_checked(KEY_ID_BYTES).ok_or("they are cut off")?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_BYTES>().ok_or("they are cut off")?;
         if layout != LAYOUT {
-            return Err(failed("they have a layout that this version does not know"));
+            return Err("they have a layout that this version does not know");
         }
         if key_id != self.key_id {
-            return Err(failed("they were sealed with another VM_SECRET_KEY; `rds secrets rekey` seals them anew"));
+            return Err("they were sealed with another VM_SECRET_KEY; `rds secrets rekey` seals them anew");
         }
-        let aad = vm.to_string();
-        let payload = Payload { msg: sealed, aad: aad.as_bytes() };
-        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| failed("they were changed"))?;
-        let plain = Zeroizing::new(plain);
-        serde_json::from_slice(&plain).map(SecretEnv).map_err(|_| failed("they are not what was sealed"))
+        let payload = Payload { msg: sealed, aad: holder.as_bytes() };
+        let plain = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| "they were changed")?;
+        Ok(Zeroizing::new(plain))
     }
 }
 

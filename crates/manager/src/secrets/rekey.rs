@@ -1,4 +1,4 @@
-//! Another `VM_SECRET_KEY`: every VM's secrets are opened with the old one and sealed with the new one.
+//! Another `VM_SECRET_KEY`: the secrets of every VM and webhook are opened with the old one and sealed with the new one.
 //!
 //! It works on the database while no server does, because a server keeps what is sealed in memory. VMs may go on running:
 //! their agents have their secrets. All secrets are opened before any is written, and all are written in one transaction,
@@ -6,7 +6,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rds_vmm::VmId;
 use secrecy::SecretString;
 
 use super::Sealer;
@@ -15,18 +14,19 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage;
 use crate::store::Store;
-use crate::store::secrets::{Resealed, SealedRow};
+use crate::store::secrets::{Kind, Resealed, SealedRow};
+use crate::webhooks;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rekeyed {
-    /// VMs whose secrets are sealed anew.
+    /// VMs and webhooks whose secrets are sealed anew.
     pub changed: usize,
-    /// VMs whose secrets were sealed with the new key already.
+    /// Those whose secrets were sealed with the new key already.
     pub already: usize,
 }
 
-/// Seals the secrets of all VMs with `VM_SECRET_KEY`; those that are not, were sealed with `old`.
+/// Seals the secrets of all VMs and webhooks with `VM_SECRET_KEY`; those that are not, were sealed with `old`.
 pub async fn rekey(config: &Config, old: &SecretString) -> Result<Rekeyed> {
     let missing = || Error::invalid("VM_SECRET_KEY is not set: it is the key that the secrets are to be sealed with");
     let new = Sealer::new(config.auth.vm_secret_key.as_ref().ok_or_else(missing)?)?;
@@ -53,15 +53,19 @@ async fn reseal(store: &Store, old: &Sealer, new: &Sealer) -> Result<Rekeyed> {
 
 /// The secrets sealed with the new key; `None` if they are already.
 fn again(row: &SealedRow, old: &Sealer, new: &Sealer) -> Result<Option<String>> {
-    let refuse = |why: &str| Error::Conflict(format!("the secrets of VM {} {why}; nothing was changed", row.id));
-    let vm: VmId = row.id.parse().map_err(|_| refuse("belong to a VM with a bad id"))?;
+    let refuse =
+        |why: &str| Error::Conflict(format!("the secrets of {} {} {why}; nothing was changed", row.kind, row.id));
+    let holder = match row.kind {
+        Kind::Vm => row.id.clone(),
+        Kind::Webhook => webhooks::holder(&row.id),
+    };
     let sealed = STANDARD.decode(&row.secrets).map_err(|_| refuse("are damaged"))?;
     if new.has_sealed(&sealed) {
-        return new.open(vm, &sealed).map(|_| None).map_err(|_| refuse("are damaged"));
+        return new.open_for(&holder, &sealed).map(|_| None).map_err(|_| refuse("are damaged"));
     }
     if !old.has_sealed(&sealed) {
         return Err(refuse("were sealed neither with the old key nor with the new one"));
     }
-    let secrets = old.open(vm, &sealed).map_err(|_| refuse("are damaged"))?;
-    Ok(Some(STANDARD.encode(new.seal(vm, &secrets)?)))
+    let secrets = old.open_for(&holder, &sealed).map_err(|_| refuse("are damaged"))?;
+    Ok(Some(STANDARD.encode(new.seal_for(&holder, &secrets)?)))
 }

@@ -3,7 +3,8 @@
 use sqlx::FromRow;
 
 use super::Store;
-use crate::error::Result;
+use super::webhooks::add_deliveries;
+use crate::error::{Error, Result};
 
 /// Events that are kept; older ones are dropped.
 pub const KEPT: i64 = 10_000;
@@ -29,8 +30,19 @@ pub struct ActivityRow {
 }
 
 impl Store {
-    /// Adds an event and drops those beyond [`KEPT`].
-    pub async fn add_activity(&self, event: &ActivityRow) -> Result<()> {
+    /// Adds an event, with a delivery of `data` to every webhook that wants it, and drops events beyond [`KEPT`].
+    /// Gives the number of deliveries that are dropped at once, because too many wait.
+    pub async fn add_activity(&self, event: &ActivityRow, data: &str) -> Result<usize> {
+        match self.try_add_activity(event, data).await {
+            // In Postgres a webhook can go between being read and being referred to.
+            Err(Error::Conflict(_)) => self.try_add_activity(event, data).await,
+            done => done,
+        }
+    }
+
+    async fn try_add_activity(&self, event: &ActivityRow, data: &str) -> Result<usize> {
+        let mut transaction = self.pool.begin().await?;
+        // A change comes first: so SQLite never has to make a reader a writer.
         sqlx::query(
             "INSERT INTO activity (id, created_at, type, entity_type, entity_id, message, meta)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -42,16 +54,18 @@ impl Store {
         .bind(&event.entity_id)
         .bind(&event.message)
         .bind(&event.meta)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        let dropped = add_deliveries(&mut transaction, &event.kind, event.created_at, data).await?;
         sqlx::query(
             "DELETE FROM activity WHERE created_at <
              (SELECT created_at FROM activity ORDER BY created_at DESC LIMIT 1 OFFSET $1)",
         )
         .bind(KEPT - 1)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(())
+        transaction.commit().await?;
+        Ok(dropped)
     }
 
     /// The newest events, newest first.

@@ -15,6 +15,7 @@ pub mod secrets;
 pub mod sessions;
 pub mod snapshots;
 pub mod vms;
+pub mod webhooks;
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;

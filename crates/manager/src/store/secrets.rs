@@ -1,16 +1,36 @@
-//! Column `secrets` of table `vms`, of all VMs at once.
+//! Columns `secrets` of table `vms` and `secret` of table `webhooks`, of all of them at once.
 
-use sqlx::FromRow;
+use std::fmt;
 
 use super::Store;
 use crate::error::{Error, Result};
 
-/// A VM's sealed secrets.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+/// What has sealed secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A VM: its environment.
+    Vm,
+    /// A webhook: what its deliveries are signed with.
+    Webhook,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vm => "VM",
+            Self::Webhook => "webhook",
+        })
+    }
+}
+
+/// Sealed secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedRow {
-    /// The VM.
+    /// What has them.
+    pub kind: Kind,
+    /// Which one.
     pub id: String,
-    /// Its secrets, sealed, in base64.
+    /// The secrets, sealed, in base64.
     pub secrets: String,
 }
 
@@ -24,28 +44,35 @@ pub struct Resealed {
 }
 
 impl Store {
-    /// The secrets of every VM that has any.
+    /// All secrets that are sealed.
     pub async fn sealed_secrets(&self) -> Result<Vec<SealedRow>> {
-        Ok(sqlx::query_as("SELECT id, secrets FROM vms WHERE secrets IS NOT NULL ORDER BY id")
-            .fetch_all(&self.pool)
-            .await?)
+        let vms = "SELECT id, secrets FROM vms WHERE secrets IS NOT NULL ORDER BY id";
+        let webhooks = "SELECT id, secret FROM webhooks WHERE sealed = 1 ORDER BY id";
+        let mut all = Vec::new();
+        for (kind, statement) in [(Kind::Vm, vms), (Kind::Webhook, webhooks)] {
+            let rows: Vec<(String, String)> = sqlx::query_as(statement).fetch_all(&self.pool).await?;
+            all.extend(rows.into_iter().map(|(id, secrets)| SealedRow { kind, id, secrets }));
+        }
+        Ok(all)
     }
 
     /// Replaces sealed secrets, all or none. A conflict if one of them is not what it was before.
     pub async fn reseal(&self, all: &[Resealed]) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         for Resealed { before, secrets } in all {
-            let changed = sqlx::query("UPDATE vms SET secrets = $3 WHERE id = $1 AND secrets = $2")
+            let statement = match before.kind {
+                Kind::Vm => "UPDATE vms SET secrets = $3 WHERE id = $1 AND secrets = $2",
+                Kind::Webhook => "UPDATE webhooks SET secret = $3 WHERE id = $1 AND secret = $2 AND sealed = 1",
+            };
+            let changed = sqlx::query(statement)
                 .bind(&before.id)
                 .bind(&before.secrets)
                 .bind(secrets)
                 .execute(&mut *transaction)
                 .await?;
             if changed.rows_affected() != 1 {
-                return Err(Error::Conflict(format!(
-                    "VM {} was changed meanwhile; nothing was changed here",
-                    before.id
-                )));
+                let (kind, id) = (before.kind, &before.id);
+                return Err(Error::Conflict(format!("{kind} {id} was changed meanwhile; nothing was changed here")));
             }
         }
         transaction.commit().await?;

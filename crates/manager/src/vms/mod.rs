@@ -86,6 +86,8 @@ pub struct Services {
     pub activity: Activity,
     /// Where it is written down what they call of each other.
     pub audit: Audit,
+    /// What seals their secrets; none without `VM_SECRET_KEY`.
+    pub sealer: Option<Arc<Sealer>>,
 }
 
 /// The service. Cheap to clone.
@@ -115,8 +117,7 @@ impl Vms {
         store: Store,
         services: Services,
     ) -> Result<Self> {
-        let Services { images, seeds, egress, activity, audit } = services;
-        let sealer = config.auth.vm_secret_key.as_ref().map(Sealer::new).transpose()?.map(Arc::new);
+        let Services { images, seeds, egress, activity, audit, sealer } = services;
         let directory = Directory::default();
         let peers = Peers::new(directory.clone(), sealer.clone(), audit, activity.clone());
         let (storage, limits) = (config.storage.clone(), config.limits.clone());

@@ -22,3 +22,4 @@ mod rotation;
 mod serving;
 mod store;
 mod test_app;
+mod webhooks;

@@ -51,10 +51,16 @@ impl TestApp {
 
     /// The server after this one, with the same storage.
     pub(crate) async fn restart(self) -> Self {
-        Self::on(self.stop().await, &[]).await
+        self.restart_with(&[]).await
     }
 
-    async fn on(dir: TempDir, flags: &[&str]) -> Self {
+    /// The same with other flags.
+    pub(crate) async fn restart_with(self, flags: &[&str]) -> Self {
+        Self::on(self.stop().await, flags).await
+    }
+
+    /// A server with storage of an earlier one.
+    pub(crate) async fn on(dir: TempDir, flags: &[&str]) -> Self {
         let app = App::start_with(config(&dir, flags), Arc::new(NoHypervisor::new())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

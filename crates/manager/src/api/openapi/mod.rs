@@ -32,6 +32,7 @@ use super::{keyed_routes, limited_routes, open_routes, session_routes};
         (name = "audit", description = "What VMs called of each other"),
         (name = "admin", description = "What there is and what happens"),
         (name = "api-keys", description = "Keys for programs"),
+        (name = "webhooks", description = "Where events are sent"),
         (name = "sessions", description = "Signing in"),
         (name = "operation", description = "Whether the server is well"),
     ),

@@ -10,6 +10,7 @@ use rds_manager::store::idempotency::{Claim, IdempotencyKey, KEPT_MS};
 use rds_manager::store::images::{ImageFileRow, ImageRow};
 use rds_manager::store::snapshots::SnapshotRow;
 use rds_manager::store::vms::VmRow;
+use rds_manager::store::webhooks::{Attempt, KEPT_PER_WEBHOOK, MAX_WAITING, NewDelivery, WebhookChange, WebhookRow};
 
 pub(super) async fn run(store: &Store) {
     store.ping().await.unwrap();
@@ -19,6 +20,7 @@ pub(super) async fn run(store: &Store) {
     api_keys(store).await;
     sessions(store).await;
     activity(store).await;
+    webhooks(store).await;
     audit(store).await;
     idempotency(store).await;
 }
@@ -219,11 +221,125 @@ async fn activity(store: &Store) {
         meta: None,
     };
     for n in 0..20 {
-        store.add_activity(&event(n)).await.unwrap();
+        store.add_activity(&event(n), "{}").await.unwrap();
     }
     assert_eq!(store.activity(5).await.unwrap()[0], event(19));
-    store.add_activity(&event(activity::KEPT)).await.unwrap();
+    store.add_activity(&event(activity::KEPT), "{}").await.unwrap();
     assert_eq!(store.activity(activity::KEPT).await.unwrap().len(), 21);
+}
+
+fn webhook(id: &str, created_at: i64, kinds: &str) -> WebhookRow {
+    WebhookRow {
+        id: id.into(),
+        name: "n".into(),
+        url: "https://example.com/".into(),
+        enabled: 1,
+        event_types: kinds.into(),
+        secret: "s".into(),
+        sealed: 0,
+        created_at,
+    }
+}
+
+async fn webhooks(store: &Store) {
+    let kinds = ["[\"*\"]", "[\"vm.*\"]", "[\"image.created\"]"];
+    for (n, kinds) in (0..).zip(kinds) {
+        assert!(store.insert_webhook(&webhook(&format!("hook-{n}"), n, kinds), 3).await.unwrap());
+    }
+    assert!(!store.insert_webhook(&webhook("hook-3", 3, "[]"), 3).await.unwrap(), "there is no room");
+    assert_eq!(store.webhooks().await.unwrap()[2], webhook("hook-0", 0, kinds[0]));
+
+    let happens = async |id: String, kind: &str, at: i64| {
+        let event = ActivityRow {
+            id,
+            created_at: at,
+            kind: kind.into(),
+            entity_type: None,
+            entity_id: None,
+            message: "m".into(),
+            meta: None,
+        };
+        store.add_activity(&event, "{\"a\":1}").await.unwrap()
+    };
+    let waiting = async || {
+        let next = store.next_deliveries().await.unwrap().into_iter();
+        let mut next: Vec<_> = next.map(|next| (next.webhook_id, next.event)).collect();
+        next.sort();
+        next
+    };
+    happens("e-1".into(), "vm.created", 20_001).await;
+    let owned = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(hook, event)| ((*hook).to_owned(), (*event).to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting().await, owned(&[("hook-0", "vm.created"), ("hook-1", "vm.created")]));
+
+    // The transaction is one: without the event there is no delivery.
+    let again = ActivityRow {
+        id: "e-1".into(),
+        created_at: 20_002,
+        kind: "image.created".into(),
+        entity_type: None,
+        entity_id: None,
+        message: "m".into(),
+        meta: None,
+    };
+    store.add_activity(&again, "{}").await.unwrap_err();
+    assert_eq!(store.deliveries("hook-2", 10).await.unwrap(), []);
+
+    let first = store.next_deliveries().await.unwrap().into_iter().find(|next| next.webhook_id == "hook-1").unwrap();
+    assert_eq!(
+        (first.data.as_str(), first.due_at, first.attempts, first.secret.as_str()),
+        ("{\"a\":1}", 20_001, 0, "s")
+    );
+    let failed = Attempt {
+        state: "waiting",
+        due_at: 30_000,
+        at: 20_005,
+        duration_ms: 3,
+        status: Some(500),
+        error: Some("why".into()),
+    };
+    store.end_attempt(&first, &failed).await.unwrap();
+    let log = store.deliveries("hook-1", 10).await.unwrap();
+    assert_eq!(
+        (log[0].attempts, log[0].due_at, log[0].status, log[0].error.as_deref()),
+        (1, 30_000, Some(500), Some("why"))
+    );
+
+    let off = WebhookChange { enabled: Some(0), ..WebhookChange::default() };
+    assert!(store.change_webhook("hook-1", &off).await.unwrap());
+    assert!(!store.change_webhook("hook-9", &off).await.unwrap());
+    happens("e-2".into(), "vm.deleted", 20_006).await;
+    assert_eq!(waiting().await, owned(&[("hook-0", "vm.created")]));
+    assert_eq!(store.deliveries("hook-1", 10).await.unwrap().len(), 1, "nothing is kept for one that is disabled");
+    let on = WebhookChange { enabled: Some(1), secret: Some(("t".into(), 1)), ..WebhookChange::default() };
+    assert!(store.change_webhook("hook-1", &on).await.unwrap());
+    let changed = store.webhook("hook-1").await.unwrap().unwrap();
+    assert_eq!((changed.secret.as_str(), changed.sealed, changed.url.as_str()), ("t", 1, "https://example.com/"));
+    let done = Attempt { state: "delivered", status: Some(204), error: None, ..failed };
+    store.end_attempt(&first, &done).await.unwrap();
+    let log = store.deliveries("hook-1", 10).await.unwrap();
+    assert_eq!((log[0].state.as_str(), log[0].attempts, &log[0].error), ("delivered", 2, &None));
+
+    // Both what waits and what has ended are bounded.
+    for n in 0..MAX_WAITING + KEPT_PER_WEBHOOK + 5 {
+        let id = format!("d-{n:05}");
+        let new =
+            NewDelivery { id: &id, webhook_id: "hook-2", event: "image.created", created_at: 20_100 + n, data: "{}" };
+        store.add_delivery(&new).await.unwrap();
+    }
+    assert_eq!(happens("e-3".into(), "image.created", 30_000).await, 1, "it is dropped at once");
+    let log = store.deliveries("hook-2", 10_000).await.unwrap();
+    let dropped = log.iter().filter(|delivery| delivery.state == "dropped").count() as i64;
+    assert_eq!((log.len() as i64, dropped), (MAX_WAITING + KEPT_PER_WEBHOOK, KEPT_PER_WEBHOOK));
+    assert_eq!(log[0].created_at, 30_000, "the newest are kept");
+
+    for n in 0..3 {
+        assert!(store.delete_webhook(&format!("hook-{n}")).await.unwrap());
+    }
+    assert!(!store.delete_webhook("hook-0").await.unwrap());
+    assert!(store.next_deliveries().await.unwrap().is_empty());
+    assert!(store.deliveries("hook-2", 10).await.unwrap().is_empty(), "deliveries go with their webhook");
 }
 
 async fn audit(store: &Store) {
