@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::arguments::{self, Said};
 use crate::client::Client;
 use crate::commands::{
-    api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, setup, snapshot, up, vm,
+    api_key, audit, bench, cp, demo, doctor, exec, image, peers, run, secrets, serve, setup, snapshot, up, vm, webhook,
 };
 use crate::error::CliError;
 use crate::{output, settings};
@@ -69,6 +69,8 @@ enum Command {
     Snapshot(snapshot::Snapshot),
     /// Make, list and revoke API keys (signs in as the administrator)
     ApiKey(api_key::ApiKey),
+    /// Have events sent to a URL, list, test and remove that (signs in as the administrator)
+    Webhook(webhook::Webhook),
     /// List, sync and change what VMs are linked to; approve calls
     #[command(subcommand)]
     Peers(peers::Peers),
@@ -152,6 +154,7 @@ impl Cli {
             Command::Image(image) => image.run(shared).await,
             Command::Snapshot(snapshot) => snapshot.run(shared).await,
             Command::ApiKey(key) => key.run(shared).await,
+            Command::Webhook(webhook) => webhook.run(shared).await,
             Command::Peers(peers) => peers.run(shared).await,
             Command::Audit(audit) => audit.run(shared).await,
             Command::Secrets(secrets) => secrets.run(shared).await,

@@ -1,25 +1,19 @@
 //! `rds api-key`: keys for the API. A key cannot make keys, so this signs in as the administrator.
 
 use clap::{Args, Subcommand};
-use reqwest::{Method, RequestBuilder};
-use secrecy::SecretString;
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::sign_in::SignIn;
 use crate::cli::Shared;
-use crate::client::Client;
 use crate::error::CliError;
-use crate::{output, settings};
+use crate::output;
 
 /// Who signs in, and what to do.
 #[derive(Debug, Args)]
 pub(crate) struct ApiKey {
-    /// The administrator
-    #[arg(long, global = true, env = "ADMIN_EMAIL", default_value = settings::ADMIN_EMAIL)]
-    email: String,
-    /// The password; better set in the environment [default: the one that `rds up` keeps on this machine, if
-    /// --url names this machine]
-    #[arg(long, global = true, env = "ADMIN_PASSWORD", hide_env_values = true, value_name = "SECRET")]
-    password: Option<SecretString>,
+    #[command(flatten)]
+    sign_in: SignIn,
     #[command(subcommand)]
     action: Action,
 }
@@ -49,48 +43,34 @@ const KEYS: [&str; 3] = ["v1", "admin", "api-keys"];
 impl ApiKey {
     /// Does it.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
-        let client = shared.client()?;
-        let cookie = self.sign_in(shared, &client).await?;
-        let with_cookie = |request: RequestBuilder| request.header("cookie", &cookie);
+        let session = self.sign_in.begin(shared).await?;
+        let client = &session.client;
         match self.action {
             Action::Create { name, expires_at } => {
                 let mut body = json!({"name": name});
                 if let Some(at) = expires_at {
                     body["expiresAt"] = json!(at);
                 }
-                let made: Value = client.json(with_cookie(client.request(Method::POST, &KEYS)).json(&body)).await?;
+                let made: Value = client.json(session.request(Method::POST, &KEYS).json(&body)).await?;
                 match made.get("apiKey").and_then(Value::as_str) {
                     Some(key) if !shared.json => output::line(key),
                     _ => output::json(&made),
                 }
             }
             Action::Ls => {
-                let keys: Vec<Value> = client.json(with_cookie(client.request(Method::GET, &KEYS))).await?;
+                let keys: Vec<Value> = client.json(session.request(Method::GET, &KEYS)).await?;
                 list(&keys, shared.json);
             }
             Action::Revoke { id } => {
                 let [v1, admin, keys] = KEYS;
-                let request = client.request(Method::POST, &[v1, admin, keys, &id, "revoke"]);
-                client.send(with_cookie(request)).await?;
+                client.send(session.request(Method::POST, &[v1, admin, keys, &id, "revoke"])).await?;
                 if shared.json {
                     output::json(&json!({"id": id}));
                 }
             }
         }
-        let _ = client.send(with_cookie(client.request(Method::POST, &["auth", "logout"]))).await;
+        session.end().await;
         Ok(0)
-    }
-
-    /// The cookie of a new session.
-    async fn sign_in(&self, shared: &Shared, client: &Client) -> Result<String, CliError> {
-        let Some(password) = shared.secret(self.password.as_ref(), settings::ADMIN_PASSWORD_FILE) else {
-            return Err(CliError::Usage("give the administrator's password in ADMIN_PASSWORD".into()));
-        };
-        let body = json!({"email": self.email, "password": password});
-        let reply = client.send(client.request(Method::POST, &["auth", "login"]).json(&body)).await?;
-        let cookie = reply.headers().get("set-cookie").and_then(|cookie| cookie.to_str().ok());
-        let pair = cookie.and_then(|cookie| cookie.split(';').next());
-        pair.map(str::to_owned).ok_or_else(|| CliError::Answer("signed in, but no cookie came".into()))
     }
 }
 

@@ -19,6 +19,7 @@ cases![
     programs_are_run_from_local_files,
     images_and_logs_are_listed,
     api_keys_are_made_and_revoked,
+    webhooks_are_made_and_removed,
     the_demo_shows_and_leaves_nothing,
     an_interrupted_demo_leaves_nothing,
     a_program_that_is_lost_ends_with_125,
@@ -169,6 +170,27 @@ async fn api_keys_are_made_and_revoked(world: &World) {
     assert!(rds.ok(&[&["api-key", "ls"], &login[..]].concat()).await.contains("cli"));
     rds.ok(&[&["api-key", "revoke", id], &login[..]].concat()).await;
     assert_eq!(rds.run(&["vm", "ls", "--api-key", key]).await.status.code(), Some(4));
+}
+
+async fn webhooks_are_made_and_removed(world: &World) {
+    let login = ["--email", crate::harness::ADMIN_EMAIL, "--password", crate::harness::ADMIN_PASSWORD];
+    let rds = Rds { url: world.server().await.url() };
+    let hook = |words: &[&'static str]| [&["webhook"], words, &login[..]].concat();
+    let add = hook(&["add", "https://hooks.example/", "--event", "vm.none_such"]);
+    let made = rds.json(&[&add[..], &["--name", "cli"]].concat()).await;
+    let id = made["id"].as_str().expect("an id");
+    let one = |word: &'static str| [&["webhook", word, id], &login[..]].concat();
+    assert!(made["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{made}");
+    assert!(rds.ok(&hook(&["ls"])).await.contains("vm.none_such"));
+    assert!(rds.ok(&one("rotate")).await.starts_with("whsec_"));
+    rds.ok(&one("disable")).await;
+    let refused = rds.run(&one("test")).await;
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("disabled"), "{refused:?}");
+    assert_eq!(rds.json(&one("log")).await, serde_json::json!([]));
+    rds.ok(&one("rm")).await;
+    assert!(!rds.ok(&hook(&["ls"])).await.contains(id));
+    let inside = hook(&["add", "http://127.0.0.1/", "--event", "*"]);
+    assert_eq!(rds.run(&inside).await.status.code(), Some(1));
 }
 
 async fn the_demo_shows_and_leaves_nothing(world: &World) {
