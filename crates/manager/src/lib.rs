@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod egress;
 pub mod error;
+mod file_lock;
 mod hold;
 pub mod hypervisor;
 pub mod images;

@@ -4,17 +4,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use rustix::fs::{FlockOperation, flock};
 
 use crate::config::StorageConfig;
 use crate::error::{Error, Result};
-
-/// How long the lock is waited for: a server that was killed while it started a machine leaves it for a moment to the
-/// process that was to become one.
-const PATIENCE: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(20);
+use crate::file_lock;
 
 /// The directories are this process's while this lives. The kernel takes the locks back when the process ends, however.
 #[derive(Debug)]
@@ -69,24 +62,9 @@ pub fn lock(root: &Path) -> Result<Lock> {
 
 /// Takes the directory of a setting.
 fn take(dir: &Path, file: &str, setting: &str) -> Result<File> {
-    let path = dir.join(file);
-    let fail = |error: io::Error| Error::internal(format!("cannot lock {}", path.display()), error);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-    let begun = Instant::now();
-    let taken = loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(POLL),
-            taken => break taken,
-        }
-    };
-    match taken {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::conflict(format!(
-            "another server is using {}: stop it, or give this one another {setting}",
-            dir.display()
-        ))),
-        Err(error) => Err(fail(error.into())),
-    }
+    file_lock::take(&dir.join(file), || {
+        format!("another server is using {}: stop it, or give this one another {setting}", dir.display())
+    })
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use tokio::sync::Mutex;
 
 use crate::config::Dialect;
 use crate::error::{Error, Result};
+use crate::file_lock;
 
 use idempotency::UnderWay;
 
@@ -36,15 +37,25 @@ use idempotency::UnderWay;
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
-    /// Holds the lock that keeps a Postgres database to one server; Postgres takes it back when this ends, however.
-    lock: Arc<Mutex<Option<AnyConnection>>>,
+    /// Keeps the database to one server.
+    lock: Arc<Mutex<Option<Lock>>>,
     /// For what not even a power cut may undo, once it was acknowledged.
     durable: AnyPool,
     under_way: UnderWay,
 }
 
+/// What keeps a database to one server: it is given back when this is dropped, and when the process ends, however.
+#[derive(Debug)]
+enum Lock {
+    /// The connection that has it, to Postgres.
+    Connection(AnyConnection),
+    /// A file beside SQLite's.
+    File(#[expect(dead_code, reason = "it is held, not read")] File),
+}
+
 impl Store {
-    /// Opens a SQLite file, made if there is none, and brings its tables up to date.
+    /// Opens a SQLite file, made if there is none, and brings its tables up to date. A conflict if another server has it
+    /// open, whatever the storage root of that one is.
     ///
     /// Only this process's user may read a new file: hashes of keys and sessions are in it.
     pub async fn sqlite(file: &Path) -> Result<Self> {
@@ -52,15 +63,18 @@ impl Store {
         make.map_err(|error| Error::internal(format!("cannot open the database {}", file.display()), error))?;
         let mut url = url_of_file(file)?;
         url.push_str("?mode=rwc");
-        Self::open(&url, Dialect::Sqlite).await
+        let own = file.to_owned();
+        let lock = tokio::task::spawn_blocking(move || lock_file(&own)).await;
+        let lock = lock.map_err(|error| Error::internal("cannot lock the database", error))??;
+        Self::open(&url, Dialect::Sqlite, Some(lock)).await
     }
 
     /// Connects to a Postgres database and brings its tables up to date. A conflict if another server is connected.
     pub async fn postgres(url: &str) -> Result<Self> {
-        Self::open(url, Dialect::Postgres).await
+        Self::open(url, Dialect::Postgres, None).await
     }
 
-    async fn open(url: &str, dialect: Dialect) -> Result<Self> {
+    async fn open(url: &str, dialect: Dialect, file_lock: Option<File>) -> Result<Self> {
         static DRIVERS: Once = Once::new();
         DRIVERS.call_once(sqlx::any::install_default_drivers);
 
@@ -83,8 +97,8 @@ impl Store {
         let pool =
             with(CONNECTIONS, "PRAGMA synchronous = NORMAL").connect_with(options.clone()).await.map_err(fail)?;
         let lock = match dialect {
-            Dialect::Postgres => Some(lock(&pool).await?),
-            Dialect::Sqlite => None,
+            Dialect::Postgres => Some(Lock::Connection(lock(&pool).await?)),
+            Dialect::Sqlite => file_lock.map(Lock::File),
         };
         let durable = match dialect {
             Dialect::Sqlite => with(1, "PRAGMA synchronous = FULL").connect_lazy_with(options),
@@ -107,12 +121,26 @@ impl Store {
     pub async fn close(&self) {
         self.durable.close().await;
         self.pool.close().await;
-        if let Some(lock) = self.lock.lock().await.take()
+        if let Some(Lock::Connection(lock)) = self.lock.lock().await.take()
             && let Err(error) = lock.close().await
         {
             tracing::debug!(%error, "the database did not say goodbye");
         }
     }
+}
+
+/// Takes a SQLite file for this process, by whatever name it is called. Not by a lock on the file itself: closing that would
+/// take SQLite's own locks away.
+fn lock_file(file: &Path) -> Result<File> {
+    let failed = |error| Error::internal(format!("cannot open the database {}", file.display()), error);
+    let mut path = file.canonicalize().map_err(failed)?.into_os_string();
+    path.push("-lock");
+    file_lock::take(Path::new(&path), || {
+        format!(
+            "another server is using the database {}: stop it, or give this one another SQLITE_PATH",
+            file.display()
+        )
+    })
 }
 
 /// Takes a Postgres database, or the schema of it that is used, for this process.

@@ -15,7 +15,7 @@ cases![
     what_belongs_to_no_vm_is_removed,
     a_key_gives_the_first_answer_after_a_restart_too,
     a_key_whose_create_was_cut_off_can_be_used_again,
-    one_storage_root_has_one_manager,
+    a_storage_root_and_a_database_have_one_manager,
     a_storage_root_and_a_database_that_are_not_a_pair_are_left_alone,
     a_server_with_other_settings_removes_jails needs "Firecracker",
 ];
@@ -193,10 +193,14 @@ async fn refusal(world: &World, root: &Path, sqlite: &Path) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-async fn one_storage_root_has_one_manager(world: &World) {
+async fn a_storage_root_and_a_database_have_one_manager(world: &World) {
     let server = world.own_server(&[]).await;
-    let said = refusal(world, server.root(), &server.root().join("manager.db")).await;
-    assert!(said.to_lowercase().contains("another"), "{said}");
+    let (other, database) = (tempfile::tempdir().expect("a directory"), server.root().join("manager.db"));
+    // Neither has anything of a VM yet, so the two would be taken for a pair.
+    for root in [server.root(), other.path()] {
+        let said = refusal(world, root, &database).await;
+        assert!(said.to_lowercase().contains("another server"), "{said}");
+    }
     server.api().get("/v1/vms").await.ok();
 }
 

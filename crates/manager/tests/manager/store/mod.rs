@@ -13,6 +13,12 @@ async fn the_store_works_on_sqlite() {
     let file = dir.path().join("a name with 100% ?#.db");
     let store = Store::sqlite(&file).await.unwrap();
     suite::run(&store).await;
+    let alias = dir.path().join("alias.db");
+    std::os::unix::fs::symlink(&file, &alias).unwrap();
+    for name in [&file, &alias] {
+        let second = Store::sqlite(name).await;
+        assert!(matches!(second, Err(Error::Conflict(why)) if why.contains("another server")));
+    }
     store.close().await;
     assert!(file.is_file(), "the file has the name that was asked for");
     suite::has_kept(&Store::sqlite(&file).await.unwrap()).await;
