@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit, setsid, umask};
+use rustix::process::{Resource, Rlimit, getpriority_process, setpriority_process, setrlimit, setsid, umask};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use held::Process;
@@ -99,7 +99,8 @@ pub(crate) fn limit(resource: Resource, value: u64) -> io::Result<()> {
 /// much; one that yields more would never end on a busy host. Where sessions are scheduled as groups, a process's own
 /// priority counts only within its session.
 fn yield_processors() -> io::Result<()> {
-    setpriority_process(None, 5)?;
+    // From where the server is: nobody may go back without a capability, which it need not have.
+    setpriority_process(None, getpriority_process(None)?.saturating_add(5).min(19))?;
     if let Ok(group) = rustix::fs::open(c"/proc/self/autogroup", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         // The system bounds how often this may be done; the machine is only less polite then.
         let _ = rustix::io::write(&group, b"5");

@@ -114,3 +114,15 @@ fn without_a_descriptor_nothing_is_said_to_have_ended() {
     assert_eq!((unknown, running), ([true, true], true));
     assert!(recorded.is_err() && !other.path().join(qemu::MARKS.file).exists());
 }
+
+#[test]
+fn a_machine_yields_to_a_server_that_yields_itself() {
+    let mut command = std::process::Command::new("nice");
+    let yields = || {
+        setpriority_process(None, 10)?;
+        yield_processors()
+    };
+    // SAFETY: it makes system calls alone.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, yields) };
+    assert_eq!(command.output().unwrap().stdout, b"15\n");
+}
