@@ -1,19 +1,46 @@
 //! Wall-clock time as the store keeps it: milliseconds since 1970 in UTC.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Where the clock is set to, beside the host's. Tests set the server's clock back with `RDS_FAULT=clock:SECONDS`.
-static SHIFT: LazyLock<SignedDuration> = LazyLock::new(|| {
-    let fault = std::env::var("RDS_FAULT").unwrap_or_default();
-    let seconds = fault.strip_prefix("clock:").and_then(|seconds| seconds.parse().ok());
-    SignedDuration::from_secs(seconds.unwrap_or(0))
-});
+/// Where the clock is set to, beside the host's: tests set the server's clock, with `RDS_FAULT`.
+static SHIFT: LazyLock<Shift> = LazyLock::new(|| Shift::parse(&std::env::var("RDS_FAULT").unwrap_or_default()));
 
-/// The one wall clock of the server, and of its guests.
+/// By how much a clock is off.
+enum Shift {
+    /// `clock:SECONDS`
+    Fixed(SignedDuration),
+    /// `clock-in:FILE`, in which the seconds are: it can be set while the server runs.
+    In(PathBuf),
+}
+
+impl Shift {
+    fn parse(fault: &str) -> Self {
+        match fault.strip_prefix("clock-in:") {
+            Some(file) => Self::In(file.into()),
+            None => Self::Fixed(fault.strip_prefix("clock:").and_then(seconds).unwrap_or_default()),
+        }
+    }
+
+    fn now(&self) -> SignedDuration {
+        match self {
+            Self::Fixed(shift) => *shift,
+            Self::In(file) => fs::read_to_string(file).ok().and_then(|text| seconds(text.trim())).unwrap_or_default(),
+        }
+    }
+}
+
+fn seconds(text: &str) -> Option<SignedDuration> {
+    text.parse().ok().map(SignedDuration::from_secs)
+}
+
+/// The one wall clock of the server, and of its guests. It may be set at any time, so it measures nothing: how long something
+/// takes, or is still to take, is for `Instant`.
 pub fn now() -> Timestamp {
-    Timestamp::now().saturating_add(*SHIFT).unwrap_or_else(|_| Timestamp::now())
+    Timestamp::now().saturating_add(SHIFT.now()).unwrap_or_else(|_| Timestamp::now())
 }
 
 /// Now.

@@ -106,7 +106,8 @@ impl Auth {
         if !right || row.revoked_at.is_some() || row.expires_at.is_some_and(|time| time <= now) {
             return Ok(None);
         }
-        if row.last_used_at.is_none_or(|last| last + TOUCH_INTERVAL_MS <= now)
+        // A last use that is still to come is of before the clock was set back.
+        if row.last_used_at.is_none_or(|last| last > now || last + TOUCH_INTERVAL_MS <= now)
             && let Err(error) = self.store.touch_api_key(&row.id, now).await
         {
             tracing::warn!(%error, "cannot note the use of an API key");

@@ -1,4 +1,4 @@
-//! Table `activity`: what happened, for people; bounded.
+//! Table `activity`: what happened, for people; bounded. Which events are newer does not depend on the clock.
 
 use sqlx::FromRow;
 
@@ -44,8 +44,8 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         // A change comes first: so SQLite never has to make a reader a writer.
         sqlx::query(
-            "INSERT INTO activity (id, created_at, type, entity_type, entity_id, message, meta)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            "INSERT INTO activity (id, created_at, type, entity_type, entity_id, message, meta, place)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT COALESCE(MAX(place), 0) + 1 FROM activity))",
         )
         .bind(&event.id)
         .bind(event.created_at)
@@ -58,8 +58,7 @@ impl Store {
         .await?;
         let dropped = add_deliveries(&mut transaction, &event.kind, event.created_at, data).await?;
         sqlx::query(
-            "DELETE FROM activity WHERE created_at <
-             (SELECT created_at FROM activity ORDER BY created_at DESC LIMIT 1 OFFSET $1)",
+            "DELETE FROM activity WHERE place < (SELECT place FROM activity ORDER BY place DESC LIMIT 1 OFFSET $1)",
         )
         .bind(KEPT - 1)
         .execute(&mut *transaction)
@@ -72,10 +71,53 @@ impl Store {
     pub async fn activity(&self, limit: i64) -> Result<Vec<ActivityRow>> {
         Ok(sqlx::query_as(
             "SELECT id, created_at, type, entity_type, entity_id, message, meta FROM activity
-             ORDER BY created_at DESC, id DESC LIMIT $1",
+             ORDER BY place DESC, id DESC LIMIT $1",
         )
         .bind(limit)
         .fetch_all(&self.pool)
         .await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::migrate::Migrator;
+    use sqlx::{AnyPool, Executor as _};
+
+    use super::*;
+
+    /// A full log from before events had places, all of it from the future: the clock was set back since.
+    #[tokio::test]
+    async fn no_clock_makes_a_new_event_an_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("manager.db");
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect(&format!("sqlite://{}?mode=rwc", file.display())).await.unwrap();
+        let before = sqlx::migrate!().iter().filter(|migration| migration.version < 27).cloned().collect();
+        Migrator::with_migrations(before).run(&pool).await.unwrap();
+        // Written in another order than that of their times.
+        pool.execute(
+            "WITH RECURSIVE numbers (n) AS (SELECT 10000 UNION ALL SELECT n - 1 FROM numbers WHERE n > 1)
+             INSERT INTO activity (id, created_at, type, message) SELECT 'e' || n, n + 9000000000000, 'k', 'm' FROM numbers",
+        )
+        .await
+        .unwrap();
+        pool.close().await;
+        let store = Store::sqlite(&file).await.unwrap();
+        let event = |id: &str| ActivityRow {
+            id: id.into(),
+            created_at: 7,
+            kind: "k".into(),
+            entity_type: None,
+            entity_id: None,
+            message: "m".into(),
+            meta: None,
+        };
+        store.add_activity(&event("b"), "{}").await.unwrap();
+        store.add_activity(&event("a"), "{}").await.unwrap();
+        let kept: Vec<String> = store.activity(KEPT + 1).await.unwrap().into_iter().map(|event| event.id).collect();
+        let (first, last) = (&kept[..3], kept.last().unwrap());
+        assert_eq!((first, last.as_str()), (&["a".into(), "b".into(), "e10000".into()][..], "e3"));
+        assert_eq!(i64::try_from(kept.len()), Ok(KEPT));
     }
 }

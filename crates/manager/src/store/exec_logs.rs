@@ -1,4 +1,4 @@
-//! Table `exec_logs`: what was run in each VM, bounded per VM.
+//! Table `exec_logs`: what was run in each VM, bounded per VM. Which entries are newer does not depend on the clock.
 
 use sqlx::FromRow;
 
@@ -37,8 +37,9 @@ impl Store {
     pub async fn add_exec_log(&self, entry: &ExecLogRow) -> Result<()> {
         let bytes = i64::try_from(entry.input.len() + entry.result.len()).unwrap_or(i64::MAX);
         sqlx::query(
-            "INSERT INTO exec_logs (id, vm_id, timestamp, type, input, result, duration_ms, bytes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO exec_logs (id, vm_id, timestamp, type, input, result, duration_ms, bytes, place)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+                     (SELECT COALESCE(MAX(place), 0) + 1 FROM exec_logs WHERE vm_id = $2))",
         )
         .bind(&entry.id)
         .bind(&entry.vm_id)
@@ -55,7 +56,7 @@ impl Store {
             "DELETE FROM exec_logs WHERE id IN (
                  SELECT id FROM (
                      SELECT id, ROW_NUMBER() OVER newer AS place, SUM(bytes) OVER newer AS total
-                     FROM exec_logs WHERE vm_id = $1 WINDOW newer AS (ORDER BY timestamp DESC, id DESC)
+                     FROM exec_logs WHERE vm_id = $1 WINDOW newer AS (ORDER BY place DESC, id DESC)
                  ) AS ranked WHERE place > $2 OR total > $3
              )",
         )
@@ -71,7 +72,7 @@ impl Store {
     pub async fn exec_logs(&self, vm_id: &str, kind: Option<&str>, limit: i64) -> Result<Vec<ExecLogRow>> {
         Ok(sqlx::query_as(
             "SELECT id, vm_id, timestamp, type, input, result, duration_ms FROM exec_logs
-             WHERE vm_id = $1 AND ($2 IS NULL OR type = $2) ORDER BY timestamp DESC, id DESC LIMIT $3",
+             WHERE vm_id = $1 AND ($2 IS NULL OR type = $2) ORDER BY place DESC, id DESC LIMIT $3",
         )
         .bind(vm_id)
         .bind(kind)

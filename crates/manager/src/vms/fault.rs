@@ -2,8 +2,8 @@
 //! where they are to be.
 //!
 //! `RDS_FAULT=STEP` makes whatever comes to that step fail there; `RDS_FAULT=kill:STEP` ends the manager there, as `kill -9`
-//! would; `RDS_FAULT=clock:SECONDS` lets its clock be off by so much ([`crate::clock`]). It is read once, from the
-//! manager's environment alone.
+//! would; `RDS_FAULT=clock:SECONDS` lets its clock be off by so much, `RDS_FAULT=clock-in:FILE` by what is in that file
+//! ([`crate::clock`]). It is read once, from the manager's environment alone.
 
 use crate::error::{Error, Result};
 
@@ -57,7 +57,8 @@ impl Faults {
     pub(super) fn from_env() -> Result<Self> {
         let Some(order) = std::env::var_os("RDS_FAULT") else { return Ok(Self::default()) };
         let order = order.to_string_lossy();
-        if order.strip_prefix("clock:").is_some_and(|seconds| seconds.parse::<i64>().is_ok()) {
+        let of_clock = order.strip_prefix("clock:").is_some_and(|seconds| seconds.parse::<i64>().is_ok());
+        if of_clock || order.starts_with("clock-in:/") {
             return Ok(Self::default());
         }
         let (name, kind) = match order.strip_prefix("kill:") {

@@ -25,15 +25,19 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(asked: i64, guest: i64, answered: i64) -> Self {
-        let took_us = answered - asked;
-        Self { ahead_us: guest - (asked + took_us / 2), took_us }
+    /// Of a guest's clock that was asked for and answered at these times of the host's, so much later. The host's may have been
+    /// set meanwhile: such a reading is as bad as one that took that long.
+    fn new(asked: i64, guest: i64, answered: i64, took: Duration) -> Self {
+        let took_us = i64::try_from(took.as_micros()).unwrap_or(i64::MAX);
+        let off_us = (answered - asked - took_us).abs();
+        Self { ahead_us: guest - (asked + took_us / 2), took_us: took_us.saturating_add(off_us) }
     }
 }
 
-/// Whether a clock that was set by an order and read in its answer can be off by too much.
+/// Whether a clock that was set by an order and read in its answer can be off by too much, in either direction: the host's
+/// may have been set meanwhile.
 pub(super) fn is_doubtful(clock_us: u64) -> bool {
-    now() - i64::try_from(clock_us).unwrap_or(i64::MAX) > TOLERANCE_US
+    now().abs_diff(i64::try_from(clock_us).unwrap_or(i64::MAX)) > TOLERANCE_US.unsigned_abs()
 }
 
 /// Measures the clock and sets it right. It is read again while the guest is slow to answer, for some seconds at most.
@@ -58,9 +62,9 @@ async fn measure_and_set(guest: &GuestClient) -> Result<(), GuestError> {
 }
 
 async fn read(guest: &GuestClient) -> Result<Reading, GuestError> {
-    let asked = now();
+    let (asked, begun) = (now(), Instant::now());
     let clock = guest.adjust_clock(0, LIMIT).await?;
-    Ok(Reading::new(asked, i64::try_from(clock.clock_us).unwrap_or(i64::MAX), now()))
+    Ok(Reading::new(asked, i64::try_from(clock.clock_us).unwrap_or(i64::MAX), now(), begun.elapsed()))
 }
 
 /// Microseconds since 1970.
@@ -74,8 +78,19 @@ mod tests {
 
     #[test]
     fn a_reading_takes_both_ways_for_the_same() {
-        assert_eq!(Reading::new(1000, 1100, 1200), Reading { ahead_us: 0, took_us: 200 });
-        assert_eq!(Reading::new(1000, 50, 1100), Reading { ahead_us: -1000, took_us: 100 });
-        assert!(is_doubtful(0) && !is_doubtful(u64::MAX));
+        let reading = |guest, answered, took| Reading::new(1000, guest, answered, Duration::from_micros(took));
+        assert_eq!(reading(1100, 1200, 200), Reading { ahead_us: 0, took_us: 200 });
+        assert_eq!(reading(50, 1100, 100), Reading { ahead_us: -1000, took_us: 100 });
+        assert!(is_doubtful(0) && is_doubtful(u64::MAX));
+        assert!(!is_doubtful(u64::try_from(now()).unwrap()));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_meanwhile_makes_a_bad_reading() {
+        const HOUR: i64 = 3_600_000_000;
+        for step in [-HOUR, HOUR] {
+            let reading = Reading::new(HOUR, HOUR + 100, HOUR + 200 + step, Duration::from_micros(200));
+            assert_eq!(reading, Reading { ahead_us: 0, took_us: HOUR + 200 });
+        }
     }
 }

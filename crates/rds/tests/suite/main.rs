@@ -8,6 +8,7 @@ mod admin;
 mod api_keys;
 mod auth;
 mod cli;
+mod clocks;
 mod copies;
 mod egress;
 mod exec;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         auth::cases(),
         cli::cases(),
         copies::cases(),
+        clocks::cases(),
         egress::cases(),
         exec::cases(),
         exec_stream::cases(),

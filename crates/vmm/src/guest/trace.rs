@@ -2,7 +2,7 @@
 //!
 //! The guest exports nothing. What it says of itself is a duration, which is believed up to the length of the call.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use opentelemetry::propagation::Injector;
@@ -15,7 +15,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 /// A call that is being traced.
 pub(super) struct Traced {
     context: Context,
-    begun: SystemTime,
+    /// In the trace, and to measure by.
+    begun: (SystemTime, Instant),
 }
 
 struct Headers<'a>(&'a mut HeaderMap);
@@ -36,16 +37,15 @@ impl Traced {
             return None;
         }
         global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut Headers(headers)));
-        Some(Self { context, begun: SystemTime::now() })
+        Some(Self { context, begun: (SystemTime::now(), Instant::now()) })
     }
 
     /// Adds the agent's part, in the middle of the call.
     pub(super) fn end(self, route: &str, reply: &HeaderMap) {
-        let ended = SystemTime::now();
-        let all = ended.duration_since(self.begun).unwrap_or_default();
+        let (begun, all) = (self.begun.0, self.begun.1.elapsed());
         let Some(inside) = reply.get(TIMING).and_then(|value| agent_time(value.to_str().ok()?)) else { return };
         let inside = inside.min(all);
-        let start = self.begun + (all - inside) / 2;
+        let start = begun + (all - inside) / 2;
         let builder = SpanBuilder::from_name(format!("agent {route}")).with_kind(SpanKind::Server);
         let mut span = global::tracer("rds").build_with_context(builder.with_start_time(start), &self.context);
         span.end_with_timestamp(start + inside);

@@ -81,6 +81,8 @@ pub(super) struct Actor {
     live: watch::Sender<Live>,
     inbox: Inbox,
     uses: Arc<Uses>,
+    /// When the VM has lived as long as it may, however the host's clock is set meanwhile.
+    ends: Option<Instant>,
     /// Answers the calls of its code to its peers, while it runs and has any.
     calls: Option<AbortOnDropHandle<()>>,
     /// It is stopped, and that could not be written down yet.
@@ -144,7 +146,8 @@ impl Actor {
         commands: mpsc::Receiver<Command>,
         uses: Arc<Uses>,
     ) -> Self {
-        Self { host, vm, live, inbox: Inbox { commands, deferred: VecDeque::new() }, uses, calls: None, owed: false }
+        let (ends, inbox) = (end_of(&vm), Inbox { commands, deferred: VecDeque::new() });
+        Self { host, vm, live, inbox, uses, ends, calls: None, owed: false }
     }
 
     pub(super) async fn run(mut self, begin: Begin) {
@@ -182,7 +185,7 @@ impl Actor {
             let state = self.state();
             let command = tokio::select! {
                 command = self.inbox.next() => command,
-                () = due(&self.vm, state) => return self.expired().await,
+                () = due(self.ends, state) => return self.expired().await,
                 () = sleep(CARE_EVERY), if self.owed => {
                     let _ = self.write_stopped().await;
                     continue;
@@ -286,7 +289,7 @@ impl Actor {
                     IdleAction::Delete if self.uses.shut().is_ok() => return self.expired().await,
                     IdleAction::Delete => {}
                 },
-                () = expiry(&self.vm) => return self.expired().await,
+                () = expiry(self.ends) => return self.expired().await,
             }
         }
     }
@@ -339,19 +342,26 @@ impl Actor {
     }
 }
 
+/// When the VM has lived as long as it may, by the host's clock as it is now; `None` if it may live on.
+fn end_of(vm: &VmRecord) -> Option<Instant> {
+    let left = vm.expires_at()?.saturating_sub(clock::now_ms());
+    Instant::now().checked_add(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+}
+
 /// Returns when the VM has lived as long as it may; never if it may live on.
-async fn expiry(vm: &VmRecord) {
-    let Some(at) = vm.expires_at() else { return std::future::pending().await };
-    let left = u64::try_from(at.saturating_sub(clock::now_ms())).unwrap_or(0);
-    sleep_until(Instant::now() + Duration::from_millis(left)).await;
+async fn expiry(ends: Option<Instant>) {
+    match ends {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The same for a VM without a machine. One that could not be removed is tried again after a while.
-async fn due(vm: &VmRecord, state: VmState) {
+async fn due(ends: Option<Instant>, state: VmState) {
     if state == VmState::Error {
         sleep(REMOVAL_PAUSE).await;
     }
-    expiry(vm).await;
+    expiry(ends).await;
 }
 
 /// Returns when nobody has used the VM for as long as it is to wait for that; never if it waits for ever.

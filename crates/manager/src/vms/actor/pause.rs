@@ -77,7 +77,7 @@ impl Actor {
                     continue;
                 }
                 () = host.hypervisor.wait(&dir) => return self.crashed("Its machine ended by itself").await,
-                () = expiry(&self.vm) => return self.expired().await,
+                () = expiry(self.ends) => return self.expired().await,
             };
             match command {
                 Some(Command::Resume(reply)) => return self.resume(Some(reply)).await,

@@ -235,7 +235,7 @@ impl Actor {
                     self.take_care(&mut care).await;
                     continue;
                 }
-                () = expiry(&self.vm) => return Err(self.expired().await),
+                () = expiry(self.ends) => return Err(self.expired().await),
             };
             match command {
                 Some(Command::Delete(reply)) => return Err(Next::Remove(Some(reply))),

@@ -162,6 +162,11 @@ async fn exec_log(store: &Store) {
     assert_eq!(newest[0].timestamp, exec_logs::KEPT_PER_VM + 4);
     assert_eq!(store.exec_logs("b", None, 10_000).await.unwrap().len() as i64, exec_logs::KEPT_PER_VM);
     assert!(store.exec_logs("b", Some("run-ts"), 3).await.unwrap().iter().all(|entry| entry.kind == "run-ts"));
+    // The clock was set back.
+    store.add_exec_log(&entry(-5, "exec")).await.unwrap();
+    let newest = store.exec_logs("b", None, 10_000).await.unwrap();
+    assert_eq!((newest[0].timestamp, newest[1].timestamp), (-5, exec_logs::KEPT_PER_VM + 4));
+    assert_eq!(newest.len() as i64, exec_logs::KEPT_PER_VM);
     let half = "x".repeat(exec_logs::KEPT_BYTES_PER_VM as usize / 2);
     for n in 5000..5003 {
         store
@@ -226,6 +231,10 @@ async fn activity(store: &Store) {
     assert_eq!(store.activity(5).await.unwrap()[0], event(19));
     store.add_activity(&event(activity::KEPT), "{}").await.unwrap();
     assert_eq!(store.activity(activity::KEPT).await.unwrap().len(), 21);
+    // The clock was set back.
+    store.add_activity(&event(-5), "{}").await.unwrap();
+    let newest: Vec<_> = store.activity(3).await.unwrap().into_iter().map(|event| event.created_at).collect();
+    assert_eq!(newest, [-5, activity::KEPT, 19]);
 }
 
 fn webhook(id: &str, created_at: i64, kinds: &str) -> WebhookRow {
