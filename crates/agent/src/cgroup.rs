@@ -86,6 +86,19 @@ impl Cgroups {
         self.prepare();
     }
 
+    /// Holds every process in the sandbox still, or lets all of them go on. The kernel tells when all are, see
+    /// [`Self::stand_still`].
+    pub(crate) fn hold(&self, hold: bool) -> Result<(), SystemError> {
+        set(&self.parent, "cgroup.freeze", hold.into())
+    }
+
+    /// Whether every process in the sandbox is held still.
+    pub(crate) fn stand_still(&self) -> Result<bool, SystemError> {
+        let events =
+            fs::read_to_string(self.parent.join("cgroup.events")).while_("read the sandbox's cgroup.events")?;
+        Ok(events.lines().any(|line| line == "frozen 1"))
+    }
+
     fn prepare(&self) {
         if self.spare.borrow().is_none() {
             // A failure shows when a group is really needed.

@@ -113,7 +113,8 @@ fn empty_trash(keepers: &Rc<Keepers>) -> Result<(), SystemError> {
     Ok(())
 }
 
-/// Makes a copy of a VM a VM of its own. Nothing of the other's secrets and peers is left in the agent.
+/// Makes a copy of a VM a VM of its own. Nothing of the other's secrets and peers is left in the agent. Programs, which were
+/// held when the copy was made, go on when all of it is done.
 pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemError> {
     let start = Instant::now();
     clock::set(order.clock_us)?;
@@ -128,6 +129,7 @@ pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemErro
     vm.bridge.close();
     vm.frozen.take();
     vm.freezing.set(false);
+    vm.let_go()?;
     let total_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(Configured { mount_us: 0, total_us, clock_us: clock::now() })
 }

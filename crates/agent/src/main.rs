@@ -14,6 +14,7 @@ mod exec;
 mod files;
 mod freeze;
 mod grow;
+mod hold;
 mod log;
 mod network;
 mod peers;

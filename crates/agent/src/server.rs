@@ -126,6 +126,11 @@ async fn route(agent: &Agent, request: Request<Incoming>) -> Result<Response<Bod
             let order: AdjustClock = read_json(body, JSON_FRAME_BYTES).await?;
             Ok(ok(&clock::adjust(order).map_err(Refusal::internal)?))
         }
+        (&Method::POST, routes::HOLD) => agent.vm()?.hold().await.map(|()| empty()),
+        (&Method::POST, routes::LET_GO) => {
+            agent.vm()?.let_go().map_err(Refusal::internal)?;
+            Ok(empty())
+        }
         (&Method::POST, routes::FREEZE) => agent.vm()?.freeze().await.map(|()| empty()),
         (&Method::POST, routes::THAW) => Ok(ok(&agent.vm()?.thaw().await?)),
         (&Method::PUT, routes::ARCHIVE) => {

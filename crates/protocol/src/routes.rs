@@ -12,7 +12,7 @@ pub const CONFIGURE: &str = "/v1/configure";
 pub const REHEARSE: &str = "/v1/rehearse";
 
 /// `POST` [`crate::guest::Configure`] → [`crate::guest::Configured`]. Makes a copy of a VM, which was configured before it
-/// was copied, a VM of its own: programs go on, with another host name, machine id and random source, other secrets and
+/// was copied, a VM of its own: programs go on from here, with another host name, machine id and random source, other secrets and
 /// no peers. The disk has the size that it had. 409 if the guest was never configured.
 pub const RENAME: &str = "/v1/rename";
 
@@ -24,6 +24,14 @@ pub const SYNC: &str = "/v1/sync";
 
 /// `POST` [`crate::guest::AdjustClock`] → [`crate::guest::Clock`].
 pub const CLOCK: &str = "/v1/clock";
+
+/// `POST` → 204 when no program of the VM runs any more, until [`LET_GO`]; one that is started meanwhile waits. A copy that is
+/// made of the VM's memory then comes up with programs that wait for its [`RENAME`]. 409 if some do not stand still, and then
+/// all go on.
+pub const HOLD: &str = "/v1/hold";
+
+/// `POST` → 204. Programs go on, whether they were held or not.
+pub const LET_GO: &str = "/v1/let-go";
 
 /// `POST` → 204 when everything written so far is on the disk and nothing more gets there until [`THAW`], or until the
 /// agent has waited for that for [`crate::limits::FROZEN_SECONDS`]. One that is frozen already, by a manager that

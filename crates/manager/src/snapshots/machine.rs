@@ -12,8 +12,12 @@ use crate::metrics;
 use crate::storage::make_private_dir;
 use rds_image::disk::CloneMode;
 use rds_vmm::Hypervisor;
+use rds_vmm::guest::GuestClient;
 use rds_vmm::hypervisor::SnapshotDir;
 use tokio::time::sleep;
+
+/// How long the guest may take to hold its programs still.
+const HOLD_LIMIT: Duration = Duration::from_secs(20);
 
 /// Between the first two attempts to let a machine that was saved go on; each pause is twice as long as the one before, up to
 /// the second.
@@ -44,12 +48,14 @@ impl Machine {
     /// Writes all of the machine into an empty directory and tells how long it stood still and how large its disk is.
     ///
     /// `allowed` is asked when nothing can change any more. The machine runs again afterwards, whatever happens; its wall
-    /// clock is behind by as long as it stood still.
+    /// clock is behind by as long as it stood still, and its programs are held until its guest is told to let them go: those of
+    /// copies are not to go on before each copy has a random source of its own.
     #[tracing::instrument(level = "debug", name = "save", skip_all)]
     pub(crate) async fn save(
         &self,
         to: &Path,
         mode: CloneMode,
+        guest: &GuestClient,
         allowed: impl FnOnce() -> Result<()>,
     ) -> Result<(Duration, u64)> {
         let memory = memory_in(to);
@@ -58,16 +64,21 @@ impl Machine {
         prepared.map_err(|error| Error::internal("cannot save a machine", error))?;
         let copy = DiskCopy::begin(self, disk_in(to), mode).await?;
         let begun = Instant::now();
-        let paused = self.hypervisor.pause(&self.dir).await;
-        let saved =
-            match paused.map_err(|error| Error::internal("cannot pause a machine", error)).and_then(|()| allowed()) {
-                Ok(()) => self.write(&memory, &copy).await,
-                Err(error) => Err(error),
-            };
+        let saved = match self.stand_still(guest).await.and_then(|()| allowed()) {
+            Ok(()) => self.write(&memory, &copy).await,
+            Err(error) => Err(error),
+        };
         self.go_on().await;
         let stood_still = begun.elapsed();
         metrics::stood_still("memory", stood_still);
         copy.end(saved).await.map(|disk_bytes| (stood_still, disk_bytes))
+    }
+
+    /// Has the guest's programs held, and pauses the machine.
+    async fn stand_still(&self, guest: &GuestClient) -> Result<()> {
+        guest.hold(HOLD_LIMIT).await?;
+        let paused = self.hypervisor.pause(&self.dir).await;
+        paused.map_err(|error| Error::internal("cannot pause a machine", error))
     }
 
     /// Lets the machine run again, unless it has ended: nobody else would.

@@ -77,7 +77,7 @@ pub(crate) enum Subject {
     /// Its disk, which its guest holds still.
     Disk(Machine, GuestClient),
     /// All of its machine; the text is what a machine from it depends on. See [`Machine::save`].
-    Machine(Machine, String, Allowed),
+    Machine(Machine, GuestClient, String, Allowed),
 }
 
 /// The VM that a snapshot is taken of.
@@ -175,12 +175,17 @@ impl Snapshots {
     }
 
     /// Saves a machine as something that is never listed, and that the next server removes. Gives its name, which is to be
-    /// discarded, and how long the machine stood still.
-    pub(crate) async fn save_draft(&self, machine: &Machine, allowed: Allowed) -> Result<(String, Duration)> {
+    /// discarded, and how long the machine stood still. See [`Machine::save`] for what is to be done with its guest.
+    pub(crate) async fn save_draft(
+        &self,
+        machine: &Machine,
+        guest: &GuestClient,
+        allowed: Allowed,
+    ) -> Result<(String, Duration)> {
         let name = format!("{}{DRAFT}", Uuid::new_v4());
         let dir = self.dir.join(&name);
         make_private_dir(&dir).map_err(|error| Error::internal("cannot make a directory for a copy", error))?;
-        match machine.save(&dir, self.mode, allowed).await {
+        match machine.save(&dir, self.mode, guest, allowed).await {
             Ok((stood_still, _)) => Ok((name, stood_still)),
             Err(error) => {
                 remove(&dir).await?;
@@ -222,8 +227,8 @@ impl Snapshots {
                 let (disk_bytes, held) = self.write_disk(draft, &machine, &guest).await?;
                 (Kind::UserOverlay, None, disk_bytes, held)
             }
-            Subject::Machine(machine, fits, allowed) => {
-                let (held, disk_bytes) = machine.save(draft, self.mode, allowed).await?;
+            Subject::Machine(machine, guest, fits, allowed) => {
+                let (held, disk_bytes) = machine.save(draft, self.mode, &guest, allowed).await?;
                 (Kind::Vm, Some(fits), disk_bytes, held)
             }
         };

@@ -6,10 +6,11 @@
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use rds_protocol::link::History;
-use rds_vmm::guest::GuestClient;
+use rds_vmm::guest::{GuestClient, GuestError};
 use rds_vmm::{MachineSpec, VmId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -42,6 +43,9 @@ use crate::store::snapshots::SnapshotRow;
 
 /// Forks of one request.
 const MAX_FORKS: u32 = 100;
+
+/// How long a guest may take to let its programs go on.
+const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Forks that come up at once.
 const AT_ONCE: usize = 4;
@@ -113,6 +117,12 @@ fn allowed(handle: &Handle) -> Allowed {
     Box::new(move || may_be_copied(&live.borrow()))
 }
 
+/// Lets the programs of a guest that was copied go on, with the right time if it can be set.
+pub(super) async fn go_on(guest: &GuestClient) -> Result<(), GuestError> {
+    let corrected = guest_clock::correct(guest).await;
+    guest.let_go(LET_GO_LIMIT).await.and(corrected)
+}
+
 impl Vms {
     pub(super) fn machine(&self, id: VmId) -> Machine {
         let host = &self.0.host;
@@ -142,25 +152,25 @@ impl Vms {
         may_be_copied(&handle.live.borrow())?;
         let fits = self.same_files(&handle).await?;
         let _turn = handle.freezing.lock().await;
-        let subject = Subject::Machine(self.machine(id), fits, allowed(&handle));
+        let subject = Subject::Machine(self.machine(id), guest.clone(), fits, allowed(&handle));
         let taken = self.0.host.snapshots.take(self.source(&handle, claim), subject).await;
-        self.set_clock(id, guest).await;
+        self.go_on(id, guest).await;
         taken
     }
 
-    /// Sets the clock of a VM that was copied, which is behind by as long as its machine stood still.
-    async fn set_clock(&self, id: VmId, guest: Lease) {
-        let mut corrected = guest_clock::correct(&guest).await.map_err(Error::from);
-        if corrected.is_err() {
+    /// Sets the clock of a VM that was copied, which is behind by as long as its machine stood still, and lets its programs go on.
+    async fn go_on(&self, id: VmId, guest: Lease) {
+        let mut gone_on = go_on(&guest).await.map_err(Error::from);
+        if gone_on.is_err() {
             // Firecracker drops the channel of a machine that it saves. Nobody is to use what is left of it.
             guest.close().await;
-            corrected = match self.0.directory.guest(id).await {
-                Ok(guest) => guest_clock::correct(&guest).await.map_err(Error::from),
+            gone_on = match self.0.directory.guest(id).await {
+                Ok(guest) => go_on(&guest).await.map_err(Error::from),
                 Err(error) => Err(error),
             };
         }
-        if let Err(error) = corrected {
-            tracing::warn!(vm = %id, error = %Chain(&error), "cannot set the clock of a VM that was copied");
+        if let Err(error) = gone_on {
+            tracing::warn!(vm = %id, error = %Chain(&error), "cannot have a VM that was copied go on with the right time");
         }
     }
 
@@ -217,9 +227,9 @@ impl Vms {
         let fits = self.same_files(&handle).await?;
         self.room_for(wish.count)?;
         let turn = handle.freezing.lock().await;
-        let saved = self.0.host.snapshots.save_draft(&self.machine(id), allowed(&handle)).await;
+        let saved = self.0.host.snapshots.save_draft(&self.machine(id), &guest, allowed(&handle)).await;
         drop(turn);
-        self.set_clock(id, guest).await;
+        self.go_on(id, guest).await;
         let (draft, stood_still) = saved?;
         tracing::info!(vm = %id, count = wish.count, stood_still_ms = stood_still.as_millis(), "forking a VM");
         let network = handle.live.borrow().settings.network.clone();

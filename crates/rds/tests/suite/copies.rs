@@ -19,6 +19,7 @@ cases![
     every_copy_has_the_memory_of_its_moment,
     forks_are_all_made_or_none,
     a_copy_that_is_broken_off_leaves_nothing,
+    programs_that_draw_random_numbers_while_they_are_copied_never_agree_as_with_a_late_vmgenid,
 ];
 
 /// Counts in `/dev/shm/n`, in memory alone, twenty times a second for as long as it lives.
@@ -334,6 +335,53 @@ async fn every_copy_has_the_memory_of_its_moment(world: &World) {
     assert_eq!(content(&vm).await, moments[0].1);
     assert_eq!(changed, moments[3].1);
     api.remove(&[vec![vm], moments.into_iter().map(|(copy, _)| copy).collect()].concat()).await;
+    server.assert_no_trace().await;
+}
+
+/// Draws numbers of 16 bytes from the kernel one after the other, and keeps them in memory.
+const DRAWER: &str =
+    "dd if=/dev/urandom of=/dev/shm/draws bs=16 count=4000000 >/dev/null 2>&1 & echo $! > /dev/shm/drawer";
+
+/// Bytes of numbers that are compared at once, by their digest.
+const CHUNK: u64 = 128 << 10;
+
+/// The test that Firecracker's VMGenID needs, whose interrupt the programs of a copy may overtake, and QEMU's `microvm`, which has
+/// none: what two copies drew alike they drew before they were copied, so all of it is in the memory that was saved.
+async fn programs_that_draw_random_numbers_while_they_are_copied_never_agree_as_with_a_late_vmgenid(world: &World) {
+    let server = world.own_server(&[("ENABLE_SNAPSHOTS", "false")]).await;
+    let api = server.api();
+    let vm = create(&api, json!({"memMb": 256})).await;
+    api.sh(&vm, &format!("{DRAWER}; until [ -s /dev/shm/draws ]; do sleep 0.05; done")).await;
+    let snapshot = memory_snapshot(&api, &vm).await;
+    let id = snapshot["id"].as_str().expect("an id");
+    let wish = json!({"memMb": 256, "snapshotId": id});
+    let (one, two) = tokio::join!(create(&api, wish.clone()), create(&api, wish.clone()));
+    let size = "stat -c %s /dev/shm/draws";
+    for vm in [&vm, &one, &two] {
+        // They go on, far enough for the first number that is not in both copies.
+        let enough = api.sh(vm, size).await.parse::<u64>().expect("a number") + CHUNK;
+        let grow = format!("until [ $({size}) -gt {enough} ]; do sleep 0.05; done; kill -STOP $(cat /dev/shm/drawer)");
+        api.sh(vm, &grow).await;
+    }
+    let digests = async |vm: &str| api.sh(vm, &format!("split -b {CHUNK} --filter=sha256sum /dev/shm/draws")).await;
+    let (of_one, of_two) = tokio::join!(digests(&one), digests(&two));
+    let chunk = of_one.lines().zip(of_two.lines()).position(|(one, two)| one != two).expect("the copies agree in all");
+    let cut = format!("dd if=/dev/shm/draws bs={CHUNK} skip={chunk} count=1 status=none | od -An -v -tx1 -w16");
+    let (of_one, of_two) = tokio::join!(api.sh(&one, &cut), api.sh(&two, &cut));
+    let (of_one, of_two): (Vec<_>, Vec<_>) = (of_one.lines().collect(), of_two.lines().collect());
+    let alike = of_one.iter().zip(&of_two).take_while(|(one, two)| one == two).count();
+    assert!(chunk > 0 || alike > 0, "nothing was drawn before the copy");
+    let later: HashSet<_> = of_one[alike..].iter().collect();
+    assert!(of_two[alike..].iter().all(|number| !later.contains(number)), "the copies agree again");
+    let bytes = |line: &&str| {
+        let bytes = line.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal digits"));
+        <[u8; 16]>::try_from(bytes.collect::<Vec<_>>()).expect("a number")
+    };
+    let agreed: HashSet<[u8; 16]> = of_one[..alike].iter().map(bytes).collect();
+    let memory = std::fs::read(server.root().join("snapshots").join(id).join("machine/memory")).expect("its memory");
+    let saved: HashSet<&[u8; 16]> = memory.as_chunks().0.iter().filter(|piece| agreed.contains(*piece)).collect();
+    assert_eq!(saved.len(), agreed.len(), "the copies drew the same numbers after they were made");
+    api.remove(&[vm, one, two]).await;
     server.assert_no_trace().await;
 }
 

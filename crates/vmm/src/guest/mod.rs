@@ -200,6 +200,17 @@ impl GuestClient {
         self.json(Method::POST, routes::CLOCK, to_json(&AdjustClock { by_us }), limit).await
     }
 
+    /// Returns when no program of the guest runs any more, until [`Self::let_go`]. In a copy of its memory that is made then, none
+    /// runs before [`Self::rename`] has been answered.
+    pub async fn hold(&self, limit: Duration) -> Result<(), GuestError> {
+        self.empty(Method::POST, routes::HOLD, whole(""), limit).await
+    }
+
+    /// Lets the guest's programs go on, whether they were held or not.
+    pub async fn let_go(&self, limit: Duration) -> Result<(), GuestError> {
+        self.empty(Method::POST, routes::LET_GO, whole(""), limit).await
+    }
+
     /// Returns when everything that the guest has written is on its disk and nothing more gets there until [`Self::thaw`];
     /// the agent does not wait for that longer than [`FROZEN_SECONDS`](rds_protocol::limits::FROZEN_SECONDS).
     pub async fn freeze(&self, limit: Duration) -> Result<(), GuestError> {

@@ -130,7 +130,7 @@ impl Actor {
     }
 
     /// Sets the clock of a guest that stood still, before anything else is asked of it.
-    pub(super) async fn set_clock(&self, guest: &GuestClient) {
+    async fn set_clock(&self, guest: &GuestClient) {
         if let Err(error) = guest_clock::correct(guest).await {
             tracing::warn!(vm = %self.vm.id, %error, "cannot set the clock of a VM that goes on");
         }

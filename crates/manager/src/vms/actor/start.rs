@@ -15,6 +15,7 @@ use crate::error::{Chain, Error, Result};
 use crate::metrics;
 use crate::peers::token::BridgeToken;
 use crate::pool::Machine;
+use crate::vms::copies::go_on;
 use crate::vms::provision::Started;
 use crate::vms::row::to_json;
 use crate::vms::state::{Event, VmState};
@@ -121,7 +122,10 @@ impl Actor {
         self.serve_calls(History::Used);
         match self.reach(None, History::Used, "Its machine had ended when the manager started").await {
             Ok(guest) => {
-                self.set_clock(&guest).await;
+                // That manager may have been killed while it copied the VM, and its programs be held.
+                if let Err(error) = go_on(&guest).await {
+                    tracing::warn!(vm = %self.vm.id, %error, "cannot have an adopted VM go on with the right time");
+                }
                 Next::Run(guest)
             }
             Err(next) => next,
