@@ -264,6 +264,9 @@ async fn what_is_written_for_no_snapshot_does_not_stay() {
         files.map(|file| fs::metadata(file).unwrap().blocks() * 512)
     };
     assert!(taken().into_iter().all(|bytes| bytes >= LARGEST), "it did write: {:?}", taken());
+    let lengths =
+        ["firecracker.memory", "firecracker.state"].map(|name| machine.dir().join(name).metadata().unwrap().len());
+    assert!(lengths.into_iter().all(|length| length <= LARGEST), "it wrote more than it may: {lengths:?}");
     machine.driver.tidy(machine.dir());
     assert_eq!(taken(), [0, 0]);
     machine.end().await;
