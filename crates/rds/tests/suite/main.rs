@@ -36,6 +36,7 @@ mod run_ts;
 mod secrets;
 mod seeds;
 mod snapshots;
+mod sweeps;
 mod traces;
 mod uploads;
 mod vms;
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
         api_keys::cases(),
         auth::cases(),
         cli::cases(),
-        copies::cases(),
         clocks::cases(),
+        copies::cases(),
         egress::cases(),
         exec::cases(),
         exec_stream::cases(),
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         secrets::cases(),
         seeds::cases(),
         snapshots::cases(),
+        sweeps::cases(),
         traces::cases(),
         uploads::cases(),
         vms::cases(),

@@ -48,7 +48,7 @@ async fn filled(server: &TestServer, count: usize, fits: impl Fn(&Value) -> bool
     }
 }
 
-async fn full(server: &TestServer, count: usize) -> Vec<String> {
+pub(crate) async fn full(server: &TestServer, count: usize) -> Vec<String> {
     filled(server, count, |_| true).await
 }
 

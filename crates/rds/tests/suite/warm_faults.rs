@@ -15,7 +15,6 @@ cases![
     a_seed_whose_memory_changed_is_found_out,
     an_image_that_is_deleted_while_ten_creates_use_it_takes_no_vm_with_it,
     a_machine_that_dies_while_it_is_started_is_replaced,
-    a_machine_that_dies_while_it_is_copied_leaves_nothing,
     a_seed_whose_machine_dies_is_made_later,
     a_clock_that_was_set_back_confuses_nobody,
     a_hundred_forks_at_once,
@@ -158,37 +157,6 @@ async fn a_machine_that_dies_while_it_is_started_is_replaced(world: &World) {
         server.assert_no_trace().await;
         // Whatever was wrong with the machine was not the seed's fault for long. The next one would die in a boot else.
         assert_eq!(seeded(&api, &image).await["seedStatus"], "ready");
-    }
-}
-
-async fn a_machine_that_dies_while_it_is_copied_leaves_nothing(world: &World) {
-    let server = world.own_server(&[]).await;
-    let api = server.api();
-    for (call, body) in [("snapshots", json!({})), ("snapshots", json!({"kind": "vm"})), ("fork", json!({"count": 3}))]
-    {
-        for moment in [0, 20, 60, 200] {
-            let vm = create(&api, json!({"memMb": 128})).await;
-            api.sh(&vm, "head -c 20M /dev/urandom > big; sync").await;
-            let killing = async {
-                tokio::time::sleep(Duration::from_millis(moment)).await;
-                server.vm_processes().into_iter().for_each(processes::kill);
-            };
-            let path = format!("/v1/vms/{vm}/{call}");
-            let (reply, ()) = tokio::join!(api.post(&path, &body), killing);
-            assert!(matches!(reply.status, 201 | 409 | 500 | 502 | 503 | 504), "{call} {moment} ms: {reply:?}");
-            let snapshots = api.get("/v1/snapshots").await.ok().json();
-            let listed = snapshots.as_array().expect("a list");
-            assert_eq!(listed.len(), usize::from(call == "snapshots" && reply.status == 201), "{call} {moment} ms");
-            let kept = fs::read_dir(server.root().join("snapshots")).expect("a directory").count();
-            assert_eq!(kept, listed.len(), "{call} {moment} ms: something is left of a copy");
-            for snapshot in listed {
-                api.delete(&format!("/v1/snapshots/{}", snapshot["id"].as_str().expect("an id"))).await.status(204);
-            }
-            for vm in api.get("/v1/vms").await.ok().json().as_array().expect("a list") {
-                api.remove(&[vm["id"].as_str().expect("an id")]).await;
-            }
-            server.assert_no_trace().await;
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A real `rds serve` with a storage root of its own.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -212,6 +213,46 @@ impl TestServer {
         let jails = elsewhere.map(|(_, base)| fs::read_dir(Path::new(base).join("firecracker")));
         let jails: Vec<_> = jails.into_iter().flatten().flatten().flatten().collect();
         assert!(jails.is_empty(), "jails are left: {jails:?}");
+    }
+
+    /// What is in the storage root, and which processes and sockets are there, that no VM, snapshot, seed or machine of the pool
+    /// accounts for: before and after something that leaves nothing, it is the same. Nothing may be under way.
+    pub(crate) async fn unaccounted(&self) -> BTreeSet<String> {
+        let (api, root) = (self.api(), self.root.path());
+        let mut known = BTreeSet::new();
+        for (list, directory) in [("/v1/vms", "vms"), ("/v1/snapshots", "snapshots")] {
+            let list = api.get(list).await.ok().json();
+            let ids = list.as_array().expect("a list").iter().map(|one| one["id"].as_str().expect("an id").to_owned());
+            known.extend(ids.map(|id| root.join(directory).join(id)));
+        }
+        known.extend(self.vm_directories().into_iter().filter(|dir| dir.join("pool.json").exists()));
+        let seeds = fs::read_dir(root.join("seeds")).into_iter().flatten().flatten().map(|entry| entry.path());
+        known.extend(seeds.filter(|dir| dir.join("seed.json").exists()));
+        let mut found = BTreeSet::new();
+        let mut above = vec![root.to_owned()];
+        while let Some(dir) = above.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                // The server's own.
+                if known.contains(&path)
+                    || dir == root && (name.starts_with("server-") || name.starts_with("manager.db"))
+                {
+                    continue;
+                }
+                found.insert(path.strip_prefix(root).expect("it is below").display().to_string());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    above.push(path);
+                }
+            }
+        }
+        let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        let sockets = sockets.lines().filter_map(|line| line.split_whitespace().nth(7)).map(PathBuf::from);
+        let strange = sockets.filter(|path| path.starts_with(root) && !known.iter().any(|dir| path.starts_with(dir)));
+        found.extend(strange.map(|path| format!("socket {}", path.display())));
+        let ours: Vec<u32> = known.iter().flat_map(|dir| processes::holding(dir, Some(self.child.id()))).collect();
+        let all = processes::holding(root, Some(self.child.id()));
+        found.extend(all.into_iter().filter(|pid| !ours.contains(pid)).map(|pid| format!("process {pid}")));
+        found
     }
 
     fn log_file(&self) -> PathBuf {
