@@ -8,6 +8,7 @@ mod changes;
 mod command;
 mod message;
 pub(crate) mod outbound;
+mod slot;
 mod standing;
 pub(crate) mod trees;
 mod worker;

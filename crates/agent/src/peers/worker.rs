@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::command::Runtime;
 use super::message::{self, Order, Report};
+use super::slot::Used;
 use super::standing::{Loss, Standing, Trust};
 use crate::agent::Vm;
 use crate::pipe;
@@ -39,7 +40,7 @@ pub(super) struct Worker {
     next: Cell<u64>,
     started: Instant,
     /// When it was last given a call.
-    pub(super) used: Cell<Instant>,
+    used: Cell<Instant>,
     _child: Child,
 }
 
@@ -150,6 +151,12 @@ impl Worker {
             return Err(Loss::Ended);
         }
         self.orders.send(order).await.map_err(|_| Loss::Ended)
+    }
+}
+
+impl Used for Worker {
+    fn used(&self) -> Instant {
+        self.used.get()
     }
 }
 

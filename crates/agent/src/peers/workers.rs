@@ -9,11 +9,12 @@ use std::time::Duration;
 use http::StatusCode;
 use rds_protocol::peer::{Call, Offer, Offered, OfferedModule, Outcome, Uncallable};
 use serde_json::value::RawValue;
-use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::time::{Instant, timeout};
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::timeout;
 
 use super::changes::Changes;
 use super::command::Runtime;
+use super::slot::Slot;
 use super::standing::Loss;
 use super::worker::Worker;
 use crate::agent::Vm;
@@ -23,25 +24,14 @@ use crate::reply::Refusal;
 /// the next one waiting for all the time that it has.
 const TURN: Duration = Duration::from_secs(15);
 
-/// How long a worker without calls is kept.
-const IDLE: Duration = Duration::from_secs(300);
-
 /// A provider's workers.
 #[derive(Default)]
 pub(crate) struct Workers {
     offered: RefCell<Rc<[OfferedModule]>>,
     /// Counts the reasons to replace all workers.
     generation: Cell<u64>,
-    slots: [Slot; 2],
+    slots: [Slot<Worker>; 2],
     changes: RefCell<Option<Changes>>,
-}
-
-/// Where a runtime's worker is.
-#[derive(Default)]
-struct Slot {
-    /// Held while a worker is started and loads its modules: one does at a time, however often they change, for up to [`TURN`].
-    starting: Arc<Mutex<()>>,
-    current: RefCell<Option<Rc<Worker>>>,
 }
 
 impl Workers {
@@ -194,20 +184,9 @@ fn all_uncallable(modules: &[&OfferedModule], loss: Loss) -> Vec<Uncallable> {
 
 /// Ends a worker that has had no call for a while.
 async fn retire(vm: Rc<Vm>, runtime: Runtime) {
-    let slot = &vm.workers.slots[runtime as usize];
-    let Some(started) = slot.current.borrow().as_ref().map(Rc::downgrade) else { return };
-    loop {
-        let Some(last) = started.upgrade().map(|worker| worker.used.get()) else { return };
-        if last + IDLE <= Instant::now() {
-            slot.current.borrow_mut().take_if(|worker| Rc::downgrade(worker).ptr_eq(&started));
-            // One that is being started is loading code that may change meanwhile.
-            let is_unused = |slot: &Slot| slot.current.borrow().is_none() && slot.starting.try_lock().is_ok();
-            if vm.workers.slots.iter().all(is_unused) {
-                // Nobody reads what it queues.
-                vm.workers.changes.take();
-            }
-            return;
-        }
-        tokio::time::sleep_until(last + IDLE).await;
+    let workers = &vm.workers;
+    if workers.slots[runtime as usize].retire().await && workers.slots.iter().all(Slot::is_unused) {
+        // Nobody reads what it queues.
+        workers.changes.take();
     }
 }
