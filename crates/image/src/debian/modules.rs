@@ -10,9 +10,16 @@ use crate::ImageError;
 use crate::cpio::{Archive, Node};
 use crate::debian::compression::decompress;
 
-/// What a guest is made of: its bus, disks, network interface, root filesystem, channel on Firecracker, and entropy.
-const WANTED: [&str; 6] =
-    ["virtio_mmio", "virtio_blk", "virtio_net", "overlay", "vmw_vsock_virtio_transport", "virtio_rng"];
+/// What a guest is made of: its bus, disks, network interface, root filesystem, channel on Firecracker, entropy, and balloon.
+const WANTED: [&str; 7] = [
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "overlay",
+    "vmw_vsock_virtio_transport",
+    "virtio_rng",
+    "virtio_balloon",
+];
 
 /// What one kernel has, by name, with hyphens written as underscores.
 #[derive(Debug, Default)]
@@ -126,7 +133,7 @@ mod tests {
             ("vmw_vsock_virtio_transport", "vsock,failover"),
             ("unused", ""),
         ];
-        let order = build(&modules, &["virtio-rng"]);
+        let order = build(&modules, &["virtio-rng", "virtio-balloon"]);
         assert_eq!(
             order.unwrap(),
             "virtio_mmio.ko\nvirtio_blk.ko\nfailover.ko\nnet_failover.ko\nvirtio_net.ko\noverlay.ko\nvsock.ko\n\
