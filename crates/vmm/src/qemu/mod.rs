@@ -193,8 +193,8 @@ impl Hypervisor for Qemu {
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError> {
         let disk = tokio::fs::metadata(&spec.disk).await.map_err(HypervisorError::io("the disk"))?;
         let (templates, memory) = (Arc::clone(&self.templates), snapshot::memory(snapshot));
-        let (version, own_user) = (self.version, spec.user.is_none());
-        let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version, own_user)).await;
+        let version = self.version;
+        let opened = tokio::task::spawn_blocking(move || templates.open(&memory, version)).await;
         let bytes = u64::from(spec.mem_mib) << 20;
         let whole = |template: Arc<Template>| match template.memory.metadata()?.len() {
             length if length == bytes => Ok(template),

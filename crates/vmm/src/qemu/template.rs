@@ -15,10 +15,10 @@ use crate::sparse;
 
 /// Gives memory files to machines in a form that none of them can write to.
 ///
-/// QEMU before 8.2 opens the file for writing even when it maps it privately. A machine that runs as another user has no
-/// right to do so, and must not get it: it would reach all machines of the same snapshot. Such a machine gets a sealed
-/// copy in memory (holes left out) that nobody can write to. It is made once for a snapshot, and is there until the
-/// snapshot is forgotten and no machine that was started from it lives.
+/// QEMU before 8.2 opens the file for writing even when it maps it privately, and makes a hole in it where its guest puts a page
+/// into the balloon, which reaches all machines of the same snapshot. So its machines get a sealed copy in memory (holes
+/// left out) that nobody can write to. It is made once for a snapshot, and is there until the snapshot is forgotten and no
+/// machine that was started from it lives.
 #[derive(Debug, Default)]
 pub(super) struct Templates(Mutex<HashMap<PathBuf, Arc<Mutex<Slot>>>>);
 
@@ -39,10 +39,10 @@ pub(super) struct Template {
 
 impl Templates {
     /// Opens the memory in the file `path`. Blocks for the first machine of a snapshot.
-    pub(super) fn open(&self, path: &Path, version: Version, own_user: bool) -> io::Result<Arc<Template>> {
+    pub(super) fn open(&self, path: &Path, version: Version) -> io::Result<Arc<Template>> {
         let file = File::open(path)?;
         let modified = file.metadata()?.modified()?;
-        if own_user || version >= READ_ONLY_TEMPLATES {
+        if version >= READ_ONLY_TEMPLATES {
             return Ok(Arc::new(Template { memory: file, modified }));
         }
         let slot = self.slot(path);
@@ -99,12 +99,12 @@ mod tests {
         let path = dir.path().join("memory");
         std::fs::write(&path, b"abc").unwrap();
         let templates = Templates::default();
-        let copy = templates.open(&path, OLD, false).unwrap();
+        let copy = templates.open(&path, OLD).unwrap();
         assert!(copy.memory.write_all_at(b"x", 0).is_err());
         assert!(copy.memory.set_len(0).is_err());
-        assert!(Arc::ptr_eq(&copy, &templates.open(&path, OLD, false).unwrap()));
+        assert!(Arc::ptr_eq(&copy, &templates.open(&path, OLD).unwrap()));
         std::fs::remove_file(&path).unwrap();
-        assert!(templates.open(&path, OLD, false).is_err());
+        assert!(templates.open(&path, OLD).is_err());
         let mut left = [0; 3];
         copy.memory.read_exact_at(&mut left, 0).unwrap();
         assert_eq!(&left, b"abc", "a machine keeps what it started from");
@@ -117,7 +117,7 @@ mod tests {
         std::fs::write(&path, b"abc").unwrap();
         std::fs::write(&other, b"def").unwrap();
         let templates = Templates::default();
-        let open = |path| templates.open(path, OLD, false).unwrap();
+        let open = |path| templates.open(path, OLD).unwrap();
         let kept = Arc::downgrade(&open(&path));
         assert!(kept.upgrade().is_some(), "the next machine needs it");
         let machine = open(&path);
@@ -142,7 +142,7 @@ mod tests {
         let templates = Templates::default();
         let slot = templates.slot(&path);
         let _making = lock(&slot);
-        templates.open(&other, OLD, false).unwrap();
+        templates.open(&other, OLD).unwrap();
         templates.forget(&path);
     }
 }
