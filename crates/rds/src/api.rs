@@ -115,11 +115,11 @@ pub(crate) struct CreateVm {
     /// Links to providers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) peer_links: Vec<PeerLink>,
-    /// How fast it may use its disk and its network.
+    /// How fast it may use its disk and its network, and how much of its memory it is to keep to.
     pub(crate) limits: Limits,
 }
 
-/// How fast a VM may use its disk and its network.
+/// How fast a VM may use its disk and its network, and how much of its memory it is to keep to.
 #[derive(Debug, Clone, Copy, Default, Serialize, clap::Args)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Limits {
@@ -135,6 +135,10 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) network_bytes_per_second: Option<u64>,
+    /// MiB of its memory that the VM is to keep to until a program needs more [default: all]
+    #[arg(long = "keep-memory", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mb: Option<u64>,
 }
 
 /// What a finished program left.

@@ -115,6 +115,22 @@ pub struct DiskLimits {
     pub ops_per_second: Option<u64>,
 }
 
+/// How much of its memory a guest is asked to keep to. Nobody makes it: what the host must have room for is all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// The machine's memory in MiB.
+    pub of_mib: u32,
+    /// What the guest may keep of it in MiB, more than 0.
+    pub kept_mib: u32,
+}
+
+impl MemoryLimit {
+    /// MiB that are to be in the balloon.
+    pub(crate) fn balloon_mib(self) -> u32 {
+        self.of_mib.saturating_sub(self.kept_mib)
+    }
+}
+
 /// A snapshot of a machine's memory and devices, as files in a directory.
 #[derive(Debug, Clone)]
 pub struct SnapshotDir(pub PathBuf);
@@ -233,6 +249,9 @@ pub enum HypervisorError {
     /// The machine is not running.
     #[error("the machine is not running")]
     NotRunning,
+    /// The machine has no balloon that its guest uses.
+    #[error("the guest has no balloon")]
+    NoBalloon,
     /// A file or socket failed.
     #[error("{what}: {source}")]
     Io {
@@ -342,6 +361,14 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Lets a guest use its disk only so fast from now on, until its machine ends or this is called again. A snapshot may have
     /// the limits in it: a machine that is restored from one of a machine that had some is to be given its own.
     async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError>;
+
+    /// Asks a guest to keep to so much of its memory from now on, until its machine ends or this is called again. It puts the
+    /// rest into its balloon when it gets to it, and takes of that what its programs need and do not find elsewhere. A guest
+    /// that does neither is not found out. A machine that is booted, or restored from a snapshot of one that nobody asked, may
+    /// keep all; any other snapshot has in it what was asked.
+    ///
+    /// [`HypervisorError::NoBalloon`] from a driver that can tell that the guest has none.
+    async fn limit_memory(&self, dir: &Path, limit: MemoryLimit) -> Result<(), HypervisorError>;
 
     /// Whether the guest has opened its side of both directions of the channel. To be asked of a machine that is to be
     /// snapshotted and not used otherwise: those that start from the snapshot can be connected to as if nobody had asked.

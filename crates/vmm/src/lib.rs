@@ -19,6 +19,6 @@ mod sparse;
 mod version;
 
 pub use guest::{GuestClient, GuestError};
-pub use hypervisor::{DiskLimits, Hypervisor, HypervisorError, MachineSpec, Nic, VmId};
+pub use hypervisor::{DiskLimits, Hypervisor, HypervisorError, MachineSpec, MemoryLimit, Nic, VmId};
 pub use log::end as log_end;
 pub use version::Version;

@@ -63,7 +63,7 @@ pub struct ForkVm {
     /// Links of each fork to provider VMs. None is inherited.
     #[serde(default)]
     pub peer_links: Vec<PeerLink>,
-    /// How fast each fork may use its disk and its network. No limit is inherited.
+    /// How fast each fork may use its disk and its network, and how much of its memory it is to keep to. No limit is inherited.
     #[serde(default, deserialize_with = "null_is_absent")]
     pub limits: LimitVm,
 }
@@ -85,10 +85,11 @@ struct Wish {
 }
 
 impl ForkVm {
-    fn validate(self, claim: Option<String>) -> Result<Wish> {
+    /// Checks the request for copies of a VM of so much memory.
+    fn validate(self, mem_mib: u64, claim: Option<String>) -> Result<Wish> {
         let count = super::request::integer("count", self.count.unwrap_or(1.0), 1, MAX_FORKS.into())?;
         let (secrets, links) = (SecretEnv::parse(self.secret_env)?, Link::parse_all(&self.peer_links)?);
-        let limits = self.limits.checked()?;
+        let limits = self.limits.checked(mem_mib)?;
         Ok(Wish { count: u32::try_from(count).unwrap_or(MAX_FORKS), secrets, links, claim, limits })
     }
 }
@@ -214,7 +215,8 @@ impl Vms {
     /// dropped before its end.
     #[tracing::instrument(level = "debug", name = "fork", skip_all, fields(vm = %id))]
     pub async fn fork(&self, id: VmId, request: ForkVm, claim: Option<String>) -> Result<Forks> {
-        let forked = self.make_forks(id, request.validate(claim)?).await;
+        let mem_mib = self.0.directory.handle(id)?.vm.spec.mem_mib;
+        let forked = self.make_forks(id, request.validate(mem_mib.into(), claim)?).await;
         metrics::fork(&forked);
         forked
     }

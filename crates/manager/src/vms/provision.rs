@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rds_image::disk;
 use rds_protocol::guest::Configure;
-use rds_vmm::DiskLimits;
 use rds_vmm::guest::GuestClient;
+use rds_vmm::{DiskLimits, HypervisorError, MemoryLimit};
 
 use super::fault::Step;
 use super::guest_clock;
@@ -49,6 +49,7 @@ impl Host {
         let (up, peers) = tokio::try_join!(self.bring_up(vm, settings, pooled), self.peers.prepare(&settings.links))?;
         let (guest, mut how) = up;
         self.limit_disk(vm, how.from).await?;
+        self.limit_memory(vm, how.from).await?;
         let mut lap = Lap::new();
         let (linked, token) = (!settings.links.is_empty(), BridgeToken::new());
         // Without links there is nothing to take away: a guest that was nobody's has none, nor has a VM that may be copied.
@@ -182,6 +183,26 @@ impl Host {
         }
         let limited = self.hypervisor.limit_disk(&self.dir(vm.id), limits).await;
         limited.map_err(|error| Error::internal(format!("cannot limit the disk of VM {}", vm.id), error))
+    }
+
+    /// Has the VM keep to the memory that it may keep.
+    async fn limit_memory(&self, vm: &VmRecord, from: StartedFrom) -> Result<()> {
+        let of_mib = vm.spec.mem_mib;
+        let wish = vm.spec.limits.memory(of_mib);
+        // A copy may come with the balloon of the VM that it was.
+        if wish.is_none() && from != StartedFrom::Snapshot {
+            return Ok(());
+        }
+        let limit = wish.unwrap_or(MemoryLimit { of_mib, kept_mib: of_mib });
+        match self.hypervisor.limit_memory(&self.dir(vm.id), limit).await {
+            Err(HypervisorError::NoBalloon) if wish.is_none() => Ok(()),
+            Err(HypervisorError::NoBalloon) => {
+                Err(Error::conflict("limits.memoryMb: the image's kernel has no driver for a balloon (virtio_balloon)"))
+            }
+            limited => {
+                limited.map_err(|error| Error::internal(format!("cannot limit the memory of VM {}", vm.id), error))
+            }
+        }
     }
 
     /// Lets a VM that comes to its end write down what it has in memory, however slow it was.

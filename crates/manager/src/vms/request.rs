@@ -16,7 +16,7 @@ use crate::peers::link::Link;
 use crate::secrets::SecretEnv;
 
 /// Smallest memory of a VM in MiB (section 2 of the wire contract).
-const MIN_MEM_MIB: u32 = 128;
+pub(super) const MIN_MEM_MIB: u32 = 128;
 
 /// Smallest writable disk in MiB: less leaves no room for a file system and its journal. A smaller wish is given this.
 const MIN_DISK_MIB: u64 = 32;
@@ -76,7 +76,7 @@ pub struct CreateVm {
     /// What is done with an idle VM: `pause` (default) or `delete`.
     #[serde(default, deserialize_with = "null_is_absent")]
     pub idle_action: IdleAction,
-    /// How fast it may use its disk and its network.
+    /// How fast it may use its disk and its network, and how much of its memory it is to keep to.
     #[serde(default, deserialize_with = "null_is_absent")]
     pub limits: LimitVm,
 }
@@ -100,7 +100,7 @@ pub struct NewVm {
     pub ttl: Option<Duration>,
     /// When it is idle, and what is done then.
     pub idle: Option<Idle>,
-    /// How fast it may use its disk and its network.
+    /// How fast it may use its disk and its network, and how much of its memory it is to keep to.
     pub limits: Limits,
 }
 
@@ -162,7 +162,7 @@ impl CreateVm {
             labels: self.labels,
             ttl,
             idle,
-            limits: self.limits.checked()?,
+            limits: self.limits.checked(mem_mib)?,
         };
         let snapshot = self.user_overlay_snapshot_id.or(self.snapshot_id);
         Ok(Asked { vm, secrets, links, network, snapshot, wanted_bytes })

@@ -76,7 +76,7 @@ pub struct VmView {
     /// What is done when it is idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_action: Option<IdleAction>,
-    /// How fast it may use its disk and its network; absent without limits.
+    /// How fast it may use its disk and its network, and how much of its memory it is to keep to; absent without limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// How long its last start took.

@@ -23,7 +23,7 @@ use rds_protocol::peer::{Bridge, Offered, Outcome};
 use rds_protocol::{GENERATION, link, routes};
 use rds_vmm::VmId;
 use rds_vmm::hypervisor::{
-    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir,
+    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, MemoryLimit, Port, SnapshotDir,
 };
 use serde_json::{Value, json};
 use tokio::io::{DuplexStream, duplex};
@@ -204,6 +204,10 @@ impl Hypervisor for Agents {
     }
 
     async fn limit_disk(&self, _: &Path, _: DiskLimits) -> Result<(), HypervisorError> {
+        Ok(())
+    }
+
+    async fn limit_memory(&self, _: &Path, _: MemoryLimit) -> Result<(), HypervisorError> {
         Ok(())
     }
 

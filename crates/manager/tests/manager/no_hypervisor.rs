@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use rds_vmm::VmId;
 use rds_vmm::hypervisor::{
-    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, Port, SnapshotDir,
+    ByteStream, Description, DiskLimits, Hypervisor, HypervisorError, Log, MachineSpec, MemoryLimit, Port, SnapshotDir,
 };
 
 #[derive(Debug)]
@@ -45,6 +45,10 @@ impl Hypervisor for NoHypervisor {
     }
 
     async fn limit_disk(&self, _: &Path, _: DiskLimits) -> Result<(), HypervisorError> {
+        Err(HypervisorError::NotRunning)
+    }
+
+    async fn limit_memory(&self, _: &Path, _: MemoryLimit) -> Result<(), HypervisorError> {
         Err(HypervisorError::NotRunning)
     }
 

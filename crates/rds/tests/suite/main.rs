@@ -7,6 +7,7 @@
 mod admin;
 mod api_keys;
 mod auth;
+mod balloon;
 mod cli;
 mod clocks;
 mod copies;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         admin::cases(),
         api_keys::cases(),
         auth::cases(),
+        balloon::cases(),
         cli::cases(),
         clocks::cases(),
         copies::cases(),

@@ -96,8 +96,12 @@ async fn what_a_slow_vm_has_in_memory_is_written_down_when_it_stops(world: &Worl
 
 async fn senseless_limits_are_refused(world: &World) {
     let api = world.api().await;
-    for bad in [json!({"diskBytesPerSecond": 1}), json!({"diskOpsPerSecond": 0}), json!({"networkBytesPerSecond": -5})]
-    {
+    for bad in [
+        json!({"diskBytesPerSecond": 1}),
+        json!({"diskOpsPerSecond": 0}),
+        json!({"networkBytesPerSecond": -5}),
+        json!({"memoryMb": 129}),
+    ] {
         let body = json!({"cpu": 1, "memMb": 128, "allowIps": [], "limits": bad});
         let refused = api.post("/v1/vms", &body).await.status(400).json();
         assert!(refused["message"].as_str().is_some_and(|message| message.starts_with("limits.")), "{refused}");

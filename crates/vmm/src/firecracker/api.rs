@@ -97,6 +97,29 @@ impl From<DiskLimits> for RateLimiter {
     }
 }
 
+/// `PUT /balloon`.
+#[derive(Debug, Serialize)]
+pub(super) struct Balloon {
+    amount_mib: u32,
+    /// Whether programs get back what they need of it.
+    deflate_on_oom: bool,
+    /// Whether the guest tells what it has freed, which the host then gets at once.
+    free_page_reporting: bool,
+}
+
+impl Balloon {
+    /// One with nothing in it.
+    pub(super) fn empty() -> Self {
+        Self { amount_mib: 0, deflate_on_oom: true, free_page_reporting: true }
+    }
+}
+
+/// `PATCH /balloon`.
+#[derive(Debug, Serialize)]
+pub(super) struct ChangedBalloon {
+    pub(super) amount_mib: u32,
+}
+
 /// `PUT /vsock`.
 #[derive(Debug, Serialize)]
 pub(super) struct Vsock<'a> {
@@ -352,6 +375,8 @@ mod tests {
                 json(&Action::InstanceStart),
                 json(&VmState::Resumed),
                 json(&Entropy {}),
+                json(&Balloon::empty()),
+                json(&ChangedBalloon { amount_mib: 128 }),
                 json(&LimitedDrive {
                     drive_id: "disk",
                     rate_limiter: DiskLimits { bytes_per_second: Some(2_000_000), ops_per_second: None }.into(),
@@ -370,6 +395,8 @@ mod tests {
         {"action_type":"InstanceStart"}
         {"state":"Resumed"}
         {}
+        {"amount_mib":0,"deflate_on_oom":true,"free_page_reporting":true}
+        {"amount_mib":128}
         {"drive_id":"disk","rate_limiter":{"bandwidth":{"size":200000,"refill_time":100},"ops":{"size":0,"refill_time":0}}}
         {"snapshot_path":"/state","mem_backend":{"backend_type":"File","backend_path":"/memory"},"network_overrides":[{"iface_id":"eth0","host_dev_name":"rds7"}],"track_dirty_pages":true,"resume_vm":true}
         "#

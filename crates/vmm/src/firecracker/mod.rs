@@ -31,12 +31,14 @@ use crate::HypervisorError;
 use crate::Version;
 use crate::accelerator;
 use crate::hypervisor::{
-    ByteStream, Counts, Description, DiskLimits, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId,
+    ByteStream, Counts, Description, DiskLimits, Hypervisor, Log, MachineSpec, MemoryLimit, Port, SnapshotDir, VmId,
 };
 use crate::privileges::{self, Task};
 use crate::process;
 
-use api::{Api, ChangedDrive, LimitedDrive, LoadSnapshot, MemoryBackend, NetworkOverride, Serial, VmState};
+use api::{
+    Api, ChangedBalloon, ChangedDrive, LimitedDrive, LoadSnapshot, MemoryBackend, NetworkOverride, Serial, VmState,
+};
 use cgroup::Cgroups;
 use jail::{Jail, Root, inside};
 
@@ -54,8 +56,11 @@ const DISK_CHANGED: ChangedDrive<'_> = ChangedDrive { drive_id: "disk", path_on_
 /// Name of the guest's network interface in the API.
 const INTERFACE: &str = "eth0";
 
-/// Raised when a snapshot of an older driver must not be used though all else is equal.
-const GENERATION: u32 = 1;
+/// Raised when a snapshot of an older driver must not be used though all else is equal, as when machines get another device.
+const GENERATION: u32 = 2;
+
+/// What Firecracker says of a balloon that its guest has no driver for.
+const NO_DRIVER: &str = "Device not activated yet";
 
 /// Name of the monitor.
 pub const PROGRAM: &str = "firecracker";
@@ -209,6 +214,14 @@ impl Hypervisor for Firecracker {
     async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError> {
         let limited = LimitedDrive { drive_id: DISK_CHANGED.drive_id, rate_limiter: limits.into() };
         self.api(dir).await?.patch("/drives/disk", &limited).await
+    }
+
+    async fn limit_memory(&self, dir: &Path, limit: MemoryLimit) -> Result<(), HypervisorError> {
+        let changed = self.api(dir).await?.patch("/balloon", &ChangedBalloon { amount_mib: limit.balloon_mib() }).await;
+        changed.map_err(|error| match error {
+            HypervisorError::Refused { message, .. } if message.contains(NO_DRIVER) => HypervisorError::NoBalloon,
+            other => other,
+        })
     }
 
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {

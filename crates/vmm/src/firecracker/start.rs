@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::api::{Action, Api, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Serial, Vsock};
+use super::api::{Action, Api, Balloon, BootSource, Drive, Entropy, MachineConfig, NetworkInterface, Serial, Vsock};
 use super::arguments::{self, Arguments};
 use super::jail::{Jail, Mount, Root, inside};
 use super::launch::{self, Role};
@@ -152,6 +152,7 @@ impl Firecracker {
             api.put("/network-interfaces/eth0", &interface).await?;
         }
         api.put("/entropy", &Entropy {}).await?;
+        api.put("/balloon", &Balloon::empty()).await?;
         api.put("/serial", &Serial::bounded()).await?;
         api.put("/actions", &Action::InstanceStart).await
     }

@@ -64,6 +64,11 @@ pub(super) const NAME_PREFIX: &str = "rds-";
 /// Name of the device that is the guest's disk.
 pub(super) const DISK_DEVICE: &str = "disk";
 
+/// A balloon, of which programs get back what they need. QEMU tries to give the host what is in it, and can for a machine that
+/// was booted. Memory that was copied from a file it takes from the file, whosever it is, so machines are given files that
+/// nobody can change, and it says that it failed for each page. Reports of pages that are free would only make more of that.
+const BALLOON: &str = "virtio-balloon-device,deflate-on-oom=on,free-page-reporting=off";
+
 /// A network interface without a control queue: there is nothing to steer, and in a machine that was restored QEMU 7.2 does
 /// not hear of what the guest asks through it, for which the guest waits for ever.
 const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,\
@@ -113,6 +118,7 @@ impl Arguments {
         let disk = format!("virtio-blk-device,id={DISK_DEVICE},drive=disk");
         add(&["-blockdev", &block("disk", 3, false), "-device", &disk]);
         add(&["-object", "rng-builtin,id=rng", "-device", "virtio-rng-device,rng=rng"]);
+        add(&["-device", BALLOON]);
         if let Some(mac) = self.mac {
             let device = format!("virtio-net-device,netdev=net,mac={mac},{NO_CONTROL}");
             add(&["-netdev", &format!("tap,id=net,fd={}", fds.tap), "-device", &device]);

@@ -5,6 +5,7 @@
 //! must not know what a guest does.
 
 mod arguments;
+mod balloon;
 mod catch_up;
 mod clock;
 mod files;
@@ -27,7 +28,9 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::accelerator::{self, Accelerator, AcceleratorWish};
-use crate::hypervisor::{ByteStream, Description, DiskLimits, Hypervisor, Log, MachineSpec, Port, SnapshotDir, VmId};
+use crate::hypervisor::{
+    ByteStream, Description, DiskLimits, Hypervisor, Log, MachineSpec, MemoryLimit, Port, SnapshotDir, VmId,
+};
 use crate::process;
 use crate::{HypervisorError, Version};
 
@@ -250,6 +253,10 @@ impl Hypervisor for Qemu {
 
     async fn limit_disk(&self, dir: &Path, limits: DiskLimits) -> Result<(), HypervisorError> {
         throttle::set(dir, limits).await
+    }
+
+    async fn limit_memory(&self, dir: &Path, limit: MemoryLimit) -> Result<(), HypervisorError> {
+        balloon::set(dir, limit).await
     }
 
     async fn is_listening(&self, dir: &Path) -> Result<bool, HypervisorError> {
