@@ -45,8 +45,11 @@ programs() {
         cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
         cargo test --quiet --locked --package rds-vmm --lib -- --ignored "$probe" && hostile_monitor
 }
+tsc=$PWD/target/tools/typescript/node_modules/typescript/bin/tsc
+# The pages' scripts, with the types that their comments say.
+pages() { node "$tsc" --project crates/manager; }
 proxies() {
-    NODE=$(command -v node) TSC=$PWD/target/tools/typescript/node_modules/typescript/bin/tsc \
+    NODE=$(command -v node) TSC=$tsc \
         cargo test --quiet --locked --package rds-peers --test proxies -- --ignored tsc_
 }
 # Firecracker's jailer is no package of the distribution.
@@ -71,6 +74,7 @@ step "systemd unit" unit_file
 step "Unused dependencies" unused
 step "Licences" licences
 step "Lints" cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
+step "Pages" pages
 step "Unit tests" unit
 step "Tests with programs" programs
 step "Guest agent" scripts/agent.sh

@@ -39,6 +39,7 @@ mod seeds;
 mod snapshots;
 mod sweeps;
 mod traces;
+mod ui;
 mod uploads;
 mod vms;
 mod warm_faults;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         snapshots::cases(),
         sweeps::cases(),
         traces::cases(),
+        ui::cases(),
         uploads::cases(),
         vms::cases(),
         warm_faults::cases(),
@@ -112,6 +114,7 @@ fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle
     let missing = case.needs.and_then(|needs| match needs {
         harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
         harness::disk::MOUNTS => harness::disk::missing().map(str::to_owned),
+        harness::browser::BROWSER => harness::browser::missing(),
         harness::groups::GROUPS => harness::groups::missing().map(str::to_owned),
         harness::prerequisites::FIRECRACKER => {
             (harness::prerequisites::monitor() != "firecracker").then(|| "VMs do not run in Firecracker".to_owned())

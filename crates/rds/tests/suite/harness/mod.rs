@@ -2,6 +2,7 @@
 
 mod api;
 pub(crate) mod archives;
+pub(crate) mod browser;
 pub(crate) mod disk;
 pub(crate) mod groups;
 pub(crate) mod lab;
@@ -30,7 +31,7 @@ pub(crate) struct Case {
     pub(crate) module: &'static str,
     /// Name of its function.
     pub(crate) function: &'static str,
-    /// A variable without which it is skipped, [`lab::NAMESPACES`] or [`disk::MOUNTS`].
+    /// A variable without which it is skipped, [`lab::NAMESPACES`], [`disk::MOUNTS`] or [`browser::BROWSER`].
     pub(crate) needs: Option<&'static str>,
     /// Runs it.
     pub(crate) run: fn(Arc<World>) -> Run,

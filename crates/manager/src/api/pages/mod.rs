@@ -1,4 +1,7 @@
-//! What a person sees in a browser: a page that says where things are, the OpenAPI document and Swagger UI.
+//! What a person sees in a browser: the administration page, the documentation, the OpenAPI document and Swagger UI.
+
+mod docs;
+mod ui;
 
 use std::sync::Arc;
 
@@ -6,14 +9,12 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::openapi;
 use crate::app::App;
-
-const INDEX: &str = include_str!("index.html");
 
 pub(super) fn router() -> Router<Arc<App>> {
     let document = openapi::document().to_string();
@@ -22,8 +23,9 @@ pub(super) fn router() -> Router<Arc<App>> {
         async move { json(document) }
     };
     Router::new()
-        .route("/", get(async || Html(INDEX)))
         .route("/openapi.json", get(document))
+        .merge(ui::router())
+        .merge(docs::router())
         .merge(SwaggerUi::new("/swagger").config(Config::from("/openapi.json")))
 }
 
