@@ -165,5 +165,5 @@ async fn a_large_upload_takes_little_memory(world: &World) {
         reply = upload => { reply.status(204); }
         () = watch => {}
     }
-    assert!(most < 64 << 20, "{most} bytes resident");
+    assert!(most < 32 << 20, "{most} bytes resident");
 }

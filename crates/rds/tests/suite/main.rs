@@ -45,10 +45,17 @@ mod vms;
 mod warm_faults;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use harness::{Case, Prerequisites, World};
 use libtest_mimic::{Arguments, Trial};
+
+/// What every test took.
+type Times = Arc<Mutex<Vec<(Duration, String)>>>;
+
+/// How many of the slowest tests are named at the end: the whole suite is to end within a quarter of an hour.
+const SLOWEST: usize = 10;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -102,15 +109,21 @@ fn main() -> ExitCode {
             None
         }
     };
-    let trials = cases.into_iter().map(|case| trial(&case, world.clone(), runtime.handle().clone())).collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let times = Times::default();
+    let trial = |case: Case| trial(&case, world.clone(), runtime.handle().clone(), Arc::clone(&times));
+    let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
+    let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
+    times.sort_by(|one, other| other.cmp(one));
+    for (took, name) in times.iter().take(SLOWEST) {
+        eprintln!("{:7.1} s  {name}", took.as_secs_f64());
+    }
     if let Some(world) = world {
         runtime.block_on(world.close(conclusion.has_failed()));
     }
     conclusion.exit_code()
 }
 
-fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle) -> Trial {
+fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle, times: Times) -> Trial {
     let missing = case.needs.and_then(|needs| match needs {
         harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
         harness::disk::MOUNTS => harness::disk::missing().map(str::to_owned),
@@ -126,10 +139,13 @@ fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle
     }
     let missing = missing.is_some();
     let (name, run, skipped) = (case.name(), case.run, missing || world.is_none());
+    let timed = name.clone();
     let body = move || {
         // Only who asks for ignored tests gets here without what they need.
         let world = world.filter(|_| !missing).ok_or("what it needs is missing")?;
+        let begun = Instant::now();
         runtime.block_on(run(world));
+        times.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed(), timed));
         Ok(())
     };
     Trial::test(name, body).with_ignored_flag(skipped)

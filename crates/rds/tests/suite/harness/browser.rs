@@ -17,6 +17,9 @@ pub(crate) const BROWSER: &str = "a browser";
 /// How long a page may take to show something; VMs may have to start for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a browser may take to end.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
 /// Why no page can be opened on this machine.
 pub(crate) fn missing() -> Option<String> {
     (!super::prerequisites::on_path("chromedriver"))
@@ -37,8 +40,10 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let told = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut driver| {
             let path = &self.session;
-            write!(driver, "DELETE {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-            driver.read_to_string(&mut String::new())
+            write!(driver, "DELETE {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+            // It answers when the browser has ended, and keeps the connection.
+            driver.set_read_timeout(Some(END_LIMIT))?;
+            driver.read(&mut [0; 1024])
         });
         if let Err(error) = told {
             eprintln!("the browser was not ended: {error}");

@@ -28,9 +28,10 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(Pid::from_raw(number).expect("process numbers are positive"), signal);
 }
 
-/// Resident memory of a process in bytes.
+/// Resident memory of a process in bytes that is its own: the pages of its program, which grows with what is compiled into it,
+/// are a file's.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
 }
