@@ -67,13 +67,15 @@ fn destination(stream: &TcpStream) -> Option<SocketAddrV4> {
 
 async fn pass(passage: Passage, stream: TcpStream) {
     reset_at_end(&stream);
-    let (guest, port) = (passage.guest.clone(), passage.to.port());
-    let opened_by = guest.opened_by(*passage.to.ip());
+    let (guest, to) = (passage.guest.clone(), passage.to);
+    let refuse = |why| guest.refused(&Notice::Connection { to, why });
+    let opened_by = guest.opened_by(*to.ip());
+    if opened_by.is_empty() {
+        // Told while the stream is open: whoever sees the reset finds the reason.
+        return refuse(Refusal::NotLookedUp);
+    }
     let passed = async {
-        if opened_by.is_empty() {
-            return Err(Refusal::NotLookedUp);
-        }
-        match port {
+        match to.port() {
             80 => http::pass(&passage, stream).await,
             443 => tls::pass(&passage, stream).await,
             _ => Err(Refusal::NotUnderstood),
@@ -83,7 +85,7 @@ async fn pass(passage: Passage, stream: TcpStream) {
         // What is refused is told before anything else is looked at.
         biased;
         passed = passed => if let Err(why) = passed {
-            guest.refused(&Notice::Connection { to: passage.to, why });
+            refuse(why);
         },
         () = guest.ended() => {}
         // Whatever host the connection names.
