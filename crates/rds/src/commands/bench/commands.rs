@@ -25,7 +25,7 @@ pub(super) fn qemu(parts: &Parts<'_>, accelerator: &str, kernel_command_line: &s
     };
     let megabytes = MEM_MIB.to_string();
     let memory = format!("memory-backend-memfd,id=ram,size={MEM_MIB}M,share=on");
-    let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,memory-backend=ram,dump-guest-core=off";
+    let machine = "microvm,x-option-roms=off,rtc=on,pit=off,pic=on,memory-backend=ram,dump-guest-core=off";
     let (kernel, initramfs) = (parts.image.kernel.display().to_string(), parts.initramfs.display().to_string());
     let drive = |id: &str, path: &Path, read_only: &str| {
         format!("driver=raw,node-name={id},read-only={read_only},file.driver=file,file.filename={}", path.display())

@@ -101,7 +101,7 @@ impl Probe<'_> {
 /// The machine of real guests, with a way to end it from inside. The payload is standard input.
 fn arguments(accelerator: Accelerator) -> Vec<String> {
     let port = format!("isa-debug-exit,iobase={:#x},iosize=1", payload::PORT);
-    let machine = "microvm,x-option-roms=off,rtc=on,pit=on,pic=on";
+    let machine = "microvm,x-option-roms=off,rtc=on,pit=off,pic=on";
     let fixed = [
         "-bios",
         "qboot.rom",
