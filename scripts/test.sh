@@ -5,6 +5,7 @@
 #   RDS_AGENT_PATH                               the static guest agent
 #   KERNEL_PATH, BASE_ROOTFS_PATH, MODULES_PATH  one built image, used in place
 #   OPENAPI_VALIDATOR                            a program that takes the document as its argument and fails on a fault
+#   TYPESCRIPT_CLIENT                            1 where sdk/typescript is built
 
 source "$(dirname "$0")/common.sh"
 
@@ -48,6 +49,15 @@ programs() {
 tsc=$PWD/target/tools/typescript/node_modules/typescript/bin/tsc
 # The pages' scripts, with the types that their comments say.
 pages() { node "$tsc" --project crates/manager; }
+# The client libraries: types that are what the API's document says, and what the suite runs.
+clients() {
+    npm ci --silent --no-audit --no-fund --prefix sdk/typescript
+    (
+        cd sdk/typescript
+        node types.js | cmp - src/schema.ts || die "sdk/typescript: npm run types"
+        npm run --silent build
+    )
+}
 proxies() {
     NODE=$(command -v node) TSC=$tsc \
         cargo test --quiet --locked --package rds-peers --test proxies -- --ignored tsc_
@@ -75,6 +85,7 @@ step "Unused dependencies" unused
 step "Licences" licences
 step "Lints" cargo clippy --quiet --locked --workspace --all-targets -- --deny warnings
 step "Pages" pages
+step "Client libraries" clients
 step "Unit tests" unit
 step "Tests with programs" programs
 step "Guest agent" scripts/agent.sh
@@ -86,5 +97,6 @@ step "Release archive" scripts/dist.sh dev
 export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
 export KERNEL_PATH=$PWD/target/image/kernel BASE_ROOTFS_PATH=$PWD/target/image/rootfs MODULES_PATH=$PWD/target/image/modules
 export OPENAPI_VALIDATOR=$PWD/target/tools/python/bin/openapi-spec-validator
+export TYPESCRIPT_CLIENT=1
 step "Integration suite" suite
 step "Fuzz" scripts/fuzz.sh 15

@@ -9,6 +9,7 @@ mod api_keys;
 mod auth;
 mod balloon;
 mod cli;
+mod clients;
 mod clocks;
 mod copies;
 mod egress;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         auth::cases(),
         balloon::cases(),
         cli::cases(),
+        clients::cases(),
         clocks::cases(),
         copies::cases(),
         egress::cases(),

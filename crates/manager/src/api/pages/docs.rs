@@ -28,6 +28,7 @@ const PAGES: &[(&str, &str)] = pages![
     "egress",
     "network",
     "cli",
+    "clients",
     "configuration",
     "webhooks",
     "deployment",
