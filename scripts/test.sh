@@ -6,6 +6,7 @@
 #   KERNEL_PATH, BASE_ROOTFS_PATH, MODULES_PATH  one built image, used in place
 #   OPENAPI_VALIDATOR                            a program that takes the document as its argument and fails on a fault
 #   TYPESCRIPT_CLIENT                            1 where sdk/typescript is built
+#   PYTHON_CLIENT                                the interpreter that has what sdk/python is tested with
 
 source "$(dirname "$0")/common.sh"
 
@@ -46,17 +47,16 @@ programs() {
         cargo test --quiet --locked --package rds-manager --test manager -- --ignored on_postgres && proxies &&
         cargo test --quiet --locked --package rds-vmm --lib -- --ignored "$probe" && hostile_monitor
 }
+python=$PWD/target/tools/python-client/bin
 tsc=$PWD/target/tools/typescript/node_modules/typescript/bin/tsc
 # The pages' scripts, with the types that their comments say.
 pages() { node "$tsc" --project crates/manager; }
 # The client libraries: types that are what the API's document says, and what the suite runs.
 clients() {
-    npm ci --silent --no-audit --no-fund --prefix sdk/typescript
-    (
-        cd sdk/typescript
-        node types.js | cmp - src/schema.ts || die "sdk/typescript: npm run types"
-        npm run --silent build
-    )
+    npm ci --silent --no-audit --no-fund --prefix sdk/typescript &&
+        (cd sdk/typescript && { node types.js | cmp - src/schema.ts; } && npm run --silent build) &&
+        (cd sdk/python && "$python/datamodel-codegen" --check && "$python/ruff" check --quiet &&
+            "$python/ruff" format --quiet --check && "$python/mypy" --no-error-summary)
 }
 proxies() {
     NODE=$(command -v node) TSC=$tsc \
@@ -97,6 +97,6 @@ step "Release archive" scripts/dist.sh dev
 export RDS_AGENT_PATH=$PWD/target/x86_64-unknown-linux-gnu/agent/rds-agent
 export KERNEL_PATH=$PWD/target/image/kernel BASE_ROOTFS_PATH=$PWD/target/image/rootfs MODULES_PATH=$PWD/target/image/modules
 export OPENAPI_VALIDATOR=$PWD/target/tools/python/bin/openapi-spec-validator
-export TYPESCRIPT_CLIENT=1
+export TYPESCRIPT_CLIENT=1 PYTHON_CLIENT=$python/python
 step "Integration suite" suite
 step "Fuzz" scripts/fuzz.sh 15

@@ -30,10 +30,16 @@ if [[ $(cat "$tools/typescript/installed" 2>/dev/null) != "$typescript" ]]; then
     echo "$typescript" >"$tools/typescript/installed"
 fi
 
+python_tools() {
+    local venv=$tools/$1
+    shift
+    [[ $(cat "$venv/installed" 2>/dev/null) == "$*" ]] && return
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet "$@"
+    echo "$*" >"$venv/installed"
+}
 # The validator of OpenAPI documents is not of this project's making, nor written in its language.
-validator=openapi-spec-validator==0.9.0
-if [[ $(cat "$tools/python/installed" 2>/dev/null) != "$validator" ]]; then
-    python3 -m venv --clear "$tools/python"
-    "$tools/python/bin/pip" install --quiet "$validator"
-    echo "$validator" >"$tools/python/installed"
-fi
+python_tools python openapi-spec-validator==0.9.0
+# What the Python client is made, checked and tested with.
+python_tools python-client datamodel-code-generator==0.89.0 ruff==0.17.6 mypy==2.4.1 pytest==9.2.0 \
+    httpx==0.28.1 httpx-sse==0.4.3 typing-extensions==4.16.0

@@ -9,7 +9,7 @@ class RdsError(Exception):
     A server that cannot be reached, or is silent for too long, is an `httpx.TransportError` instead.
 
     Attributes:
-        status: Status of the HTTP reply. It is 200 if the VM was lost after a stream had begun.
+        status: Status of the HTTP reply; 502 also if the VM was lost after a stream had begun.
         code: For programs; stable, such as `not_found`. `unknown` if the reply was not an error of this API.
         message: For people.
         request_id: Finds the request in the server's log. `None` if the reply had none.

@@ -107,7 +107,7 @@ class Vm:
         The command starts when the first event is asked for. Leaving the loop kills it. When you keep the generator in a
         variable, that happens with its `close`.
 
-        Arguments are those of `exec`. An `RdsError` with status 200 says that the VM was lost meanwhile.
+        Arguments are those of `exec`. If the VM is lost meanwhile, that is an `RdsError` with status 502.
         """
         events = self._client._events("POST", f"{self._path}/exec/stream", json=_command(cmd, cwd, env, timeout_ms))
         with closing(events):
@@ -125,8 +125,8 @@ class Vm:
                     }
                     return
                 elif name == "error":
-                    raise RdsError(200, "unknown", data["message"])
-        raise RdsError(200, "unknown", "the stream ended before the command")
+                    raise RdsError(502, "bad_gateway", data["message"])
+        raise RdsError(502, "bad_gateway", "the stream ended before the command")
 
     def run_ts(
         self,

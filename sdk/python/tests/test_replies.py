@@ -95,7 +95,7 @@ def test_data_may_have_several_lines() -> None:
 def test_a_vm_that_is_lost_is_an_error() -> None:
     with pytest.raises(RdsError, match="it is gone") as caught:
         streamed('event: error\ndata: {"message": "it is gone"}\n\n')
-    assert (caught.value.status, caught.value.code) == (200, "unknown")
+    assert (caught.value.status, caught.value.code) == (502, "bad_gateway")
 
 
 @pytest.mark.parametrize("text", ["", 'event: stdout\ndata: "a"\n\n', EXIT[:-1]])
