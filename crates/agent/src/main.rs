@@ -26,6 +26,7 @@ mod runtime;
 mod sandbox;
 mod secrets;
 mod server;
+mod timer;
 
 use std::rc::Rc;
 
@@ -46,6 +47,7 @@ fn main() {
 fn run() -> Result<(), SystemError> {
     // 1. A usable kernel.
     boot::mount_kernel_filesystems()?;
+    timer::check()?;
     boot::protect_self()?;
     boot::load_modules()?;
     boot::raise_loopback()?;

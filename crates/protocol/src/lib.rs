@@ -34,5 +34,12 @@ pub const PORT_IN: &str = "rds.in";
 /// Name of the virtio-serial port that carries the guest's calls out to the manager.
 pub const PORT_OUT: &str = "rds.out";
 
+/// Word on the kernel's command line of an emulated guest, with `=` and how often its timer counts in a second.
+pub const TIMER_HZ: &str = "rds.timer_hz";
+
+/// What the agent says on the console before it ends a machine whose kernel is wrong about [`TIMER_HZ`]. Nothing of the image
+/// has run by then.
+pub const MISTIMED: &str = "the kernel has measured its timer wrong";
+
 /// Word on the kernel's command line of a guest that is to do first, before it listens, what every VM's first start does.
 pub const REHEARSE: &str = "rds.rehearse";

@@ -288,6 +288,10 @@ fn legible(words: impl Iterator<Item = char>) -> String {
     words.map(|c| if misleads(c) { ' ' } else { c }).take(WORDS_CHARS).collect()
 }
 
+/// How often a machine is booted at most while [`Hypervisor::was_mistimed`]. On a host with 45 programs for each processor,
+/// half of all boots were.
+pub const MAX_BOOTS: u32 = 8;
+
 /// A virtual machine monitor. Cheap to share; all methods may be called at once for different machines.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + fmt::Debug {
@@ -302,6 +306,14 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     ///
     /// The process outlives the caller. On an error nothing is left running.
     async fn boot(&self, spec: &MachineSpec) -> Result<(), HypervisorError>;
+
+    /// Whether the machine that was booted in `dir` has ended because its kernel was wrong about its timer, as happens where the
+    /// host emulates and is busy. The next boot may be better. Of an earlier machine in the same directory it may be true, too.
+    fn was_mistimed(&self, dir: &Path) -> bool {
+        // A panic's report is behind it.
+        let end = crate::log_end(&self.log_file(dir, Log::Serial), 8192).unwrap_or_default();
+        String::from_utf8_lossy(&end).contains(rds_protocol::MISTIMED)
+    }
 
     /// Starts a machine from a snapshot, running. Memory is mapped copy-on-write from the snapshot's files, which must
     /// stay in place while the machine lives.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rds_image::ImageError;
 use rds_image::disk::{self, CloneMode};
-use rds_vmm::hypervisor::{Log, SnapshotDir};
+use rds_vmm::hypervisor::{Log, MAX_BOOTS, SnapshotDir};
 use rds_vmm::{MachineSpec, VmId};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -127,8 +127,17 @@ impl Seeds {
             rehearse: true,
             background: true,
         };
-        self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;
-        self.listening(&dir).await?;
+        let mut boots = 0..MAX_BOOTS;
+        loop {
+            boots.next();
+            self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;
+            match self.listening(&dir).await {
+                Err(_) if !boots.is_empty() && self.hypervisor.was_mistimed(&dir) => {
+                    self.hypervisor.kill(&dir).await.map_err(fault("The image's machine could not be ended"))?;
+                }
+                listens => break listens?,
+            }
+        }
         sleep(SETTLE).await;
         let saved = fault("The machine's memory could not be saved");
         let draft = self.shelf.draft(key).map_err(fault("The seed's directory could not be made"))?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rds_manager::App;
 use rds_manager::vms::state::VmState;
+use rds_vmm::hypervisor::MAX_BOOTS;
 use rds_vmm::{Hypervisor, VmId};
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -65,6 +66,21 @@ fn a_machine_that_does_not_end_keeps_no_other_vm_from_being_served() {
         app.vms.delete_vm(first).await.unwrap();
         assert!(app.vms.get(first).is_err());
     });
+}
+
+#[tokio::test]
+async fn a_machine_with_a_wrong_timer_is_booted_again() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let app = start(root.path(), &machines).await;
+    machines.known.mistimed.store(2, Relaxed);
+    let vm = create(&app).await;
+    assert_eq!(app.vms.get(vm).unwrap().state, VmState::Running);
+    assert_eq!(machines.known.boots.swap(0, Relaxed), 3);
+    // Not for ever.
+    machines.known.mistimed.store(u32::MAX, Relaxed);
+    app.vms.create(crate::agents::vm(&json!([])).unwrap()).await.unwrap_err();
+    assert_eq!(machines.known.boots.load(Relaxed), MAX_BOOTS);
 }
 
 #[test]

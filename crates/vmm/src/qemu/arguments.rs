@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::RawFd;
 
 use rds_netif::Mac;
-use rds_protocol::REHEARSE;
+use rds_protocol::{REHEARSE, TIMER_HZ};
 use serde_json::json;
 
 use super::version::{READ_ONLY_TEMPLATES, WHOLE_FLAGS};
@@ -73,6 +73,10 @@ const BALLOON: &str = "virtio-balloon-device,deflate-on-oom=on,free-page-reporti
 /// not hear of what the guest asks through it, for which the guest waits for ever.
 const NO_CONTROL: &str = "ctrl_vq=off,ctrl_rx=off,ctrl_vlan=off,ctrl_rx_extra=off,ctrl_mac_addr=off,ctrl_guest_offloads=off,\
                           guest_announce=off";
+
+/// How often the emulated local APIC's timer counts in a second: a gigahertz (QEMU's hw/intc/apic_common.c counts nanoseconds),
+/// of which Linux takes every sixteenth (`APIC_DIVISOR` in its arch/x86/kernel/apic/apic.c).
+const APIC_HZ: u32 = 1_000_000_000 / 16;
 
 /// The kernel's number of the processor's `cmpxchg16b`, `X86_FEATURE_CX16` in its cpufeatures.h. Names are not known to all
 /// kernels.
@@ -174,6 +178,7 @@ pub(super) fn command_line(accelerator: Accelerator, version: Version, tsc_khz: 
         // What the kernel does against a processor's faults means nothing to a processor that is a program, and is a
         // tenth of the time of a start.
         let _ = write!(line, " no_timer_check tsc_early_khz={tsc_khz} tsc=reliable norandmaps mitigations=off");
+        let _ = write!(line, " {TIMER_HZ}={APIC_HZ}");
         if version < WHOLE_FLAGS {
             // The kernel takes its memory with `cmpxchg16b`. An interrupt right behind it saves such flags, and to return
             // with them is a panic when they say that tasks are nested or that it goes by single steps.
