@@ -1,13 +1,8 @@
 import createClient, { type Client as Api } from "openapi-fetch";
 import { RdsError } from "./error.ts";
-import type { components, paths } from "./schema.ts";
+import type { paths } from "./schema.ts";
 import { Vm } from "./vm.ts";
-
-/** The bodies of the API by their names in its OpenAPI document. */
-export type Schemas = components["schemas"];
-
-/** Names and values, as a program sees them in its environment. */
-export type Variables = Record<string, string>;
+import { data, pairs, type Schemas, type Variables } from "./wire.ts";
 
 /** Where the server is, and who asks. */
 export interface ClientOptions {
@@ -61,15 +56,4 @@ export class Client {
   async vms(): Promise<Vm[]> {
     return (await data(this.api.GET("/v1/vms"))).map((vm) => new Vm(this, vm));
   }
-}
-
-/** The body of a reply. It is there: a reply without success was thrown. */
-export async function data<T>(reply: Promise<{ data?: T }>): Promise<T> {
-  return (await reply).data as T;
-}
-
-/** Variables as most of the API takes them. An error shows none: what is meant for a name may be a value. */
-export function pairs(variables: Variables): string[] {
-  if (Object.keys(variables).some((name) => name.includes("="))) throw new TypeError("the name of a variable has a =");
-  return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
 }

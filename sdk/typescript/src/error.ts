@@ -1,4 +1,4 @@
-import type { components } from "./schema.ts";
+import type { Schemas } from "./wire.ts";
 
 /** The server's refusal of a request, or the news that it failed. */
 export class RdsError extends Error {
@@ -10,7 +10,7 @@ export class RdsError extends Error {
   /** Finds the request in the server's log. */
   readonly requestId: string | undefined;
 
-  constructor(status: number, { message, code, requestId }: components["schemas"]["ErrorBody"]) {
+  constructor(status: number, { message, code, requestId }: Schemas["ErrorBody"]) {
     super(message);
     this.status = status;
     this.code = code;

@@ -1,3 +1,4 @@
-export { Client, type ClientOptions, type CreateOptions, type Schemas, type Variables } from "./client.ts";
+export { Client, type ClientOptions, type CreateOptions } from "./client.ts";
 export { RdsError } from "./error.ts";
 export { type ExecEvent, type ExecOptions, type ExecResult, type ForkOptions, type RunOptions, type Script, Vm } from "./vm.ts";
+export type { Schemas, Variables } from "./wire.ts";

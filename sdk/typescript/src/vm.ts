@@ -1,6 +1,7 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { type Client, data, pairs, type Schemas, type Variables } from "./client.ts";
+import type { Client } from "./client.ts";
 import { RdsError } from "./error.ts";
+import { data, pairs, type Schemas, type Variables } from "./wire.ts";
 
 /** How a command is run. */
 export interface ExecOptions {

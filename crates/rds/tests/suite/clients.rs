@@ -13,7 +13,7 @@ cases![
 ];
 
 async fn typescript_programs_can_do_it_all(world: &World) {
-    passes(world, "typescript", "node", &["--test", "test/"]).await;
+    passes(world, "typescript", "node", &["--test"]).await;
 }
 
 async fn python_programs_can_do_it_all(world: &World) {
