@@ -26,6 +26,8 @@ unit_file() {
     fi
     [[ -z $said ]] || { say "$said"; return 1; }
 }
+# The other is the workspace's, without which nothing here is built.
+lock_file() { cargo metadata --quiet --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null; }
 unused() { target/tools/bin/cargo-machete --skip-target-dir; }
 licences() { target/tools/bin/cargo-deny --locked --log-level error check licenses bans sources; }
 # All but the suite, which needs the agent and an image.
@@ -78,6 +80,7 @@ hostile_monitor() {
 suite() { cargo test --quiet --locked --package rds --test suite; }
 
 step "Format" cargo fmt --all --check
+step "Lock file of the fuzz targets" lock_file
 step "Tools" scripts/tools.sh
 step "Scripts" scripts
 step "systemd unit" unit_file
