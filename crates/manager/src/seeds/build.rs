@@ -127,12 +127,15 @@ impl Seeds {
             rehearse: true,
             background: true,
         };
-        let mut boots = 0..MAX_BOOTS;
+        let (begun, mut boots) = (Instant::now(), 0..MAX_BOOTS);
         loop {
             boots.next();
             self.hypervisor.boot(&spec).await.map_err(fault("The image's machine could not be started"))?;
-            match self.listening(&dir).await {
-                Err(_) if !boots.is_empty() && self.hypervisor.was_mistimed(&dir) => {
+            let listens = self.listening(&dir).await;
+            let may_boot = !boots.is_empty() && begun.elapsed() < BOOT_LIMIT;
+            match listens {
+                Err(_) if may_boot && self.hypervisor.was_mistimed(&dir) => {
+                    tracing::warn!(image = image.id, %size, "a machine is booted again, since its kernel measured its timer wrong");
                     self.hypervisor.kill(&dir).await.map_err(fault("The image's machine could not be ended"))?;
                 }
                 listens => break listens?,

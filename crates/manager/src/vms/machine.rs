@@ -66,8 +66,10 @@ impl Host {
             timings.boot_ms = lap.take();
             self.faults.at(Step::Connect)?;
             let left = BOOT_LIMIT.saturating_sub(begun.elapsed());
-            match self.first_answer(spec.id, History::Fresh, left).await {
-                Err(_) if !boots.is_empty() && self.hypervisor.was_mistimed(&self.dir(spec.id)) => {
+            let answer = self.first_answer(spec.id, History::Fresh, left).await;
+            let may_boot = !boots.is_empty() && begun.elapsed() < BOOT_LIMIT;
+            match answer {
+                Err(_) if may_boot && self.hypervisor.was_mistimed(&self.dir(spec.id)) => {
                     tracing::warn!(vm = %spec.id, "a VM is booted again, since its kernel measured its timer wrong");
                     self.kill_machine(spec.id).await?;
                 }
