@@ -45,6 +45,7 @@ mod uploads;
 mod vms;
 mod warm_faults;
 
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -59,7 +60,9 @@ type Times = Arc<Mutex<Vec<(Duration, String)>>>;
 const SLOWEST: usize = 10;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Tests wait for a third of their time.
+    arguments.test_threads.get_or_insert_with(|| std::thread::available_parallelism().map_or(2, NonZero::get) + 1);
     let cases: Vec<Case> = [
         admin::cases(),
         api_keys::cases(),
