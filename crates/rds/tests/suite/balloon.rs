@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, World, cases, create};
-use crate::seeds::seeded_server;
 
 cases![
     a_vm_keeps_to_its_memory_until_a_program_needs_more,
@@ -52,7 +51,8 @@ async fn shown(api: &Api, vm: &str) -> Value {
 const LESS: u64 = (ALL - KEPT) * 3 / 4;
 
 async fn a_vm_keeps_to_its_memory_until_a_program_needs_more(world: &World) {
-    let (_server, api) = seeded_server(world, &[]).await;
+    let server = world.own_server(&[]).await;
+    let api = server.api();
     let free = create(&api, json!({})).await;
     let all = available(&api, &free).await;
     let vm = create(&api, json!({"limits": limits()})).await;
@@ -77,7 +77,8 @@ async fn a_vm_keeps_to_its_memory_until_a_program_needs_more(world: &World) {
 }
 
 async fn copies_keep_to_what_they_were_asked_to(world: &World) {
-    let (_server, api) = seeded_server(world, &[]).await;
+    let server = world.own_server(&[]).await;
+    let api = server.api();
     let free = create(&api, json!({})).await;
     let all = available(&api, &free).await;
     let vm = create(&api, json!({"limits": limits()})).await;
@@ -131,7 +132,8 @@ async fn weighs(pid: u32, weighed: &[u64], fits: impl Fn(u64) -> bool) -> u64 {
 }
 
 async fn what_a_vm_frees_is_the_hosts_again(world: &World) {
-    let (server, api) = seeded_server(world, &[]).await;
+    let server = world.own_server(&[]).await;
+    let api = server.api();
     let vm = create(&api, json!({})).await;
     let [pid] = server.vm_processes()[..] else { panic!("one process") };
     let before = weight(pid);

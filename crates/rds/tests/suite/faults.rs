@@ -25,7 +25,8 @@ async fn a_create_that_fails_at_any_step_leaves_nothing(world: &World) {
     let mut server: Option<TestServer> = None;
     for step in STEPS {
         match &mut server {
-            None => server = Some(world.own_server(&[("RDS_FAULT", step)]).await),
+            // Its VMs are booted; those of the server below come from a seed.
+            None => server = Some(world.bare_server(&[("RDS_FAULT", step)]).await),
             Some(server) => {
                 server.stop().await;
                 server.restart(&[("RDS_FAULT", Some(step))]).await;

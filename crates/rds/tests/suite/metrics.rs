@@ -57,7 +57,7 @@ fn value(text: &str, series: &str) -> f64 {
 }
 
 async fn everything_that_ends_is_counted(world: &World) {
-    let server = world.own_server(&[("METRICS_TOKEN", TOKEN), ("MAX_VMS", "1")]).await;
+    let server = world.bare_server(&[("METRICS_TOKEN", TOKEN), ("MAX_VMS", "1")]).await;
     let api = server.api();
     let begun = std::time::Instant::now();
     while value(&metrics(&api).await, "rds_seeds") < 1.0 {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Api, World, cases, create};
-use crate::seeds::seeded_server;
 
 cases![
     a_disk_is_as_slow_as_asked_for_however_its_vm_comes_up,
@@ -38,7 +37,8 @@ async fn assert_slow(api: &Api, vm: &str) {
 }
 
 async fn a_disk_is_as_slow_as_asked_for_however_its_vm_comes_up(world: &World) {
-    let (mut server, mut api) = seeded_server(world, &[]).await;
+    let mut server = world.own_server(&[]).await;
+    let mut api = server.api();
     let vm = create(&api, json!({"limits": limits()})).await;
     assert_eq!(api.started_from(&vm).await, "seed");
     assert_slow(&api, &vm).await;
@@ -66,7 +66,8 @@ async fn a_disk_is_as_slow_as_asked_for_however_its_vm_comes_up(world: &World) {
 }
 
 async fn a_machine_of_the_pool_gets_a_vms_limits(world: &World) {
-    let (_server, api) = seeded_server(world, &[("ENABLE_WARM_POOL", "true")]).await;
+    let server = world.own_server(&[("ENABLE_WARM_POOL", "true")]).await;
+    let api = server.api();
     let begun = Instant::now();
     loop {
         let vm = create(&api, json!({"limits": limits()})).await;

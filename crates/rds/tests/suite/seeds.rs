@@ -40,9 +40,9 @@ pub(crate) async fn seeded(api: &Api, id: &str) -> Value {
     }
 }
 
-/// A server whose image has a seed.
+/// A server that made a seed of its image.
 pub(crate) async fn seeded_server(world: &World, settings: &[(&str, &str)]) -> (TestServer, Api) {
-    let server = world.own_server(settings).await;
+    let server = world.bare_server(settings).await;
     let api = server.api();
     let id = image(&api).await["id"].as_str().expect("an id").to_owned();
     assert_eq!(seeded(&api, &id).await["seedStatus"], "ready");
@@ -114,7 +114,8 @@ const SELF: &str = "hostname; cat /etc/machine-id /proc/sys/kernel/random/boot_i
 const CRYPTO: &str = "crypto.randomUUID() + Math.random() + crypto.getRandomValues(new Uint32Array(4))";
 
 async fn clones_of_a_seed_have_nothing_in_common(world: &World) {
-    let (server, api) = seeded_server(world, &[("MAX_VMS", "60")]).await;
+    let server = world.own_server(&[("MAX_VMS", "60")]).await;
+    let api = server.api();
     let mut said = HashSet::new();
     let mut count = 0;
     for round in 0..10 {
@@ -151,7 +152,8 @@ fn now() -> f64 {
 }
 
 async fn a_clone_knows_the_time_and_has_a_disk_of_any_size(world: &World) {
-    let (server, api) = seeded_server(world, &[]).await;
+    let server = world.own_server(&[]).await;
+    let api = server.api();
     // So that a guest that went on with the seed's time would be found out.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for mib in [32, 64, 700, 3000] {
@@ -283,7 +285,7 @@ async fn a_seed_that_is_removed_takes_no_vm_with_it(world: &World) {
 }
 
 async fn a_server_that_dies_while_it_makes_a_seed_leaves_nothing(world: &World) {
-    let mut server = world.own_server(&[]).await;
+    let mut server = world.bare_server(&[]).await;
     // At whatever step each finds it.
     for milliseconds in [100, 700, 1500, 2300, 2700, 3100, 3300, 3500] {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -338,7 +340,7 @@ async fn an_image_that_does_not_boot_says_so(world: &World) {
 }
 
 async fn seeds_can_be_turned_off(world: &World) {
-    let (mut server, _) = seeded_server(world, &[]).await;
+    let mut server = world.own_server(&[]).await;
     server.stop().await;
     server.restart(&[("ENABLE_SNAPSHOTS", Some("false"))]).await;
     let api = server.api();

@@ -161,7 +161,7 @@ async fn a_machine_that_dies_while_it_is_started_is_replaced(world: &World) {
 }
 
 async fn a_seed_whose_machine_dies_is_made_later(world: &World) {
-    let mut server = world.own_server(&[]).await;
+    let mut server = world.bare_server(&[]).await;
     for moment in [0, 300, 1000, 2000] {
         let api = server.api();
         let begun = Instant::now();
@@ -191,7 +191,8 @@ async fn a_seed_whose_machine_dies_is_made_later(world: &World) {
 
 async fn a_clock_that_was_set_back_confuses_nobody(world: &World) {
     const BACK: Duration = Duration::from_secs(7200);
-    let (mut server, api) = seeded_server(world, &[]).await;
+    let mut server = world.own_server(&[]).await;
+    let api = server.api();
     let vm = create(&api, json!({"ttlSeconds": 3600, "idleTimeoutSeconds": 1800})).await;
     let stopped = create(&api, json!({})).await;
     api.sh(&stopped, "echo kept > f").await;

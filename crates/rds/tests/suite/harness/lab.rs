@@ -48,7 +48,7 @@ pub(crate) async fn enter_as(
     let all = [&[("NETWORK", "on"), ("DNS_SERVER_IP", RESOLVER), ("ENABLE_SNAPSHOTS", "false")], settings].concat();
     let server = match user {
         Some(user) => world.own_server_of(user, &all).await,
-        None => world.own_server(&all).await,
+        None => world.bare_server(&all).await,
     };
     Some(Lab { server, seen, ears, world: outside })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -53,7 +54,9 @@ pub(crate) struct TestServer {
 
 /// What is not as usual about a server.
 #[derive(Default)]
-struct Ground {
+struct Ground<'a> {
+    /// What another server kept.
+    kept: Option<&'a Path>,
     /// Bytes of the disk that it has to itself.
     bytes: Option<u64>,
     /// Whom it runs as.
@@ -66,7 +69,12 @@ impl TestServer {
         Self::with_env(with_image(found), settings, Ground::default()).await
     }
 
-    /// The same as a user who has no more than the capabilities that a server needs.
+    /// The same with what another server [kept](TestServer::keep), as if it was its own start before.
+    pub(crate) async fn start_with(found: &Prerequisites, settings: &[(&str, &str)], kept: &Path) -> Self {
+        Self::with_env(with_image(found), settings, Ground { kept: Some(kept), ..Ground::default() }).await
+    }
+
+    /// A server as [`TestServer::start`] starts it, as a user who has no more than the capabilities that a server needs.
     pub(crate) async fn start_as(found: &Prerequisites, user: u32, settings: &[(&str, &str)]) -> Self {
         Self::with_env(with_image(found), settings, Ground { user: Some(user), ..Ground::default() }).await
     }
@@ -83,8 +91,8 @@ impl TestServer {
         Self::with_env(with_image(found), settings, Ground { bytes: Some(bytes), ..Ground::default() }).await
     }
 
-    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)], ground: Ground) -> Self {
-        let Ground { bytes, user } = ground;
+    async fn with_env(mut env: Vec<(String, String)>, settings: &[(&str, &str)], ground: Ground<'_>) -> Self {
+        let Ground { kept, bytes, user } = ground;
         let root = tempfile::Builder::new().prefix("rds-s").tempdir_in("/tmp").expect("a directory in /tmp");
         env.push(owned(("STORAGE_ROOT", root.path().display().to_string())));
         for (name, value) in settings {
@@ -92,6 +100,9 @@ impl TestServer {
             env.push(owned((*name, (*value).to_owned())));
         }
         let disk = bytes.map(|bytes| SmallDisk::over(root.path(), bytes));
+        if let Some(kept) = kept {
+            link_kept(kept, root.path()).expect("both are in /tmp");
+        }
         std::os::unix::fs::chown(root.path(), user, user).expect("root may give a directory away");
         let child = spawn(&env, root.path(), 0, user);
         let document = Arc::new(Document::default());
@@ -172,6 +183,14 @@ impl TestServer {
     /// Its storage root.
     pub(crate) fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Its seeds, and what it found out about this machine, on which they depend. The files are the server's: nobody may write to
+    /// them.
+    pub(crate) fn keep(&self) -> TempDir {
+        let kept = tempfile::Builder::new().prefix("rds-kept").tempdir_in("/tmp").expect("a directory in /tmp");
+        link_kept(self.root.path(), kept.path()).expect("both are in /tmp");
+        kept
     }
 
     /// Leaves so many bytes free on its small disk.
@@ -287,6 +306,32 @@ impl Drop for TestServer {
             }
         }
     }
+}
+
+/// Gives one storage root what a server kept in another one. Directories are new, files are the same.
+fn link_kept(from: &Path, to: &Path) -> io::Result<()> {
+    for found_out in ["kvm-probe", "tsc-rate"] {
+        match fs::hard_link(from.join(found_out), to.join(found_out)) {
+            // Not every monitor needs to know.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::create_dir(to.join("seeds"))?;
+    for seed in fs::read_dir(from.join("seeds"))? {
+        let seed = seed?;
+        // What is being made is no seed yet.
+        if !seed.path().join("seed.json").exists() {
+            continue;
+        }
+        let dir = to.join("seeds").join(seed.file_name());
+        fs::create_dir(&dir)?;
+        for file in fs::read_dir(seed.path())? {
+            let file = file?;
+            fs::hard_link(file.path(), dir.join(file.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The last lines of a log.
