@@ -53,6 +53,6 @@ bench: ## Measure, each figure beside its floor
 	@exec target/release/rds bench
 
 .PHONY: dist
-dist: ## The release in target/dist: archive, bill of materials, checksums
-	@scripts/prerequisites.sh run
+dist: ## The release in target/dist: archive, bill of materials, clients, checksums
+	@scripts/prerequisites.sh dist
 	@scripts/dist.sh

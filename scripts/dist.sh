@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the release in target/dist: an archive with the programs, the unit and the documents, a bill of materials, and the
-# SHA-256 of both. The same sources, in the same place with the same toolchain, give the same bytes. With `dev` it is made
+# Makes the release in target/dist: an archive with the programs, the unit and the documents, a bill of materials, packages of
+# the client libraries, and the SHA-256 of each. The same sources, in the same place with the same toolchain, give the same bytes. With `dev` it is made
 # in target/dist-dev of programs that are not optimized, for who tries the packing.
 
 source "$(dirname "$0")/common.sh"
@@ -29,7 +29,17 @@ tar --create --directory "$dist" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --own
     gzip --no-name --best >"$dist/$name.tar.gz"
 rm -r "${dist:?}/$name"
 target/tools/bin/cargo-sbom --cargo-package rds --output-format cyclone_dx_json_1_6 >"$dist/$name.cdx.json"
-(cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" >SHA256SUMS)
+
+clients() {
+    cp LICENSE sdk/typescript/ && cp LICENSE sdk/python/ &&
+        (cd sdk/typescript && npm ci --silent --no-audit --no-fund &&
+            npm pack --silent --pack-destination "../../$dist" >/dev/null) &&
+        target/tools/python-dist/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir "$dist" ./sdk/python
+}
+step "Packages of the client libraries" clients
+# Of the same version, or they are not found.
+typescript=run-dat-sheesh-$version.tgz python=run_dat_sheesh-$version-py3-none-any.whl
+(cd "$dist" && sha256sum "$name.tar.gz" "$name.cdx.json" "$typescript" "$python" >SHA256SUMS)
 
 (cd "$dist" && sha256sum --check --quiet SHA256SUMS)
 contents=$(tar --list --file "$dist/$name.tar.gz")

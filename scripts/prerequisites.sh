@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks, packages of the distribution and Rust: `prerequisites.sh run` or `prerequisites.sh test`.
+# Installs what this machine lacks, packages of the distribution and Rust: `prerequisites.sh run`, `prerequisites.sh dist` or
+# `prerequisites.sh test`.
 #
 # A person at a terminal is asked first; with CI set nobody is. Without a terminal and without CI nothing is installed:
 # the script says what to do and fails. A person's packages stay, while in CI those in the way are removed. Who has a
 # default toolchain of Rust keeps it.
 
 source "$(dirname "$0")/common.sh"
-purpose=${1:?run or test}
+purpose=${1:?run, dist or test}
 
 missing=()
 # need PACKAGE CONDITION...: the package is missing unless the condition holds.
@@ -30,6 +31,7 @@ need libc6-dev any '/usr/lib/*/libc.a'
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 need curl have curl
 if ((EUID != 0)); then need uidmap have newuidmap; fi
+if [[ $purpose != run ]]; then need python3-venv python3 -c 'import ensurepip'; fi
 if [[ $purpose == test ]]; then
     # Elsewhere it is no package of the distribution, and the pages' tests are skipped.
     if grep -qsx 'ID=debian' /etc/os-release; then need chromium-driver have chromedriver; fi
@@ -39,7 +41,6 @@ if [[ $purpose == test ]]; then
     need lz4 have lz4
     need openssl have openssl
     need postgresql any '/usr/lib/postgresql/*/bin/postgres'
-    need python3-venv python3 -c 'import ensurepip'
     need shellcheck have shellcheck
 fi 2>/dev/null
 

@@ -16,8 +16,17 @@ cargo_tool() {
         cargo install --quiet --locked --debug --force --root "$tools" "$name@$version" "$@"
     rm -rf "$tools/build"
 }
+python_tools() {
+    local venv=$tools/$1
+    shift
+    [[ $(cat "$venv/installed" 2>/dev/null) == "$*" ]] && return
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install --quiet "$@"
+    echo "$*" >"$venv/installed"
+}
 if [[ ${1:-} == dist ]]; then
     cargo_tool cargo-sbom 0.10.0
+    python_tools python-dist hatchling==1.33.0
     exit
 fi
 cargo_tool cargo-machete 0.9.2
@@ -30,14 +39,6 @@ if [[ $(cat "$tools/typescript/installed" 2>/dev/null) != "$typescript" ]]; then
     echo "$typescript" >"$tools/typescript/installed"
 fi
 
-python_tools() {
-    local venv=$tools/$1
-    shift
-    [[ $(cat "$venv/installed" 2>/dev/null) == "$*" ]] && return
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install --quiet "$@"
-    echo "$*" >"$venv/installed"
-}
 # The validator of OpenAPI documents is not of this project's making, nor written in its language.
 python_tools python openapi-spec-validator==0.9.0
 # What the Python client is made, checked and tested with.
