@@ -24,8 +24,10 @@ async fn a_manager_killed_under_load_finds_every_vm_again(world: &World) {
     let mut server = world.own_server(&[]).await;
     let api = server.api();
     let mut vms = Vec::new();
-    for name in ["a", "b", "c"] {
-        vms.push(crate::harness::create(&api, json!({"memMb": 128, "name": name})).await);
+    // The first two come from a seed, the third has no size that there is one for, and is booted.
+    for (name, memory, from) in [("a", 128, "seed"), ("b", 256, "seed"), ("c", 192, "boot")] {
+        vms.push(crate::harness::create(&api, json!({"memMb": memory, "name": name})).await);
+        assert_eq!(api.started_from(&vms[vms.len() - 1]).await, from);
         api.sh(&vms[vms.len() - 1], &format!("echo {name} > name")).await;
     }
     let boots: Vec<String> =

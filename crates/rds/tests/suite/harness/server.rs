@@ -69,7 +69,7 @@ impl TestServer {
         Self::with_env(with_image(found), settings, Ground::default()).await
     }
 
-    /// The same with what another server [kept](TestServer::keep), as if it was its own start before.
+    /// The same with what another server [kept](TestServer::keep), as if it had run there before.
     pub(crate) async fn start_with(found: &Prerequisites, settings: &[(&str, &str)], kept: &Path) -> Self {
         Self::with_env(with_image(found), settings, Ground { kept: Some(kept), ..Ground::default() }).await
     }
