@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the release in target/dist: an archive with the programs, the unit and the documents, a bill of materials, packages of
-# the client libraries, and the SHA-256 of each. The same sources, in the same place with the same toolchain, give the same bytes. With `dev` it is made
-# in target/dist-dev of programs that are not optimized, for who tries the packing.
+# the client libraries, and the SHA-256 of each. The same sources, in the same place with the same toolchain, give the same
+# bytes. With `dev` it is made in target/dist-dev of programs that are not optimized, for who tries the packing.
 
 source "$(dirname "$0")/common.sh"
 

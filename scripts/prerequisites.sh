@@ -31,7 +31,7 @@ need libc6-dev any '/usr/lib/*/libc.a'
 need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 need curl have curl
 if ((EUID != 0)); then need uidmap have newuidmap; fi
-if [[ $purpose != run ]]; then need python3-venv python3 -c 'import ensurepip'; fi
+if [[ $purpose != run ]]; then need python3-venv python3 -c 'import ensurepip'; fi 2>/dev/null
 if [[ $purpose == test ]]; then
     # Elsewhere it is no package of the distribution, and the pages' tests are skipped.
     if grep -qsx 'ID=debian' /etc/os-release; then need chromium-driver have chromedriver; fi
