@@ -4,10 +4,7 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Stdio;
-use std::sync::Arc;
 
 use rds_seccomp::Filter;
 use rustix::fs::CWD;
@@ -16,20 +13,19 @@ use rustix::mount::{
 };
 use rustix::process::Resource;
 use rustix::thread::{UnshareFlags, set_no_new_privs, set_thread_gid, set_thread_uid};
-use tokio::process::{Child, Command};
 
 use super::files;
 use super::jail::{Mount, Root};
 use crate::hypervisor::Log;
-use crate::process::{limit, set_apart};
+use crate::process::{self, Child, limit, set_apart};
 use crate::seccomp;
 use crate::{HypervisorError, privileges};
 
 /// What a jailer does before it is one.
 #[derive(Debug)]
-pub(super) struct Role {
+pub(super) struct Role<'a> {
     /// What the monitor is to have as its root, and over which directory.
-    pub(super) root: Arc<Root>,
+    pub(super) root: &'a Root,
     pub(super) place: CString,
     pub(super) mounts: Vec<Mount>,
     /// Processes and threads that the monitor's user may have.
@@ -39,21 +35,21 @@ pub(super) struct Role {
 }
 
 /// Starts `jailer` for the machine in `dir`. It ends as soon as Firecracker is started.
-pub(super) fn start(jailer: &Path, arguments: &[String], dir: &Path, role: Role) -> Result<Child, HypervisorError> {
-    let log = |log| open_log(&files::log(dir, log)).map(Stdio::from);
-    let mut command = std::process::Command::new(jailer);
-    command.args(arguments).current_dir("/").env_clear().stdin(Stdio::null());
-    command.stdout(log(Log::Serial)?).stderr(log(Log::Stderr)?);
+pub(super) fn start(
+    jailer: &Path,
+    arguments: &[String],
+    dir: &Path,
+    role: &Role<'_>,
+) -> Result<Child, HypervisorError> {
+    let logs = [open_log(&files::log(dir, Log::Serial))?, open_log(&files::log(dir, Log::Stderr))?];
     let filter = seccomp::filter();
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls and allocates
-    // nothing.
-    unsafe { command.pre_exec(move || prepare(&role, &filter)) };
-    Command::from(command).spawn().map_err(|source| HypervisorError::Spawn { program: jailer.into(), source })
+    let started = process::spawn(jailer, arguments, logs, || prepare(role, &filter));
+    started.map_err(|source| HypervisorError::Spawn { program: jailer.into(), source })
 }
 
 /// What a process does to itself before it becomes the jailer. Still with the manager's rights: it sets up what the
-/// jailer does not.
-fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
+/// jailer does not. Makes system calls alone.
+fn prepare(role: &Role<'_>, filter: &Filter) -> io::Result<()> {
     set_apart(role.background)?;
     limit(Resource::Nproc, role.threads)?;
     // Capabilities go when root becomes another user. They would stay with who never was root.
@@ -62,7 +58,7 @@ fn prepare(role: &Role, filter: &Filter) -> io::Result<()> {
     // SAFETY: a new mount namespace takes nothing from a process with one thread and no borrowed file descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change(c"/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    move_mount(&*role.root, c"", CWD, role.place.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    move_mount(role.root, c"", CWD, role.place.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
     for mount in &role.mounts {
         mount_bind(mount.source.as_c_str(), mount.target.as_c_str())?;
         let harmless = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -37,10 +36,10 @@ impl Firecracker {
         let group = self.cgroups.as_ref().map(|cgroups| cgroups.group(spec.id));
         remains::note(&spec.dir, jail.home(), group.as_deref()).map_err(HypervisorError::io("the jail"))?;
         let (root, mounts) = self.furnish(&jail, spec, user, snapshot).map_err(HypervisorError::io("the jail"))?;
-        let (root, threads) = (Arc::new(root), cgroup::threads(spec));
+        let threads = cgroup::threads(spec);
         let place = CString::new(jail.place().into_os_string().into_vec());
         let place = place.map_err(io::Error::other).map_err(HypervisorError::io("the jail"))?;
-        let role = Role { root: root.clone(), place, mounts, threads, background: spec.background };
+        let role = Role { root: &root, place, mounts, threads, background: spec.background };
         let arguments = Arguments {
             id: spec.id,
             program: &self.settings.program,
@@ -50,15 +49,15 @@ impl Firecracker {
             log_level: &self.settings.log_level,
             cgroup: self.cgroups.as_ref().map(|cgroups| cgroups.options(spec)).unwrap_or_default(),
         };
-        let mut jailer = launch::start(&self.settings.jailer, &arguments.render(), &spec.dir, role)?;
-        let ended = timeout(JAILER_LIMIT, jailer.wait()).await;
+        let jailer = launch::start(&self.settings.jailer, &arguments.render(), &spec.dir, &role)?;
+        let ended = timeout(JAILER_LIMIT, jailer.reap()).await;
         let ended = ended
             .map_err(|_| HypervisorError::Timeout("building the jail"))?
             .map_err(HypervisorError::io("the jailer"))?;
-        if !ended.success() {
+        if ended.exit_status() != Some(0) {
             return Err(HypervisorError::exited(&self.last_words(&spec.dir)));
         }
-        let process = Process::rooted(&*root, root.recorded_pid(&self.settings.program).ok());
+        let process = Process::rooted(&root, root.recorded_pid(&self.settings.program).ok());
         let process =
             process.map_err(HypervisorError::io("the monitor's process"))?.ok_or(HypervisorError::NotRunning)?;
         process::record(&spec.dir, process.pid().unsigned_abs(), &MARKS)

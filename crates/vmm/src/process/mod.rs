@@ -10,6 +10,7 @@
 //! That a process has ended is only said if it is known: with no descriptor left, for one, nothing of it can be read.
 
 mod held;
+mod spawn;
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use held::Process;
 use held::{Identity, boot, is_gone, numbers, present};
+pub(crate) use spawn::{Child, spawn};
 
 use crate::hypervisor::VmId;
 use crate::{HypervisorError, firecracker, qemu};

@@ -7,14 +7,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use rds_netif::tap;
 use rds_seccomp::Filter;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Gid, Resource, Uid};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
-use tokio::process::{Child, Command};
 
 use super::arguments::{Descriptors, Memory};
 use super::files;
@@ -22,7 +20,7 @@ use crate::HypervisorError;
 use crate::accelerator::Accelerator;
 use crate::hypervisor::{Log, MachineSpec, Port};
 use crate::privileges::drop_all;
-use crate::process::{limit, set_apart};
+use crate::process::{self, Child, limit, set_apart};
 use crate::seccomp;
 
 /// Threads that a process may have besides one for each virtual CPU: as many as 64 read and write its disks, and QEMU ends if
@@ -149,28 +147,25 @@ pub(super) fn start(
     inheritance: Inheritance,
 ) -> Result<Child, HypervisorError> {
     let numbers = inheritance.numbers();
-    let Inheritance { stdout, stderr, .. } = &inheritance;
-    let clone = |file: &File| file.try_clone().map(Stdio::from).map_err(HypervisorError::io("a log"));
-    let mut command = std::process::Command::new(program);
-    command.args(arguments).current_dir("/").env_clear();
-    command.stdin(Stdio::null()).stdout(clone(stdout)?).stderr(clone(stderr)?);
-    // The descriptors' owner, `inheritance`, lives until after `spawn`.
-    confine(&mut command, numbers, role);
-    let child = Command::from(command).spawn();
+    let clone = |file: &File| file.try_clone().map_err(HypervisorError::io("a log"));
+    let logs = [clone(&inheritance.stdout)?, clone(&inheritance.stderr)?];
+    let filter = seccomp::filter();
+    // The descriptors' owner, `inheritance`, lives until the program has its own.
+    let started = process::spawn(program, arguments, logs, || prepare(&numbers, role, &filter));
     drop(inheritance);
-    child.map_err(|source| HypervisorError::Spawn { program: program.into(), source })
+    started.map_err(|source| HypervisorError::Spawn { program: program.into(), source })
 }
 
 /// Makes `command` start a session of its own in `role`, with the descriptors `inherited`.
 pub(super) fn confine(command: &mut std::process::Command, inherited: Vec<RawFd>, role: Role) {
     let filter = seccomp::filter();
     let prepare = move || prepare(&inherited, role, &filter);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed. `prepare` makes system calls without
-    // libc's wrappers (rustix) and allocates nothing.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed, and `prepare` makes no others.
     unsafe { command.pre_exec(prepare) };
 }
 
-/// What a process does to itself before it becomes QEMU.
+/// What a process does to itself before it becomes QEMU. Makes system calls without libc's wrappers (rustix), and allocates
+/// nothing.
 fn prepare(inherited: &[RawFd], role: Role, filter: &Filter) -> io::Result<()> {
     set_apart(role.background)?;
     limit(Resource::Fsize, role.limits.largest_file)?;

@@ -125,17 +125,16 @@ impl Qemu {
         let credentials = spec.user.map(|user| Credentials::of(user, self.accelerator));
         let limits = Limits { largest_file: spec.largest_file(), threads: u64::from(spec.vcpus) + OWN_THREADS };
         let role = Role { credentials, limits, background: spec.background };
-        let mut child = launch::start(&self.program, &arguments.render(), role, inheritance)?;
+        let child = launch::start(&self.program, &arguments.render(), role, inheritance)?;
         // Without the file the process could hide from a search.
-        if let Some(pid) = child.id()
-            && let Err(source) = process::record(&spec.dir, pid, &MARKS)
-        {
-            child.kill().await.map_err(HypervisorError::io("ending the process"))?;
+        if let Err(source) = process::record(&spec.dir, child.id(), &MARKS) {
+            child.end().await.map_err(HypervisorError::io("ending the process"))?;
             return Err(HypervisorError::io("the process file")(source));
         }
         // Reaps it when it ends while this program lives; init does so afterwards.
+        let ended = child.reap();
         tokio::spawn(async move {
-            let ended = child.wait().await;
+            let ended = ended.await;
             drop(template);
             ended
         });
