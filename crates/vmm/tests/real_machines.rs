@@ -122,8 +122,8 @@ async fn a_machine_boots_pauses_and_is_found_again() {
     hypervisor.resume(&spec.dir).await.unwrap();
     drop(bench.greet(&spec.dir, History::Used).await);
 
-    // As after a manager that was killed before it wrote the process file.
-    std::fs::remove_file(spec.dir.join("qemu.pid")).unwrap();
+    // As after a manager that was killed before it filled the process file.
+    std::fs::write(spec.dir.join("qemu.pid"), "").unwrap();
     assert!(hypervisor.is_running(&spec.dir).await);
     let ended = hypervisor.wait(&spec.dir);
     hypervisor.kill(&spec.dir).await.unwrap();

@@ -1,12 +1,12 @@
 //! Whether a monitor is as confined as it should be: a build without seccomp filters is not, nor is an impostor.
 
 use crate::HypervisorError;
-use crate::process::Process;
+use crate::process::{Process, text};
 
 /// Fails for a process that has not put on Firecracker's seccomp filters, runs as somebody else, or can do more than any
 /// user can.
 pub(super) fn check(process: &Process, user: Option<u32>) -> Result<(), HypervisorError> {
-    let status = |whose: &str| std::fs::read_to_string(format!("/proc/{whose}/status")).unwrap_or_default();
+    let status = |whose: &str| text(format!("/proc/{whose}/status")).unwrap_or_default();
     let wrong = fault(&status(&process.pid().to_string()), filters(&status("self")), user);
     wrong.map_or(Ok(()), |why| Err(HypervisorError::refused("starting a machine", &format!("its monitor {why}"))))
 }

@@ -30,7 +30,7 @@ impl Firecracker {
     ) -> Result<Api, HypervisorError> {
         let user =
             spec.user.ok_or_else(|| HypervisorError::refused("starting a machine", "it has no user of its own"))?;
-        process::forget(&spec.dir, &MARKS).map_err(HypervisorError::io("the old process file"))?;
+        process::announce(&spec.dir, &MARKS).map_err(HypervisorError::io("the process file"))?;
         remains::remove(&spec.dir, &[]).await.map_err(HypervisorError::io("what is left of the machine before"))?;
         let jail = self.jail(&spec.dir);
         let group = self.cgroups.as_ref().map(|cgroups| cgroups.group(spec.id));

@@ -1,9 +1,11 @@
 //! A process, held so that it stays the same one, and what the kernel says of it.
 
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
@@ -11,6 +13,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+/// Bytes of a file under `/proc` that are read; one that is larger is cut.
+const MOST: u64 = 64 * 1024;
 
 /// A process that is a machine's, held by a descriptor: it stays this one even if its number is used again.
 #[derive(Debug)]
@@ -34,11 +39,14 @@ impl Process {
         let rooted = |pid: i32| {
             let process = Self::hold(Identity::of(pid).ok()??).ok()??;
             let found = rustix::fs::stat(format!("/proc/{pid}/root/")).ok()?;
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let status = text(format!("/proc/{pid}/status")).ok()?;
             let same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino);
             (same && is_first_of_namespace(&status) && process.is_there()).then_some(process)
         };
-        Ok(hint.into_iter().chain(numbers()?).find_map(rooted))
+        match hint.and_then(rooted) {
+            None => Ok(numbers()?.into_iter().find_map(rooted)),
+            hinted => Ok(hinted),
+        }
     }
 
     /// The process with this number, whoever it is.
@@ -71,14 +79,14 @@ impl Process {
 
     /// Whether memory of its is, or may be, in the host's swap, proc(5).
     pub(crate) fn is_swapped(&self) -> bool {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let status = text(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         let swapped = status.lines().find_map(|line| line.strip_prefix("VmSwap:"));
         swapped.is_none_or(|kib| kib.trim() != "0 kB")
     }
 
     /// Its control groups, as `/proc/PID/cgroup` has them; nothing if it has ended.
     pub(super) fn groups(&self) -> Option<String> {
-        fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok().filter(|_| self.is_there())
+        text(format!("/proc/{}/cgroup", self.pid)).ok().filter(|_| self.is_there())
     }
 
     /// The directory that it has as its root.
@@ -113,7 +121,7 @@ impl Process {
 impl Identity {
     /// The identity of a process that has not ended.
     pub(super) fn of(pid: i32) -> io::Result<Option<Self>> {
-        let stat = present(fs::read_to_string(format!("/proc/{pid}/stat")))?;
+        let stat = present(text(format!("/proc/{pid}/stat")))?;
         Ok(stat.and_then(|stat| start_time(&stat)).map(|start| Self { pid, start }))
     }
 
@@ -126,12 +134,25 @@ impl Identity {
 }
 
 /// A name of the host's boot. Numbers and start times begin anew with each.
-pub(super) fn boot() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+pub(super) fn boot() -> io::Result<&'static str> {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    if let Some(boot) = BOOT.get() {
+        return Ok(boot);
+    }
+    let boot = text("/proc/sys/kernel/random/boot_id")?;
+    Ok(BOOT.get_or_init(|| boot.trim().to_owned()))
+}
+
+/// A small file's content. The size of what is under `/proc` is not known before it is read; mostly this takes one read and
+/// one that finds the end.
+pub(crate) fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut text = String::with_capacity(4096);
+    File::open(path)?.take(MOST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Whether this is how it shows that a file or a process is not there.
-pub(super) fn is_gone(error: &io::Error) -> bool {
+fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 

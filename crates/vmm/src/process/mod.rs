@@ -1,9 +1,9 @@
 //! Which process is a machine's: found again after the manager was killed, and never confused with another.
 //!
 //! A process is identified by its number, its start time and the host's boot, which its process file in the machine's
-//! directory has: nothing that the process does to itself changes them. One whose manager died before it wrote that file
-//! is found by its standard output, which is a file in the machine's directory: no other user can have that file open, and
-//! two managers have different directories. This module must not know what the process does; a driver tells what marks its
+//! directory has: nothing that the process does to itself changes them. The file is there, and empty, before the process is.
+//! One whose manager died before it filled that file is found among all of the host by its standard output, which is a file
+//! in the machine's directory: no other user can have that file open, and two managers have different directories. This module must not know what the process does; a driver tells what marks its
 //! own with [`Marks`]. What ends machines looks for those of every driver: the one that runs them now may not be the one
 //! that started them.
 //!
@@ -21,8 +21,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getpriority_process, setpriority_process, setrlimit, setsid, umask};
 use tokio::time::{sleep, timeout};
 
-pub(crate) use held::Process;
-use held::{Identity, boot, is_gone, numbers, present};
+use held::{Identity, boot, numbers, present};
+pub(crate) use held::{Process, text};
 pub(crate) use spawn::{Child, spawn};
 
 use crate::hypervisor::VmId;
@@ -51,10 +51,10 @@ pub(crate) struct Marks {
 impl Process {
     /// The running process of the machine in `dir`, if there is one.
     pub(crate) fn locate(dir: &Path, marks: &Marks) -> io::Result<Option<Self>> {
-        let recorded = match fs::read_to_string(dir.join(marks.file)) {
-            Ok(text) => Identity::parse(&text, &boot()?),
-            Err(error) if is_gone(&error) => None,
-            Err(error) => return Err(error),
+        let recorded = match present(text(dir.join(marks.file)))? {
+            Some(text) => Identity::parse(&text, boot()?),
+            None if fs::exists(dir)? => return Ok(None),
+            None => None,
         };
         match recorded {
             Some(identity) => Self::hold(identity),
@@ -108,6 +108,11 @@ fn yield_processors() -> io::Result<()> {
         let _ = rustix::io::write(&group, b"5");
     }
     Ok(())
+}
+
+/// Notes that the machine in `dir` may have a process from now on, which is looked for until it is recorded or forgotten.
+pub(crate) fn announce(dir: &Path, marks: &Marks) -> io::Result<()> {
+    fs::write(dir.join(marks.file), "")
 }
 
 /// Records the process of the machine in `dir`, all or nothing. One that has ended already is found out by whoever waits
@@ -179,20 +184,33 @@ async fn end(dir: &Path, groups: &mut Vec<String>) -> Result<(), HypervisorError
             process.kill().map_err(failed)?;
             let ended = timeout(KILL_LIMIT, process.wait()).await;
             ended.map_err(|_| HypervisorError::Timeout("ending the process"))?.map_err(failed)?;
-            forget(dir, marks).map_err(failed)?;
         }
         forget(dir, marks).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Ids of the machines in directories under `parent` that have a process, whichever driver started it.
+/// Ids of the machines in directories under `parent` that have a process, whichever driver started it. Those that nobody has
+/// announced are.
 pub(crate) fn find(parent: &Path) -> Vec<VmId> {
     let parent = canonical(parent);
-    let known = DRIVERS.into_iter().flat_map(all).filter_map(|process| {
-        process.inspect_err(|error| tracing::warn!(%error, "cannot tell whose process one is")).ok()
-    });
-    known.filter(|process| process.dir.parent() == Some(&parent)).map(|process| process.id).collect()
+    let mut found = Vec::new();
+    for marks in DRIVERS {
+        let known = all(marks).filter_map(|process| {
+            process.inspect_err(|error| tracing::warn!(%error, "cannot tell whose process one is")).ok()
+        });
+        for process in known.filter(|process| process.dir.parent() == Some(&parent)) {
+            let announced = match fs::exists(process.dir.join(marks.file)) {
+                Ok(false) if process.dir.exists() => announce(&process.dir, marks),
+                other => other.map(drop),
+            };
+            if let Err(error) = announced {
+                tracing::warn!(%error, dir = %process.dir.display(), "cannot note that a machine has a process");
+            }
+            found.push(process.id);
+        }
+    }
+    found
 }
 
 /// A process that looks like a machine's.

@@ -19,7 +19,7 @@ fn another_process_is_never_taken_for_a_machine() {
     let own = i32::try_from(std::process::id()).unwrap();
     assert_eq!(locate().unwrap().pid(), own);
     let recorded = fs::read_to_string(dir.path().join(MARKS.file)).unwrap();
-    let earlier = recorded.replace(&boot().unwrap(), "4e0a5e1c-d4f3-4ba1-9a5e-f1c5a2f3b0d7");
+    let earlier = recorded.replace(boot().unwrap(), "4e0a5e1c-d4f3-4ba1-9a5e-f1c5a2f3b0d7");
     fs::write(dir.path().join(MARKS.file), earlier).unwrap();
     assert!(locate().is_none(), "of another boot");
     fs::write(dir.path().join(MARKS.file), recorded.replacen(' ', " 1", 1)).unwrap();
@@ -75,6 +75,7 @@ async fn whoever_started_a_machine_it_is_found_and_ended() {
     let dir = parent.path().join(id.to_string());
     fs::create_dir(&dir).unwrap();
     let mut child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+    assert!(!is_running(&dir, &qemu::MARKS), "nobody has announced it");
     while !find(parent.path()).contains(&id) {
         sleep(Duration::from_millis(1)).await;
     }
@@ -83,6 +84,23 @@ async fn whoever_started_a_machine_it_is_found_and_ended() {
     let (killed, ()) = tokio::join!(kill(&dir), wait(&dir, &qemu::MARKS));
     killed.unwrap();
     assert_eq!((find(parent.path()), dir.join(qemu::MARKS.file).exists()), (Vec::new(), false));
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_is_found_though_its_directory_is_gone() {
+    let parent = tempfile::tempdir().unwrap();
+    let id = VmId::new();
+    let dir = parent.path().join(id.to_string());
+    fs::create_dir(&dir).unwrap();
+    let mut child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+    fs::remove_dir_all(&dir).unwrap();
+    while !find(parent.path()).contains(&id) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(is_running(&dir, &qemu::MARKS) && !dir.exists());
+    kill(&dir).await.unwrap();
+    assert!(!is_running(&dir, &qemu::MARKS));
     child.wait().unwrap();
 }
 

@@ -103,7 +103,7 @@ impl Qemu {
 
     /// Starts a process and records it. It has not necessarily come to life when this returns. After an error it is gone.
     async fn start(&self, spec: &MachineSpec, template: Option<Arc<Template>>) -> Result<(), HypervisorError> {
-        process::forget(&spec.dir, &MARKS).map_err(HypervisorError::io("the old process file"))?;
+        process::announce(&spec.dir, &MARKS).map_err(HypervisorError::io("the process file"))?;
         let mut inheritance = Inheritance::open(spec)?;
         let incoming = template.is_some();
         let memory = template.as_ref().map(|template| template.memory.try_clone()).transpose();
