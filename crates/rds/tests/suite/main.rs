@@ -52,6 +52,8 @@ use std::time::{Duration, Instant};
 
 use harness::{Case, Prerequisites, World};
 use libtest_mimic::{Arguments, Trial};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// What every test took.
 type Times = Arc<Mutex<Vec<(Duration, String)>>>;
@@ -114,21 +116,41 @@ fn main() -> ExitCode {
             None
         }
     };
-    let times = Times::default();
-    let trial = |case: Case| trial(&case, world.clone(), runtime.handle().clone(), Arc::clone(&times));
+    let (times, interrupted) = (Times::default(), CancellationToken::new());
+    runtime.spawn(interrupt(interrupted.clone()));
+    let trial =
+        |case: Case| trial(&case, world.clone(), runtime.handle().clone(), Arc::clone(&times), interrupted.clone());
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
     let mut times = std::mem::take(&mut *times.lock().unwrap_or_else(PoisonError::into_inner));
     times.sort_by(|one, other| other.cmp(one));
     for (took, name) in times.iter().take(SLOWEST) {
         eprintln!("{:7.1} s  {name}", took.as_secs_f64());
     }
-    if let Some(world) = world {
+    if let Some(world) = world.filter(|_| !interrupted.is_cancelled()) {
         runtime.block_on(world.close(conclusion.has_failed()));
     }
     conclusion.exit_code()
 }
 
-fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle, times: Times) -> Trial {
+/// Ends all tests at the first SIGINT or SIGTERM. What they have started, VMs too, goes with them.
+async fn interrupt(interrupted: CancellationToken) {
+    let on = |kind| signal(kind).expect("the system takes a handler");
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt()), on(SignalKind::terminate()));
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    eprintln!("\n*** Interrupted: what the tests have started is ended ***\n");
+    interrupted.cancel();
+}
+
+fn trial(
+    case: &Case,
+    world: Option<Arc<World>>,
+    runtime: tokio::runtime::Handle,
+    times: Times,
+    interrupted: CancellationToken,
+) -> Trial {
     let missing = case.needs.and_then(|needs| match needs {
         harness::lab::NAMESPACES => rds_lab::missing().map(str::to_owned),
         harness::disk::MOUNTS => harness::disk::missing().map(str::to_owned),
@@ -149,7 +171,7 @@ fn trial(case: &Case, world: Option<Arc<World>>, runtime: tokio::runtime::Handle
         // Only who asks for ignored tests gets here without what they need.
         let world = world.filter(|_| !missing).ok_or("what it needs is missing")?;
         let begun = Instant::now();
-        runtime.block_on(run(world));
+        runtime.block_on(interrupted.run_until_cancelled(run(world))).ok_or("it was interrupted")?;
         times.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed(), timed));
         Ok(())
     };
