@@ -115,15 +115,13 @@ pub(crate) fn announce(dir: &Path, marks: &Marks) -> io::Result<()> {
     fs::write(dir.join(marks.file), "")
 }
 
-/// Records the process of the machine in `dir`, all or nothing. One that has ended already is found out by whoever waits
-/// for it.
+/// Records the process of the machine in `dir`. One that has ended already is found out by whoever waits for it; of a record
+/// that was cut off nothing is believed.
 pub(crate) fn record(dir: &Path, pid: u32, marks: &Marks) -> io::Result<()> {
     let Some(Identity { pid, start }) = Identity::of(i32::try_from(pid).map_err(io::Error::other)?)? else {
         return Ok(());
     };
-    let (path, draft) = (dir.join(marks.file), dir.join("process.new"));
-    fs::write(&draft, format!("{pid} {start} {}\n", boot()?))?;
-    fs::rename(draft, path)
+    fs::write(dir.join(marks.file), format!("{pid} {start} {}\n", boot()?))
 }
 
 /// Forgets the process of the machine in `dir`.
