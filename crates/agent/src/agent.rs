@@ -3,9 +3,10 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-use rds_protocol::guest::{Configure, Configured, Health};
+use rds_protocol::guest::{Clock, Configure, Health};
 use rustix::time::ClockId;
 
+use crate::clock;
 use crate::configure;
 use crate::freeze::Frozen;
 use crate::peers::bridge::Bridge;
@@ -79,14 +80,13 @@ impl Agent {
     }
 
     /// Makes the guest one VM. A second time is refused; so is every time after one that failed half-way.
-    pub(crate) fn configure(&self, order: Configure) -> Result<Configured, Refusal> {
+    pub(crate) fn configure(&self, order: Configure) -> Result<Clock, Refusal> {
         configure::check(&order)?;
         let refused = || Refusal::new(http::StatusCode::CONFLICT, "the guest was configured before");
         let anonymous = self.anonymous.take().ok_or_else(refused)?;
-        let (vm, times) =
-            configure::carry_out(order, anonymous, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
+        let vm = configure::carry_out(order, anonymous, &self.keepers, &self.bridge).map_err(Refusal::internal)?;
         let _ = self.vm.set(Rc::new(vm));
-        Ok(times)
+        Ok(clock::read())
     }
 
     /// Does once, for nobody, what makes a guest a VM. It must not be one, nor become one meanwhile.
@@ -99,9 +99,10 @@ impl Agent {
     }
 
     /// Makes a copy of a VM a VM of its own.
-    pub(crate) fn rename(&self, order: Configure) -> Result<Configured, Refusal> {
+    pub(crate) fn rename(&self, order: Configure) -> Result<Clock, Refusal> {
         configure::check(&order)?;
-        configure::rename(order, &*self.vm()?).map_err(Refusal::internal)
+        configure::rename(order, &*self.vm()?).map_err(Refusal::internal)?;
+        Ok(clock::read())
     }
 
     /// The VM that the guest was made.

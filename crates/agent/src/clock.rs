@@ -5,8 +5,13 @@ use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
 use crate::error::{SystemError, While};
 
+/// What it says.
+pub(crate) fn read() -> Clock {
+    Clock { clock_us: now() }
+}
+
 /// Microseconds since the Unix epoch.
-pub(crate) fn now() -> u64 {
+fn now() -> u64 {
     let time = clock_gettime(ClockId::Realtime);
     time.tv_sec.cast_unsigned() * 1_000_000 + time.tv_nsec.cast_unsigned() / 1000
 }
@@ -23,5 +28,5 @@ pub(crate) fn adjust(order: AdjustClock) -> Result<Clock, SystemError> {
     if order.by_us != 0 {
         set(now().saturating_add_signed(order.by_us))?;
     }
-    Ok(Clock { clock_us: now() })
+    Ok(read())
 }

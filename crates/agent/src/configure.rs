@@ -4,11 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rds_protocol::guest::{Configure, Configured};
+use rds_protocol::guest::Configure;
 use tokio::sync::Mutex;
 
 use crate::agent::{Anonymous, Vm};
@@ -56,15 +55,13 @@ pub(crate) fn carry_out(
     Anonymous { waiting, prepared }: Anonymous,
     keepers: &Rc<Keepers>,
     bridge: &Rc<Bridge>,
-) -> Result<(Vm, Configured), SystemError> {
-    let start = Instant::now();
+) -> Result<Vm, SystemError> {
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
     prepared.identity.write(&order)?;
-    let (before, mut mounted) = (Instant::now(), None);
     // The machine id is new for every start.
-    let (tree, leftovers) = prepared.build(&order.machine_id, || mounted = Some(before.elapsed()))?;
+    let (tree, leftovers) = prepared.build(&order.machine_id)?;
     if let Some(bytes) = order.grow_disk_to {
         grow::grow(&tree.disk, bytes)?;
     }
@@ -76,26 +73,17 @@ pub(crate) fn carry_out(
         // Old temporary files may be many; nobody waits for them to be gone. What stays is the next start's.
         let _ = empty_trash(keepers);
     }
-    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let times = Configured {
-        mount_us: micros(mounted.unwrap_or_default()),
-        total_us: micros(start.elapsed()),
-        clock_us: clock::now(),
-    };
-    Ok((
-        Vm {
-            sandbox,
-            keepers: Rc::clone(keepers),
-            secrets: RefCell::new(order.secret_env.into()),
-            script_names: RefCell::default(),
-            frozen: RefCell::default(),
-            freezing: Cell::default(),
-            trees: Mutex::default(),
-            workers: Workers::default(),
-            bridge: Rc::clone(bridge),
-        },
-        times,
-    ))
+    Ok(Vm {
+        sandbox,
+        keepers: Rc::clone(keepers),
+        secrets: RefCell::new(order.secret_env.into()),
+        script_names: RefCell::default(),
+        frozen: RefCell::default(),
+        freezing: Cell::default(),
+        trees: Mutex::default(),
+        workers: Workers::default(),
+        bridge: Rc::clone(bridge),
+    })
 }
 
 /// Removes what programs have left, as one of them: they have made it, and it may take memory as they please.
@@ -115,8 +103,7 @@ fn empty_trash(keepers: &Rc<Keepers>) -> Result<(), SystemError> {
 
 /// Makes a copy of a VM a VM of its own. Nothing of the other's secrets and peers is left in the agent. Programs, which were
 /// held when the copy was made, go on when all of it is done.
-pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemError> {
-    let start = Instant::now();
+pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<(), SystemError> {
     clock::set(order.clock_us)?;
     add_entropy(&order.entropy)?;
     rustix::system::sethostname(order.hostname.as_bytes()).while_("set the host name")?;
@@ -129,9 +116,7 @@ pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<Configured, SystemErro
     vm.bridge.close();
     vm.frozen.take();
     vm.freezing.set(false);
-    vm.let_go()?;
-    let total_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(Configured { mount_us: 0, total_us, clock_us: clock::now() })
+    vm.let_go()
 }
 
 /// Gives the kernel's random source what no other VM has, and has it used at once.

@@ -70,20 +70,6 @@ impl std::fmt::Debug for Configure {
     }
 }
 
-/// How long each part of carrying out [`Configure`] took, in microseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Configured {
-    /// Mounting the writable disk and the overlay over the image.
-    pub mount_us: u64,
-    /// Everything together.
-    pub total_us: u64,
-    /// The guest's wall clock when it answered, in microseconds since the Unix epoch. The manager's clock when it reads this,
-    /// less this, is how long the answer took and how far the clocks are apart together.
-    #[serde(default)]
-    pub clock_us: u64,
-}
-
 /// By how much the wall clock is to be put forward, or back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -92,7 +78,8 @@ pub struct AdjustClock {
     pub by_us: i64,
 }
 
-/// The guest's wall clock.
+/// The guest's wall clock. The manager's clock when it reads this, less this, is how long the answer took and how far the
+/// clocks are apart together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Clock {

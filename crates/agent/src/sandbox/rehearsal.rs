@@ -62,7 +62,7 @@ fn perform(prepared: &Prepared) -> Result<(), SystemError> {
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.while_("make a mount namespace")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).while_("keep mounts apart")?;
     let waiting = Waiting::start()?;
-    let (tree, _) = prepared.build("rehearsal", || {})?;
+    let (tree, _) = prepared.build("rehearsal")?;
     let shell = if tree.has_bash { "bash" } else { "sh" };
     let sandbox = waiting.enclose(tree)?;
     let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).while_("open /dev/null");

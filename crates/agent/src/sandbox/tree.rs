@@ -139,13 +139,11 @@ impl Prepared {
         files.map(|file| file.as_raw_fd())
     }
 
-    /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has. Says when the disk and the
-    /// overlay were in place.
-    pub(crate) fn build(&self, start: &str, mounted: impl FnOnce()) -> Result<(Tree, Leftovers), SystemError> {
+    /// Mounts the disk and builds the tree. `start` is a name that no other start of the VM has.
+    pub(crate) fn build(&self, start: &str) -> Result<(Tree, Leftovers), SystemError> {
         let leftovers = disk::mount(start)?;
         mount_overlay()?;
         disk::renew_reserve()?;
-        mounted();
         let root = Root::open(ROOT)?;
         for (source, target) in TEMPORARY {
             let target = root.directory(target)?;

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rds_manager::Config;
 use rds_manager::vms::request::CreateVm;
 use rds_protocol::files::{FileKind, Stat};
-use rds_protocol::guest::{Clock, Configure, Configured, Health};
+use rds_protocol::guest::{Clock, Configure, Health};
 use rds_protocol::peer::{Bridge, Offered, Outcome};
 use rds_protocol::{GENERATION, MISTIMED, link, routes};
 use rds_vmm::VmId;
@@ -150,7 +150,7 @@ async fn answer(request: Request<Incoming>, vm: Arc<str>, known: Arc<Known>) -> 
         }
         (&Method::POST, routes::CONFIGURE) => {
             known.take(&vm, serde_json::from_slice::<Configure>(&body)?.secret_env);
-            to_json(&Configured { mount_us: 0, total_us: 0, clock_us: now_us() })
+            to_json(&Clock { clock_us: now_us() })
         }
         (&Method::PUT, routes::SECRETS) if known.refuses.load(Ordering::Relaxed) => {
             let mut refused = Response::new(Full::default());

@@ -23,7 +23,7 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rds_protocol::guest::{AdjustClock, AgentError, Clock, Configure, Configured, Health, Thawed};
+use rds_protocol::guest::{AdjustClock, AgentError, Clock, Configure, Health, Thawed};
 use rds_protocol::json::containers;
 use rds_protocol::limits::{CONTAINERS, REPLY_BYTES};
 use rds_protocol::link::{self, History};
@@ -175,13 +175,13 @@ impl GuestClient {
         self.empty(Method::POST, routes::REHEARSE, whole(""), limit).await
     }
 
-    /// Tells the guest who it is. 409 if it knows already.
-    pub async fn configure(&self, configure: &Configure, limit: Duration) -> Result<Configured, GuestError> {
+    /// Tells the guest who it is, and gives its clock then. 409 if it knows already.
+    pub async fn configure(&self, configure: &Configure, limit: Duration) -> Result<Clock, GuestError> {
         self.json(Method::POST, routes::CONFIGURE, to_json(configure), limit).await
     }
 
-    /// Makes a copy of a VM, which was configured before it was copied, a VM of its own.
-    pub async fn rename(&self, configure: &Configure, limit: Duration) -> Result<Configured, GuestError> {
+    /// Makes a copy of a VM, which was configured before it was copied, a VM of its own, and gives its clock then.
+    pub async fn rename(&self, configure: &Configure, limit: Duration) -> Result<Clock, GuestError> {
         self.json(Method::POST, routes::RENAME, to_json(configure), limit).await
     }
 
