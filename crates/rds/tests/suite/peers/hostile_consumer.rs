@@ -297,13 +297,20 @@ async fn results_that_are_not_read_take_little_of_the_server(world: &World) {
         process.exit(0);";
     let before = processes::resident_bytes(server.pid());
     api.sh(&vm, &format!("cat > unread.mjs <<'END'\n{program}\nEND\nnode unread.mjs >/dev/null 2>&1 &")).await;
-    let mut most = 0;
-    for _ in 0..50 {
+    let (mut most, mut small) = (0, String::new());
+    for look in 0..150 {
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
         most = most.max(processes::resident_bytes(server.pid()));
+        // That long the program goes on, and on a busy machine longer.
+        if look >= 50 {
+            small = api.sh(&vm, "cat small.json || true").await;
+        }
+        if !small.is_empty() {
+            break;
+        }
     }
     assert!(most < before + GROWTH, "{before} bytes became {most}");
-    assert_eq!(api.sh(&vm, "cat small.json").await, "200", "a small result does not wait for large ones");
+    assert_eq!(small, "200", "a small result does not wait for large ones");
     let body =
         json!({"alias": "big", "modulePath": "/workspace/sdk/small.mjs", "exportName": "text", "args": [3_900_000]});
     let token = token(&api, &vm).await;
