@@ -150,7 +150,7 @@ impl Birth<'_> {
                 return Err(io::Error::last_os_error());
             }
         }
-        // What this process was started with open is not the program's. Linux before 5.11 cannot tell; the rest is as well.
+        // What this process was started with open is not the program's. Linux before 5.11 cannot do this, and passes it on.
         // SAFETY: it closes nothing now, and changes only this process's own descriptors.
         unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         chdir(c"/")?;
