@@ -188,8 +188,8 @@ async fn end(dir: &Path, groups: &mut Vec<String>) -> Result<(), HypervisorError
     Ok(())
 }
 
-/// Ids of the machines in directories under `parent` that have a process, whichever driver started it. Those that nobody has
-/// announced are.
+/// Ids of the machines in directories under `parent` that have a process, whichever driver started it. One that nobody has
+/// announced, as by an older server, is announced, so that it is found again when it is to be ended.
 pub(crate) fn find(parent: &Path) -> Vec<VmId> {
     let parent = canonical(parent);
     let mut found = Vec::new();

@@ -68,17 +68,28 @@ fn sleeper(dir: &Path, words: &[&str]) -> std::process::Child {
     command.spawn().unwrap()
 }
 
+/// A process that looks like a machine's of QEMU's, and the machine's directory in `parent`. Nobody has announced it.
+fn machine(parent: &Path) -> (VmId, PathBuf, std::process::Child) {
+    let id = VmId::new();
+    let dir = parent.join(id.to_string());
+    fs::create_dir(&dir).unwrap();
+    let child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+    (id, dir, child)
+}
+
+/// Waits until the child has become its program.
+async fn until_found(parent: &Path, id: VmId) {
+    while !find(parent).contains(&id) {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test]
 async fn whoever_started_a_machine_it_is_found_and_ended() {
     let parent = tempfile::tempdir().unwrap();
-    let id = VmId::new();
-    let dir = parent.path().join(id.to_string());
-    fs::create_dir(&dir).unwrap();
-    let mut child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+    let (id, dir, mut child) = machine(parent.path());
     assert!(!is_running(&dir, &qemu::MARKS), "nobody has announced it");
-    while !find(parent.path()).contains(&id) {
-        sleep(Duration::from_millis(1)).await;
-    }
+    until_found(parent.path(), id).await;
     assert!(is_running(&dir, &qemu::MARKS) && !is_running(&dir, &firecracker::MARKS));
     record(&dir, child.id(), &qemu::MARKS).unwrap();
     let (killed, ()) = tokio::join!(kill(&dir), wait(&dir, &qemu::MARKS));
@@ -90,14 +101,9 @@ async fn whoever_started_a_machine_it_is_found_and_ended() {
 #[tokio::test]
 async fn a_machine_is_found_though_its_directory_is_gone() {
     let parent = tempfile::tempdir().unwrap();
-    let id = VmId::new();
-    let dir = parent.path().join(id.to_string());
-    fs::create_dir(&dir).unwrap();
-    let mut child = sleeper(&dir, &["-name", &format!("rds-{id}")]);
+    let (id, dir, mut child) = machine(parent.path());
     fs::remove_dir_all(&dir).unwrap();
-    while !find(parent.path()).contains(&id) {
-        sleep(Duration::from_millis(1)).await;
-    }
+    until_found(parent.path(), id).await;
     assert!(is_running(&dir, &qemu::MARKS) && !dir.exists());
     kill(&dir).await.unwrap();
     assert!(!is_running(&dir, &qemu::MARKS));
