@@ -17,6 +17,7 @@ use super::launch::{Executable, Launch, Streams};
 use super::tree::Prepared;
 use super::{Keepers, Waiting, fork};
 use crate::error::{SystemError, While};
+use crate::exec::command::environment;
 
 /// How long the kernel may take to let go of the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,14 +64,17 @@ fn perform(prepared: &Prepared) -> Result<(), SystemError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).while_("keep mounts apart")?;
     let waiting = Waiting::start()?;
     let (tree, _) = prepared.build("rehearsal")?;
-    let shell = if tree.has_bash { "bash" } else { "sh" };
+    let has_bash = tree.has_bash;
+    let shell = if has_bash { "bash" } else { "sh" };
     let sandbox = waiting.enclose(tree)?;
     let null = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).while_("open /dev/null");
     let text = |text: &str| CString::new(text).expect("constants have no NUL");
+    // By its language a shell chooses files that it reads.
+    let variables = environment(has_bash, false).into_iter();
     let launch = Launch {
         executable: Executable::Named(shell),
         arguments: [shell, "-c", "true"].map(text).into(),
-        environment: Vec::new(),
+        environment: variables.map(|(name, value)| text(&format!("{name}={value}"))).collect(),
         directory: text("/workspace"),
         streams: Streams::Three([null()?, null()?, null()?]),
         script: None,
