@@ -466,7 +466,7 @@ class Webhook(TypedDict):
     createdAt: str
     """RFC 3339, milliseconds, `Z`."""
     enabled: bool
-    """Whether events are sent."""
+    """Whether events are sent. A receiver that answers 410 (Gone) ends that."""
     eventTypes: list[str]
     """Which ones."""
     id: str
@@ -497,7 +497,10 @@ class WebhookDelivery(TypedDict):
     nextAttemptAt: NotRequired[str | None]
     """When it is tried next."""
     state: str
-    """`waiting`, `delivered`, `failed` after the last attempt, or `dropped` because too many waited."""
+    """
+    `waiting`, `delivered`, `failed` after the last attempt or since the receiver is gone, or `dropped` because too many
+    waited.
+    """
     status: NotRequired[int | None]
     """The HTTP status that came back."""
 

@@ -1957,7 +1957,7 @@ export interface components {
              * @description RFC 3339, milliseconds, `Z`.
              */
             createdAt: string;
-            /** @description Whether events are sent. */
+            /** @description Whether events are sent. A receiver that answers 410 (Gone) ends that. */
             enabled: boolean;
             /**
              * @description Which ones.
@@ -2017,7 +2017,8 @@ export interface components {
              */
             nextAttemptAt?: string | null;
             /**
-             * @description `waiting`, `delivered`, `failed` after the last attempt, or `dropped` because too many waited.
+             * @description `waiting`, `delivered`, `failed` after the last attempt or since the receiver is gone, or `dropped` because too many
+             *     waited.
              * @example delivered
              */
             state: string;

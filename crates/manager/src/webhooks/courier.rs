@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::secret::Secret;
 use super::send::{Failure, Message, Sender};
 use super::target::Target;
-use crate::activity::Event;
+use crate::activity::{Activity, Event};
 use crate::clock::{now_ms, rfc3339};
 use crate::error::{Chain, Result};
 use crate::metrics;
 use crate::secrets::Sealer;
 use crate::store::Store;
-use crate::store::webhooks::{Attempt, NextDelivery, WAITING};
+use crate::store::webhooks::{Attempt, NextDelivery, WAITING, WebhookChange};
 
 /// A delivery is tried so often: for some twelve hours.
 const MAX_ATTEMPTS: i64 = 10;
@@ -42,6 +42,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The task, and what it works with.
 pub(super) struct Courier {
     pub(super) work: Arc<Work>,
+    pub(super) activity: Activity,
     /// Whatever happens was written down before it is told here.
     pub(super) events: broadcast::Receiver<Event>,
     pub(super) wake: Arc<Notify>,
@@ -58,7 +59,11 @@ impl Courier {
                 RETRY
             });
             tokio::select! {
-                Some(_) = attempts.join_next() => {}
+                Some(ended) = attempts.join_next() => {
+                    if let Ok(Err(gone)) = ended {
+                        self.disable(&gone).await;
+                    }
+                }
                 event = self.events.recv() => match event {
                     // Others that wait were written down, too.
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => self.events = self.events.resubscribe(),
@@ -73,10 +78,28 @@ impl Courier {
         let _ = timeout(GRACE, async { while attempts.join_next().await.is_some() {} }).await;
     }
 
+    /// Sends nothing more to a receiver that asked for that, until somebody enables its webhook again.
+    async fn disable(&self, Gone(webhook): &Gone) {
+        let change = WebhookChange { enabled: Some(0), ..WebhookChange::default() };
+        match self.work.store.change_webhook(webhook, &change).await {
+            Ok(true) => {
+                self.activity
+                    .record("webhook.updated", webhook, "Webhook disabled, since its receiver is gone", None)
+                    .await;
+            }
+            // It was removed meanwhile.
+            Ok(false) => {}
+            // The next delivery finds out again.
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), webhook, "cannot disable a webhook whose receiver is gone");
+            }
+        }
+    }
+
     /// Begins what is due, ends what is not wanted any more, and says how long there is nothing else to do.
     async fn start_due(
         &self,
-        attempts: &mut JoinSet<()>,
+        attempts: &mut JoinSet<Result<(), Gone>>,
         running: &mut HashMap<String, AbortHandle>,
     ) -> Result<Duration> {
         let next = self.work.store.next_deliveries().await?;
@@ -105,6 +128,9 @@ impl Courier {
     }
 }
 
+/// The webhook whose receiver is gone for good.
+struct Gone(String);
+
 /// What an attempt takes.
 pub(super) struct Work {
     pub(super) store: Store,
@@ -123,11 +149,12 @@ struct Body<'a> {
 }
 
 impl Work {
-    async fn attempt(self: Arc<Self>, delivery: NextDelivery) {
+    async fn attempt(self: Arc<Self>, delivery: NextDelivery) -> Result<(), Gone> {
         let (at, begun) = (now_ms(), Instant::now());
         let outcome = self.send(&delivery, at).await;
         let duration = begun.elapsed();
         metrics::webhook_attempt(outcome.as_ref().map_or_else(Failure::word, |_| "ok"), duration);
+        let gone = matches!(outcome, Err(Failure::Gone));
         let attempt = judge(&delivery, at, duration, outcome);
         if attempt.state != WAITING {
             metrics::webhook_delivery(attempt.state);
@@ -139,6 +166,7 @@ impl Work {
             tracing::error!(error = %Chain(&error), delivery = id, "cannot write down how a delivery went; trying again");
             sleep(RETRY).await;
         }
+        if gone { Err(Gone(delivery.webhook_id)) } else { Ok(()) }
     }
 
     async fn send(&self, delivery: &NextDelivery, at: i64) -> Result<u16, Failure> {
@@ -174,10 +202,11 @@ fn judge(delivery: &NextDelivery, at: i64, duration: Duration, outcome: Result<u
         Ok(status) => ended("delivered", delivery.due_at, Some(status), None),
         Err(failure) => {
             let tried = delivery.attempts + 1;
-            let (state, due_at) = if tried >= MAX_ATTEMPTS {
+            let (state, due_at) = if tried >= MAX_ATTEMPTS || failure == Failure::Gone {
                 ("failed", delivery.due_at)
             } else {
-                (WAITING, at.saturating_add(ms(duration + pause(tried).mul_f64(random_range(0.5..1.5)))))
+                let pause = pause(tried).mul_f64(random_range(0.5..1.5)).max(failure.pause().min(LONGEST_PAUSE));
+                (WAITING, at.saturating_add(ms(duration + pause)))
             };
             ended(state, due_at, failure.status(), Some(failure.to_string()))
         }
@@ -219,8 +248,16 @@ mod tests {
             let (wait, usual) = (attempt.due_at - 1000, pause(tried + 1).as_millis() as i64);
             assert!(attempt.state == WAITING && wait >= usual / 2 && wait <= usual * 3 / 2, "{attempt:?}");
         }
-        let last = judge(&delivery(MAX_ATTEMPTS - 1), 1000, Duration::ZERO, Err(Failure::Status(503)));
+        let last = judge(&delivery(MAX_ATTEMPTS - 1), 1000, Duration::ZERO, Err(Failure::Status(503, None)));
         assert_eq!((last.state, last.status), ("failed", Some(503)));
+        let gone = judge(&delivery(0), 1000, Duration::ZERO, Err(Failure::Gone));
+        assert_eq!((gone.state, gone.status), ("failed", Some(410)));
+        let wait = |seconds| {
+            let asked = Failure::Status(429, Some(Duration::from_secs(seconds)));
+            judge(&delivery(0), 1000, Duration::ZERO, Err(asked)).due_at - 1000
+        };
+        assert_eq!((wait(90), wait(u64::MAX)), (90_000, LONGEST_PAUSE.as_millis() as i64));
+        assert!((500..=1500).contains(&wait(0)), "it is not asked sooner than others");
         let good = judge(&delivery(0), 1000, Duration::from_millis(5), Ok(204));
         assert_eq!((good.state, good.status, good.duration_ms, good.error), ("delivered", Some(204), 5, None));
     }

@@ -55,7 +55,7 @@ pub struct WebhookView {
     /// Where to.
     #[schema(example = "https://example.com/hooks/rds")]
     pub url: String,
-    /// Whether events are sent.
+    /// Whether events are sent. A receiver that answers 410 (Gone) ends that.
     pub enabled: bool,
     /// Which ones.
     #[schema(example = json!(["vm.created", "image.*"]))]
@@ -131,7 +131,8 @@ pub struct DeliveryView {
     /// When it happened.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// `waiting`, `delivered`, `failed` after the last attempt, or `dropped` because too many waited.
+    /// `waiting`, `delivered`, `failed` after the last attempt or since the receiver is gone, or `dropped` because too many
+    /// waited.
     #[schema(example = "delivered")]
     pub state: String,
     /// How often it was tried.
@@ -208,7 +209,8 @@ impl Webhooks {
         let (reach, wake) = (Reach::new(&config.webhook_allow_networks), Arc::new(Notify::new()));
         let work = Work { store: store.clone(), sender: Sender::new(reach.clone()), sealer: sealer.clone() };
         let (work, events) = (Arc::new(work), activity.listen());
-        let courier = tokio::spawn(Courier { work, events, wake: Arc::clone(&wake), shutdown }.run());
+        let courier = Courier { work, activity: activity.clone(), events, wake: Arc::clone(&wake), shutdown };
+        let courier = tokio::spawn(courier.run());
         Ok(Self { store, activity, sealer, reach, wake, courier: Mutex::new(Some(courier)) })
     }
 

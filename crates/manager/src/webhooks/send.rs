@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request, client::conn::http1};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
+use hyper::http::response::Parts;
+use hyper::{Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
@@ -60,8 +63,11 @@ pub(super) enum Failure {
     Late,
     #[error("it answered with a redirect, and those are not followed")]
     Redirected(u16),
+    #[error("it answered that it is gone for good (410)")]
+    Gone,
+    /// And for how long the receiver wants to be left alone, if it said so.
     #[error("it did not answer with a 2xx status")]
-    Status(u16),
+    Status(u16, Option<Duration>),
     #[error("the secret cannot be used: {0}")]
     Secret(&'static str),
     #[error("what was kept of it is damaged")]
@@ -77,7 +83,7 @@ impl Failure {
             Self::Untrusted | Self::Tls => "tls",
             Self::Broken => "broken",
             Self::Late => "timeout",
-            Self::Redirected(_) | Self::Status(_) => "status",
+            Self::Redirected(_) | Self::Gone | Self::Status(..) => "status",
             Self::Secret(_) | Self::Damaged => "unusable",
         }
     }
@@ -85,8 +91,17 @@ impl Failure {
     /// The status that came back.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Self::Redirected(status) | Self::Status(status) => Some(*status),
+            Self::Redirected(status) | Self::Status(status, _) => Some(*status),
+            Self::Gone => Some(StatusCode::GONE.as_u16()),
             _ => None,
+        }
+    }
+
+    /// For how long the receiver is to be left alone.
+    pub(super) fn pause(&self) -> Duration {
+        match self {
+            Self::Status(_, Some(pause)) => *pause,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -121,17 +136,19 @@ impl Sender {
     async fn try_send(&self, target: &Target, message: Message) -> Result<u16, Failure> {
         let request = request(target, message).ok_or(Failure::Damaged)?;
         let stream = connect(&self.addresses(target).await?).await.ok_or(Failure::Unreachable)?;
-        let status = if target.is_tls() {
+        let answer = if target.is_tls() {
             let tls = self.tls.get_or_try_init(host_authorities).await?;
             let stream = tls.connect(server_name(target)?, stream).await.map_err(|error| why(&error))?;
             exchange(stream, request).await?
         } else {
             exchange(stream, request).await?
         };
+        let status = answer.status.as_u16();
         match status {
             200..300 => Ok(status),
             300..400 => Err(Failure::Redirected(status)),
-            _ => Err(Failure::Status(status)),
+            _ if answer.status == StatusCode::GONE => Err(Failure::Gone),
+            _ => Err(Failure::Status(status, retry_after(&answer.headers))),
         }
     }
 
@@ -177,8 +194,8 @@ fn request(target: &Target, message: Message) -> Option<Request<Full<Bytes>>> {
         .ok()
 }
 
-/// One request over a stream, and the status of its answer.
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<u16, Failure>
+/// One request over a stream, and the head of its answer.
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Parts, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -187,11 +204,19 @@ where
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Broken)?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let answer = sender.send_request(request).await.map_err(|_| Failure::Broken)?;
-    let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), BODY_BYTES).collect();
+    let (head, body) = answer.into_parts();
     // What it says is nobody's business, nor whether it is all there.
-    let _ = timeout(BODY_LIMIT, body).await;
-    Ok(status)
+    let _ = timeout(BODY_LIMIT, Limited::new(body, BODY_BYTES).collect()).await;
+    Ok(head)
+}
+
+/// For how long a receiver wants to be left alone: seconds, or a date (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Timestamp::now().until(rfc2822::parse(text).ok()?.timestamp()).ok()?.try_into().ok(),
+    }
 }
 
 fn server_name(target: &Target) -> Result<ServerName<'static>, Failure> {
@@ -279,7 +304,12 @@ mod tests {
             (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), Ok(204)),
             (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nshort".to_vec(), Ok(200)),
             (b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1/\r\n\r\n".to_vec(), Err(Failure::Redirected(302))),
-            (b"HTTP/1.1 500 Oh\r\n\r\n".to_vec(), Err(Failure::Status(500))),
+            (b"HTTP/1.1 500 Oh\r\n\r\n".to_vec(), Err(Failure::Status(500, None))),
+            (b"HTTP/1.1 410 Gone\r\n\r\n".to_vec(), Err(Failure::Gone)),
+            (
+                b"HTTP/1.1 429 Slow\r\nretry-after: 90\r\n\r\n".to_vec(),
+                Err(Failure::Status(429, Some(Duration::from_secs(90)))),
+            ),
             (b"SSH-2.0-OpenSSH\r\n".to_vec(), Err(Failure::Broken)),
             (Vec::new(), Err(Failure::Broken)),
             (huge, Err(Failure::Broken)),
@@ -292,6 +322,17 @@ mod tests {
                 String::from_utf8_lossy(&words[..words.len().min(40)])
             );
         }
+    }
+
+    #[test]
+    fn a_receiver_says_in_seconds_or_by_a_date_when_it_may_be_asked_again() {
+        let after = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert!(after("Thu, 31 Dec 9998 23:59:59 GMT").is_some_and(|pause| pause > Duration::from_secs(1 << 32)));
+        for none in ["Sun, 06 Nov 1994 08:49:37 GMT", "-1", "1.5", "soon", "", "99999999999999999999"] {
+            assert_eq!(after(none), None, "{none}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[tokio::test]

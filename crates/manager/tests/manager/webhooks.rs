@@ -8,9 +8,10 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use rds_manager::secrets::{Rekeyed, rekey};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -81,7 +82,9 @@ async fn receive(State(desk): State<Desk>, uri: Uri, headers: HeaderMap, body: B
         let _leaves = Leaves(desk.gone);
         return std::future::pending().await;
     }
-    (StatusCode::from_u16(answer).unwrap(), [("location", "/elsewhere")]).into_response()
+    let busy = [("retry-after", "3600")].into_iter().filter(|_| answer == 429);
+    let headers = AppendHeaders([("location", "/elsewhere")].into_iter().chain(busy));
+    (StatusCode::from_u16(answer).unwrap(), headers).into_response()
 }
 
 /// Tells when the other side hung up.
@@ -176,7 +179,7 @@ async fn an_event_is_sent_signed() {
     let (id, timestamp) = (got.header("webhook-id"), got.header("webhook-timestamp"));
     assert_signed(&got, &made);
     assert_eq!((got.path.as_str(), got.header("content-type")), ("/hook?token=t", "application/json"));
-    let age = jiff::Timestamp::now().as_second() - timestamp.parse::<i64>().unwrap();
+    let age = Timestamp::now().as_second() - timestamp.parse::<i64>().unwrap();
     assert!((0..60).contains(&age), "{age}");
 
     let event = &test.get("/v1/admin/activity?limit=1").await.1[0];
@@ -235,6 +238,40 @@ async fn a_redirect_is_not_followed() {
         assert_eq!(receiver.next().await.path, "/hook?token=t");
     }
     admin.log_when(&hook, |newest| newest["state"] == "delivered" && newest["attempts"] == 2).await;
+}
+
+#[tokio::test]
+async fn a_busy_receiver_says_when_it_may_be_asked_again() {
+    let test = TestApp::with(&LOCAL).await;
+    let (admin, mut receiver) = (Admin::of(&test).await, Receiver::start(&[429]).await);
+    let hook = admin.hook(&receiver.url, json!(["image.created"])).await;
+    admin.image("one").await;
+    receiver.next().await;
+    let log = admin.log_when(&hook, |newest| newest["attempts"] == 1).await;
+    let time = |name: &str| log[0][name].as_str().unwrap().parse::<Timestamp>().unwrap();
+    let pause = time("nextAttemptAt").duration_since(time("lastAttemptAt")).as_secs();
+    assert!((3600..3620).contains(&pause), "{log}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_gone_is_left_alone_until_its_webhook_is_enabled_again() {
+    let test = TestApp::with(&LOCAL).await;
+    let (admin, mut receiver) = (Admin::of(&test).await, Receiver::start(&[410]).await);
+    let hook = admin.hook(&receiver.url, json!(["image.created"])).await;
+    admin.image("one").await;
+    receiver.next().await;
+    let log = admin.log_when(&hook, |newest| newest["state"] == "failed").await;
+    assert_eq!((&log[0]["attempts"], &log[0]["status"]), (&json!(1), &json!(410)));
+    let disabled = async {
+        while admin.call(Method::GET, HOOKS, Value::Null).await.1[0]["enabled"] != false {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, disabled).await.expect("it is disabled");
+    admin.image("two").await;
+    assert_eq!(admin.call(Method::PATCH, &at(&hook), json!({ "enabled": true })).await.0, 200);
+    admin.image("three").await;
+    assert_eq!(receiver.next().await.json()["data"]["message"], "Image three made");
 }
 
 #[tokio::test]
