@@ -5,6 +5,7 @@
 //! without remembering anything.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -268,6 +269,14 @@ impl HypervisorError {
         move |source| Self::Io { what: what.into(), source }
     }
 
+    /// Says why there is no connection to a guest: a monitor that has ended listens no more.
+    pub(crate) fn unconnected(error: std::io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Self::NotRunning,
+            _ => Self::io("the guest channel")(error),
+        }
+    }
+
     /// A monitor ended with these words, of which the last ones tell most.
     pub(crate) fn exited(words: &str) -> Self {
         let surplus = words.chars().count().saturating_sub(WORDS_CHARS);
@@ -408,7 +417,7 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     fn trim_logs(&self, dir: &Path) {
         for log in [Log::Serial, Log::Stdout, Log::Stderr] {
             match crate::log::trim(&self.log_file(dir, log)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
                     tracing::warn!(%error, ?log, dir = %dir.display(), "cannot trim a log");
                 }
                 _ => {}

@@ -232,13 +232,8 @@ impl Hypervisor for Firecracker {
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
         let process = process::running(dir, &MARKS)?;
-        match vsock::open(&process, self.port(port)).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                Err(HypervisorError::NotRunning)
-            }
-            Err(error) => Err(HypervisorError::io("the guest channel")(error)),
-        }
+        let stream = vsock::open(&process, self.port(port)).await.map_err(HypervisorError::unconnected)?;
+        Ok(Box::new(stream))
     }
 
     async fn is_running(&self, dir: &Path) -> bool {

@@ -19,7 +19,6 @@ mod template;
 mod throttle;
 mod version;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -268,13 +267,8 @@ impl Hypervisor for Qemu {
     }
 
     async fn connect(&self, dir: &Path, port: Port) -> Result<Box<dyn ByteStream>, HypervisorError> {
-        match UnixStream::connect(files::port(dir, port)).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-                Err(HypervisorError::NotRunning)
-            }
-            Err(error) => Err(HypervisorError::io("the guest channel")(error)),
-        }
+        let stream = UnixStream::connect(files::port(dir, port)).await.map_err(HypervisorError::unconnected)?;
+        Ok(Box::new(stream))
     }
 
     async fn is_running(&self, dir: &Path) -> bool {
