@@ -29,9 +29,10 @@ qemu=("$own/lib64/ld-linux-x86-64.so.2" --library-path "$own/lib/x86_64-linux-gn
     -L "$own/share/seabios" -L "$own/share/qemu")
 # Under emulation there is one processor: with two that run at once, machines in the box end with triple faults, and its
 # kernel with code that it was just rewriting. The kernel must not measure its clock by timers that come late, on a busy
-# machine five times too late: it is told how fast the emulated counter is, which is this machine's. And nothing is to take
-# `rep movsb` for fast, which is carried out byte by byte.
-accelerator=(-accel tcg -cpu "max,-erms,-fsrm" -smp 1) line="no_timer_check tsc=reliable tsc_early_khz=$("$box/tsc")"
+# machine five times too late: it is told how fast the emulated counter is, which is this machine's. Nothing is to take
+# `rep movsb` for fast, which is carried out byte by byte. And page tables need no fifth level, which is walked by hand: twice
+# for machines in here.
+accelerator=(-accel tcg -cpu "max,-erms,-fsrm,-la57" -smp 1) line="no_timer_check tsc=reliable tsc_early_khz=$("$box/tsc")"
 # A KVM that opens may still run no kernel, so the box's own is tried in it.
 kvm_runs_kvm() {
     [[ -w /dev/kvm ]] || return
