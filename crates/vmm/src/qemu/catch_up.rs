@@ -45,7 +45,9 @@ pub(super) async fn copy(dir: &Path, to: &Path) -> Result<(), HypervisorError> {
     let mut qmp = Qmp::open(dir).await?;
     let set = qmp.execute_with("add-fd", Value::Null, copy.as_fd()).await?["fdset-id"].clone();
     let file = format!("/dev/fdset/{set}");
-    let node = json!({"driver": "file", "node-name": COPY, "filename": file, "locking": "off"});
+    // Whoever wants it on the storage syncs it.
+    let cache = json!({"no-flush": true});
+    let node = json!({"driver": "file", "node-name": COPY, "filename": file, "locking": "off", "cache": cache});
     qmp.execute("blockdev-add", node).await?;
     // The node holds it now.
     qmp.execute("remove-fd", json!({"fdset-id": set})).await?;
