@@ -102,12 +102,10 @@ pub fn clone_into(from: &Path, to: &Path, mode: CloneMode) -> Result<u64, ImageE
 
 /// Frees what a file holds, but for a byte, which is zero.
 ///
-/// Of one that is cut to nothing ext4 takes what is written next for a replacement, and begins to write it to the storage when
-/// it is closed (`auto_da_alloc`, ext4(5)): a copy that nobody keeps would be written, and whoever syncs another file waits.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn empty(file: &File) -> io::Result<()> {
+/// What is written to a file that was cut to nothing ext4 takes for a replacement, and begins to write it to the storage when
+/// the file is closed (`auto_da_alloc`, ext4(5)): a copy that nobody keeps would be written, and whoever syncs another file
+/// waits.
+fn empty(file: &File) -> io::Result<()> {
     file.set_len(1)?;
     file.write_all_at(&[0], 0)
 }

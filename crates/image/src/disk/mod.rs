@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-pub use clone::{CloneMode, InvalidCloneMode, clone_into, clone_sparse, empty, fill_reserved, reserve};
+pub use clone::{CloneMode, InvalidCloneMode, clone_into, clone_sparse, fill_reserved, reserve};
 
 use crate::ImageError;
 use crate::draft::draft;

@@ -100,7 +100,7 @@ fn own(dir: &Path) -> PathBuf {
 
 /// Empties the copy that the machine in `dir` has for itself: it is of no use when nobody makes one.
 pub(crate) fn forget_copy(dir: &Path) {
-    match File::options().write(true).open(own(dir)).and_then(|own| disk::empty(&own)) {
+    match File::options().write(true).open(own(dir)).and_then(|own| own.set_len(0)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(dir = %dir.display(), %error, "a copy of a disk takes room for nothing");
         }
