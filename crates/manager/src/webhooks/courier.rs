@@ -60,7 +60,7 @@ impl Courier {
             });
             tokio::select! {
                 Some(ended) = attempts.join_next() => {
-                    if let Ok(Err(gone)) = ended {
+                    if let Ok(Some(gone)) = ended {
                         self.disable(&gone).await;
                     }
                 }
@@ -79,7 +79,7 @@ impl Courier {
     }
 
     /// Sends nothing more to a receiver that asked for that, until somebody enables its webhook again.
-    async fn disable(&self, Gone(webhook): &Gone) {
+    async fn disable(&self, webhook: &str) {
         let change = WebhookChange { enabled: Some(0), ..WebhookChange::default() };
         match self.work.store.change_webhook(webhook, &change).await {
             Ok(true) => {
@@ -99,7 +99,7 @@ impl Courier {
     /// Begins what is due, ends what is not wanted any more, and says how long there is nothing else to do.
     async fn start_due(
         &self,
-        attempts: &mut JoinSet<Result<(), Gone>>,
+        attempts: &mut JoinSet<Option<String>>,
         running: &mut HashMap<String, AbortHandle>,
     ) -> Result<Duration> {
         let next = self.work.store.next_deliveries().await?;
@@ -128,9 +128,6 @@ impl Courier {
     }
 }
 
-/// The webhook whose receiver is gone for good.
-struct Gone(String);
-
 /// What an attempt takes.
 pub(super) struct Work {
     pub(super) store: Store,
@@ -149,7 +146,8 @@ struct Body<'a> {
 }
 
 impl Work {
-    async fn attempt(self: Arc<Self>, delivery: NextDelivery) -> Result<(), Gone> {
+    /// Gives the webhook if its receiver is gone for good.
+    async fn attempt(self: Arc<Self>, delivery: NextDelivery) -> Option<String> {
         let (at, begun) = (now_ms(), Instant::now());
         let outcome = self.send(&delivery, at).await;
         let duration = begun.elapsed();
@@ -166,7 +164,7 @@ impl Work {
             tracing::error!(error = %Chain(&error), delivery = id, "cannot write down how a delivery went; trying again");
             sleep(RETRY).await;
         }
-        if gone { Err(Gone(delivery.webhook_id)) } else { Ok(()) }
+        gone.then_some(delivery.webhook_id)
     }
 
     async fn send(&self, delivery: &NextDelivery, at: i64) -> Result<u16, Failure> {
