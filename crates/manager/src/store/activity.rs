@@ -41,7 +41,7 @@ impl Store {
     }
 
     async fn try_add_activity(&self, event: &ActivityRow, data: &str) -> Result<usize> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         // A change comes first: so SQLite never has to make a reader a writer.
         sqlx::query(
             "INSERT INTO activity (id, created_at, type, entity_type, entity_id, message, meta, place)

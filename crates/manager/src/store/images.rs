@@ -122,7 +122,7 @@ impl Store {
 
     /// Makes an image the default. False if there is no such image.
     pub async fn set_default_image(&self, id: &str) -> Result<bool> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query("UPDATE images SET is_default = 0 WHERE is_default = 1").execute(&mut *transaction).await?;
         let set =
             sqlx::query("UPDATE images SET is_default = 1 WHERE id = $1").bind(id).execute(&mut *transaction).await?;

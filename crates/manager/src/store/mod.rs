@@ -24,7 +24,7 @@ use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection as _, Executor};
+use sqlx::{Any, AnyConnection, AnyPool, ConnectOptions, Connection as _, Executor, Transaction};
 use tokio::sync::Mutex;
 
 use crate::config::Dialect;
@@ -36,6 +36,7 @@ use idempotency::UnderWay;
 /// The open database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
+    dialect: Dialect,
     pool: AnyPool,
     /// Keeps the database to one server.
     lock: Arc<Mutex<Option<Lock>>>,
@@ -108,7 +109,16 @@ impl Store {
             .run(&pool)
             .await
             .map_err(|error| Error::internal("cannot bring the database's tables up to date", error))?;
-        Ok(Self { pool, durable, lock: Arc::new(Mutex::new(lock)), under_way: UnderWay::default() })
+        Ok(Self { dialect, pool, durable, lock: Arc::new(Mutex::new(lock)), under_way: UnderWay::default() })
+    }
+
+    /// Begins to write. Each of SQLite's writers waits for its turn here: one that has read something before its first write
+    /// is refused at once if another has written meanwhile, whatever it would wait (`SQLITE_BUSY_SNAPSHOT`).
+    async fn begin(&self) -> Result<Transaction<'static, Any>> {
+        Ok(match self.dialect {
+            Dialect::Sqlite => self.pool.begin_with("BEGIN IMMEDIATE").await?,
+            Dialect::Postgres => self.pool.begin().await?,
+        })
     }
 
     /// Whether the database answers.

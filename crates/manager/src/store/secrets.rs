@@ -58,7 +58,7 @@ impl Store {
 
     /// Replaces sealed secrets, all or none. A conflict if one of them is not what it was before.
     pub async fn reseal(&self, all: &[Resealed]) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for Resealed { before, secrets } in all {
             let statement = match before.kind {
                 Kind::Vm => "UPDATE vms SET secrets = $3 WHERE id = $1 AND secrets = $2",

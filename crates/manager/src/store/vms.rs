@@ -134,7 +134,7 @@ impl Store {
 
     /// Takes VMs from one state to another, all or none. A conflict if one of them is not in the first.
     pub async fn turn_vms(&self, ids: &[String], from: &str, to: &str) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for id in ids {
             let turned = sqlx::query("UPDATE vms SET state = $3 WHERE id = $1 AND state = $2")
                 .bind(id)

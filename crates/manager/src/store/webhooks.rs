@@ -222,7 +222,7 @@ impl Store {
 
     /// Adds a delivery to those that wait.
     pub async fn add_delivery(&self, delivery: &NewDelivery<'_>) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         add_delivery(&mut transaction, delivery).await?;
         transaction.commit().await?;
         Ok(())
@@ -255,7 +255,7 @@ impl Store {
 
     /// Writes down how an attempt ended. Does nothing if the delivery went with its webhook.
     pub async fn end_attempt(&self, delivery: &NextDelivery, attempt: &Attempt) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         sqlx::query(
             "UPDATE webhook_deliveries SET state = $2, due_at = $3, attempts = attempts + 1, attempted_at = $4,
                  duration_ms = $5, status = $6, error = $7
