@@ -11,6 +11,7 @@ use rds_manager::store::images::{ImageFileRow, ImageRow};
 use rds_manager::store::snapshots::SnapshotRow;
 use rds_manager::store::vms::VmRow;
 use rds_manager::store::webhooks::{Attempt, KEPT_PER_WEBHOOK, MAX_WAITING, NewDelivery, WebhookChange, WebhookRow};
+use tokio::task::JoinSet;
 
 pub(super) async fn run(store: &Store) {
     store.ping().await.unwrap();
@@ -21,6 +22,7 @@ pub(super) async fn run(store: &Store) {
     sessions(store).await;
     activity(store).await;
     webhooks(store).await;
+    writers_at_once(store).await;
     audit(store).await;
     idempotency(store).await;
 }
@@ -349,6 +351,25 @@ async fn webhooks(store: &Store) {
     assert!(!store.delete_webhook("hook-0").await.unwrap());
     assert!(store.next_deliveries().await.unwrap().is_empty());
     assert!(store.deliveries("hook-2", 10).await.unwrap().is_empty(), "deliveries go with their webhook");
+}
+
+/// Each reads before it writes.
+async fn writers_at_once(store: &Store) {
+    assert!(store.insert_webhook(&webhook("busy", 0, "[]"), 1).await.unwrap());
+    let mut writers = JoinSet::new();
+    for writer in 0..8 {
+        let store = store.clone();
+        writers.spawn(async move {
+            for n in 0..20 {
+                let id = format!("{writer}-{n}");
+                let new = NewDelivery { id: &id, webhook_id: "busy", event: "a.b", created_at: n, data: "{}" };
+                store.add_delivery(&new).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(store.deliveries("busy", 1000).await.unwrap().len(), 160);
+    assert!(store.delete_webhook("busy").await.unwrap());
 }
 
 async fn audit(store: &Store) {
