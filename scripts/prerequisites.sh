@@ -3,8 +3,8 @@
 # `prerequisites.sh test`.
 #
 # A person at a terminal is asked first; with CI set nobody is. Without a terminal and without CI nothing is installed:
-# the script says what to do and fails. A person's packages stay, while in CI those in the way are removed. Who has a
-# default toolchain of Rust keeps it.
+# the script says what to do and fails. Packages in the way are removed, a person's only if they agree to that, too. Who has
+# a default toolchain of Rust keeps it.
 
 source "$(dirname "$0")/common.sh"
 purpose=${1:?run, dist or test}
@@ -45,7 +45,6 @@ if [[ $purpose == test ]]; then
 fi 2>/dev/null
 
 packages=(apt-get install --no-install-recommends)
-if [[ -z ${CI:-} ]]; then packages+=(--no-remove); fi
 toolchain=(rustup toolchain install stable --profile minimal --component "clippy,rustfmt")
 todo=()
 if ! rust_is_new_enough; then need rustup have rustup; fi
@@ -61,10 +60,9 @@ as_root() {
 }
 
 ask() {
-    say "Something is missing here. This installs it:"
-    printf '    %s\n' "${todo[@]}" >&2
-    [[ -t 0 && -t 2 ]] || die "Run this at a terminal, or run these commands yourself."
-    read -r -p "Install it now? [Y/n] " answer
+    [[ -n ${CI:-} ]] && return
+    [[ -t 0 && -t 2 ]] || die "Run this at a terminal, with CI=1 to be asked nothing, or run these commands yourself."
+    read -r -p "$1 [Y/n] " answer
     [[ ${answer,,} =~ ^(y|yes|)$ ]] || die "Nothing was installed."
 }
 
@@ -74,10 +72,12 @@ install_missing() {
     for package in "${missing[@]}"; do
         [[ $(apt-cache policy "$package") == *"Candidate: "[^\(]* ]] || no_package "$package"
     done
+    local in_the_way
+    in_the_way=$("${packages[@]}" --simulate --quiet "${missing[@]}" | sed -n 's/^Remv \([^ ]*\).*/\1/p' | paste -sd ' ')
+    if [[ -n $in_the_way ]]; then ask "This removes packages that are in the way: $in_the_way. Go on?"; fi
     # postgresql must not start a server of its own: the tests start theirs.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 "${packages[@]}" "${quiet[@]}" --yes "${missing[@]}" >&2 ||
-        die "The packages were not installed. None is removed for them; \`apt-get\` without \`--no-remove\` says which are in the way.
-Remove those yourself, or instead of \`rustup\` install Rust as its website says. Then try again."
+        die "The packages were not installed."
 }
 
 no_package() {
@@ -86,7 +86,9 @@ Install Rust as its website says, then try again."
     die "This distribution has no package \`$1\`."
 }
 
-if [[ -z ${CI:-} ]]; then ask; fi
+say "Something is missing here. This installs it:"
+say "$(printf '    %s\n' "${todo[@]}")"
+ask "Install it now?"
 if ((${#missing[@]} > 0)); then step "Install ${missing[*]}" install_missing; fi
 if ! rust_is_new_enough; then
     step "Install Rust" "${toolchain[@]}"
