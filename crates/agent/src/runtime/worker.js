@@ -8,8 +8,11 @@ const DEEPEST = 64;
 /** Milliseconds that a module may take to load before the next one is loaded beside it. */
 const PATIENCE = 10_000;
 
-/** Characters of an error that are passed on. */
-const ERROR_LENGTH = 16 * 1024;
+/** Characters of an error's name and of its message: both together are less than a message, whatever they are. */
+const ERROR_LENGTH = 256 * 1024;
+
+/** Characters of the reason why a module can't be called, which all of its exports may have. */
+const REASON_LENGTH = 4 * 1024;
 
 /**
  * Serves calls of offered exports. A message is four bytes of length, big-endian, and JSON.
@@ -57,7 +60,7 @@ function serve(load, write) {
       module = await load(path);
       loaded.set(path, module);
     } catch (error) {
-      failure = `it can't be loaded: ${describe(error).message}`;
+      failure = `it can't be loaded: ${describe(error, REASON_LENGTH).message}`;
     }
     const uncallable = [];
     for (const name of exports) {
@@ -77,7 +80,7 @@ function serve(load, write) {
       const kind = typeof lookUp(module, name);
       return kind === "function" ? undefined : kind === "undefined" ? "there is no such export" : `it is of type ${kind}`;
     } catch (error) {
-      return describe(error).message;
+      return describe(error, REASON_LENGTH).message;
     }
   };
 
@@ -92,7 +95,7 @@ function serve(load, write) {
       reply = framed(`{"type":"result","id":${id},"value":${value}}`);
       if (reply.length > MESSAGE_BYTES) throw new RangeError(`the result is larger than ${MESSAGE_BYTES} bytes`);
     } catch (error) {
-      reply = framed(JSON.stringify({ type: "error", id, ...describe(error) }));
+      reply = framed(JSON.stringify({ type: "error", id, ...describe(error, ERROR_LENGTH) }));
     }
     running.delete(id);
     if (!cancelled.delete(id)) write(reply);
@@ -130,9 +133,15 @@ function serve(load, write) {
   };
 }
 
-/** Name and message of whatever was thrown. */
-function describe(error) {
-  const text = (value) => String(value).toWellFormed().slice(0, ERROR_LENGTH);
+/**
+ * Name and message of whatever was thrown. One that is too long is left out and not cut: of a secret that is cut in two, the
+ * server would not know the half.
+ */
+function describe(error, longest) {
+  const text = (value) => {
+    const whole = String(value).toWellFormed();
+    return whole.length > longest ? `[left out: ${whole.length} characters]` : whole;
+  };
   try {
     if (error instanceof Error) return { name: text(error.name), message: text(error.message) };
     return { name: "Error", message: text(typeof error === "string" ? error : JSON.stringify(jsonValue(error))) };

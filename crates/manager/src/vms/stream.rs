@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::Vms;
 use super::program::{ExecRequest, exec_start, word};
 use super::run::RunReply;
-use super::run_log::{Broken, Draft, KEPT_BYTES, Running};
+use super::run_log::{BEYOND_BYTES, Broken, Draft, KEPT_BYTES, Running};
 use crate::error::{Error, Result};
 use crate::metrics;
 
@@ -161,7 +161,7 @@ impl Text {
     fn take(&mut self, bytes: usize) -> String {
         let rest = self.rest.split_off(bytes);
         let text = String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)).into_owned();
-        if self.kept.len() < KEPT_BYTES {
+        if self.kept.len() < KEPT_BYTES + BEYOND_BYTES {
             self.kept.push_str(&text);
         }
         text

@@ -10,9 +10,12 @@ use rds_vmm::guest::{GuestError, outcome};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{CallFailure, bounded};
+use super::{CallFailure, WORDS, bounded};
 use crate::error::Error;
 use crate::peers::large;
+
+/// Characters of a thrown error's name and of its message that are passed on.
+const THROWN: usize = 16 * 1024;
 
 /// Strikes secrets out of whatever leaves the provider, and counts.
 struct Cleaner {
@@ -80,7 +83,7 @@ fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner) -> CallFailure {
     let unescaped = |pointer: &str| pointer.replace("~1", "/").replace("~0", "~");
     let words = |fault: &ValueFault| format!("{}: {}", unescaped(&fault.pointer), fault.message);
     let words: Vec<String> = faults.iter().map(words).collect();
-    let words = bounded(&cleaner.text(&words.join("; ")));
+    let words = bounded(&cleaner.text(&words.join("; ")), WORDS);
     CallFailure::failed(
         502,
         "invalid_result",
@@ -88,9 +91,11 @@ fn bad_result(faults: &[ValueFault], cleaner: &mut Cleaner) -> CallFailure {
     )
 }
 
+/// Cut after secrets are struck out, not before: nobody knows half a secret.
 fn threw(name: &str, message: &str, cleaner: &mut Cleaner) -> CallFailure {
-    let mut failure = CallFailure::new(502, Outcome::Threw, "peer_threw", cleaner.text(message));
-    failure.body.name = Some(cleaner.text(name));
+    let mut told = |text| bounded(&cleaner.text(text), THROWN);
+    let mut failure = CallFailure::new(502, Outcome::Threw, "peer_threw", told(message));
+    failure.body.name = Some(told(name));
     failure
 }
 
@@ -128,6 +133,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn no_beginning_of_a_secret_is_where_an_error_is_cut() {
+        let secret = "s3cret-of-some-length";
+        let striker = Arc::new(Striker::new([secret]).unwrap());
+        for before in THROWN - secret.len()..=THROWN {
+            let text = format!("{}{secret} and more", "k".repeat(before));
+            let mut cleaner = Cleaner { strikers: vec![Arc::clone(&striker)], strikes: 0 };
+            let body = threw(&text, &text, &mut cleaner).body;
+            for told in [Some(body.message), body.name].into_iter().flatten() {
+                assert!(told.chars().count() <= THROWN && !told.contains("s3"), "{}", &told[before..]);
+            }
+            assert_eq!(cleaner.strikes, 2);
+        }
+    }
 
     #[test]
     fn keys_of_a_wrong_result_hold_no_secret() {

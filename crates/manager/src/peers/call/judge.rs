@@ -9,7 +9,7 @@ use rds_vmm::VmId;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{CallFailure, bounded};
+use super::{CallFailure, WORDS, bounded};
 use crate::peers::large;
 use crate::peers::link::Link;
 use crate::peers::provider::Contract;
@@ -76,7 +76,7 @@ pub(super) fn undeclared(link: &Link, module: &str, export: &str) -> CallFailure
 
 fn bad_arguments(faults: &[ArgumentFault]) -> CallFailure {
     let words: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
-    CallFailure::refused(400, "invalid_arguments", bounded(&words.join("; ")))
+    CallFailure::refused(400, "invalid_arguments", bounded(&words.join("; "), WORDS))
 }
 
 /// A refusal of the policy.

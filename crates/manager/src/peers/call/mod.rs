@@ -43,6 +43,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Characters of a name that was made up by a caller, in messages and in the audit log.
 const SHOWN: usize = 128;
 
+/// Characters of words about a value, which may hold pieces of it.
+const WORDS: usize = 2000;
+
 /// The result of a call, in the form of the wire.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallResult {
@@ -261,8 +264,7 @@ fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
-/// Words about a value, which may hold pieces of it.
-fn bounded(words: &str) -> String {
-    const LONGEST: usize = 2000;
-    words.chars().take(LONGEST).collect()
+/// The beginning of a text.
+fn bounded(text: &str, longest: usize) -> String {
+    text.chars().take(longest).collect()
 }

@@ -19,6 +19,9 @@ use crate::vms::program::{ExecRequest, Language, RunRequest};
 /// Bytes of JSON that are kept of each field: of a text its beginning; of another value nothing, if it is larger.
 pub(crate) const KEPT_BYTES: usize = 64 * 1024;
 
+/// Bytes of a text that are looked at beyond those which are kept: a secret that ends there is known as a whole.
+pub(crate) const BEYOND_BYTES: usize = 64 * 1024;
+
 /// Values shorter than this are left in: they are words like `1` or `on` that stand in every output by themselves.
 const SHORTEST: usize = 4;
 
@@ -81,8 +84,10 @@ impl Draft {
             let Value::Object(fields) = fields else { return fields.to_string() };
             let present = fields.into_iter().filter(|(_, value)| !value.is_null());
             let fitted = present.map(|(name, value)| {
+                // Where it was cut before, the beginning of a secret may be its end. It goes, however short the rest has become.
+                let beyond = value.as_str().map_or(0, |text| text.len().saturating_sub(KEPT_BYTES).min(BEYOND_BYTES));
                 let struck = self.strikers.iter().fold(value, |value, striker| striker.json(value).value);
-                (name, bounded(fit(struck, &values)))
+                (name, bounded(fit(struck, &values), beyond))
             });
             Value::Object(fitted.collect::<Map<_, _>>()).to_string()
         };
@@ -120,25 +125,26 @@ fn fit(value: Value, without: &Verbatim) -> Value {
     }
 }
 
-/// A value whose JSON is not much longer than [`KEPT_BYTES`].
-fn bounded(value: Value) -> Value {
+/// A value whose JSON is not much longer than [`KEPT_BYTES`]; a text without so many bytes at its end.
+fn bounded(value: Value, beyond: usize) -> Value {
     if let Value::String(text) = value {
-        return Value::String(cut(text));
+        return Value::String(cut(text, beyond));
     }
     let bytes = value.to_string().len();
     if bytes > KEPT_BYTES { format!("[left out: {bytes} bytes]").into() } else { value }
 }
 
-/// As much of a text as [`KEPT_BYTES`] of JSON hold.
-fn cut(mut text: String) -> String {
+/// As much of a text without its end as [`KEPT_BYTES`] of JSON hold.
+fn cut(mut text: String, beyond: usize) -> String {
     let mut bytes = 0;
-    let end = text.char_indices().find(|(_, character)| {
+    let last = text.len() - beyond.min(text.len());
+    let end = text.char_indices().find(|(at, character)| {
         bytes += match character {
             '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
             '\0'..='\u{1f}' => 6,
             other => other.len_utf8(),
         };
-        bytes > KEPT_BYTES
+        bytes > KEPT_BYTES || at + character.len_utf8() > last
     });
     if let Some((end, _)) = end {
         text.truncate(end);
@@ -178,11 +184,30 @@ mod tests {
     #[test]
     fn long_texts_are_cut_at_a_character() {
         for text in ["€".repeat(KEPT_BYTES), "\0\"\n\u{7f}".repeat(KEPT_BYTES)] {
-            let cut = bounded(text.clone().into()).to_string();
+            let cut = bounded(text.clone().into(), 0).to_string();
             assert!(cut.len() <= KEPT_BYTES + "\"\"…".len() && cut.len() > KEPT_BYTES - 6, "{}", cut.len());
             assert!(cut.ends_with("…\""));
         }
-        assert_eq!(bounded("x".repeat(KEPT_BYTES).into()), "x".repeat(KEPT_BYTES));
+        assert_eq!(bounded("x".repeat(KEPT_BYTES).into(), 0), "x".repeat(KEPT_BYTES));
+    }
+
+    #[test]
+    fn no_beginning_of_a_secret_is_where_a_text_was_cut() {
+        let secret = "s3cret".repeat(100);
+        let secrets = SecretEnv::parse(vec![format!("KEY={secret}")]).unwrap();
+        let striker = Arc::new(Striker::new(secrets.values()).unwrap());
+        let request = RunRequest { env: Some(vec![format!("TOKEN={}", "hunter2".repeat(100))]), ..RunRequest::default() };
+        for value in [secret.clone(), "hunter2".repeat(100)] {
+            let line = format!("{value}\n");
+            let whole = line.repeat((KEPT_BYTES + BEYOND_BYTES) / line.len() + 1);
+            for end in [0, 1, line.len() / 2, line.len() - 2] {
+                let cut = &whole[..KEPT_BYTES + BEYOND_BYTES - end];
+                let log = Draft::of_run(Language::Node, &request).without(&secrets, Arc::clone(&striker));
+                let ended = Ended { result: json!({"stdout": cut}), duration: Duration::ZERO };
+                let row = log.into_row(VmId::new(), ended).unwrap();
+                assert!(!row.result.contains("s3cr") && !row.result.contains("hunt"), "{}", row.result);
+            }
+        }
     }
 
     #[test]

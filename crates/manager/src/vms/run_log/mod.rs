@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use utoipa::ToSchema;
 
 use draft::Ended;
-pub(super) use draft::{Draft, KEPT_BYTES};
+pub(super) use draft::{BEYOND_BYTES, Draft, KEPT_BYTES};
 
 use super::Vms;
 use super::program::Language;

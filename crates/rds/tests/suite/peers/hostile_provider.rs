@@ -204,8 +204,10 @@ async fn secrets_are_struck_out_in_every_form(world: &World) {
         export const give = (form) => forms[form]();
         export const throwIt = (form) => { const given = forms[form](); const text = typeof given === 'string' ? given : form === 'bytes' ? String(given) : JSON.stringify(given); throw Object.assign(new Error(text), { name: text }); };
         export const wrong = (form) => forms[form]();
+        export const late = (before) => { const text = 'x'.repeat(before) + s + ' more'; throw Object.assign(new Error(text), { name: text }); };
         export const length = () => s.length;"#;
     let form = [("form", json!({"type": "string"}))];
+    let before = [("before", json!({"type": "integer"}))];
     let exports = [
         export("names", &[], json!({})),
         export("give", &form, json!({})),
@@ -215,6 +217,7 @@ async fn secrets_are_struck_out_in_every_form(world: &World) {
             &form,
             json!({"type": "object", "additionalProperties": false, "properties": {"length": {"type": "integer"}}}),
         ),
+        export("late", &before, json!({})),
         export("length", &[], json!({})),
     ];
     let wish = json!({"secretEnv": [format!("KEY={secret}")]});
@@ -235,6 +238,12 @@ async fn secrets_are_struck_out_in_every_form(world: &World) {
                 assert!(!told.contains(part), "{export} {name}: {part} in {told}");
             }
         }
+    }
+    // Wherever a long error is cut, it is not within a secret that stands there by the caller's choice.
+    for before in [4 << 10, 16 << 10, 64 << 10, 256 << 10].map(|cut| cut - 4) {
+        let (status, body) = pair.call("late", json!([before])).await;
+        assert_eq!(status, 502, "{before}: {body}");
+        assert!(!body.to_string().contains("pa5"), "{before}");
     }
     let page = pair.api.get(&format!("/v1/audit?consumer={}&limit=1000", pair.consumer)).await.ok().json();
     let struck =
