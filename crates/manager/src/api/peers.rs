@@ -150,7 +150,8 @@ async fn invoke(State(app): State<Arc<App>>, headers: HeaderMap, body: Bytes<RUN
     let consumer =
         consumer.ok_or_else(|| Error::Unauthorized("The bearer token is missing or not valid").into_response())?;
     let called = app.vms.peers().call(consumer, body.0).await;
-    called.map(|result| axum::Json(result).into_response()).map_err(IntoResponse::into_response)
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    called.map(|result| (json, result.into_json()).into_response()).map_err(IntoResponse::into_response)
 }
 
 impl IntoResponse for CallFailure {

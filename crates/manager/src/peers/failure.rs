@@ -66,6 +66,11 @@ impl CallFailure {
         Self { retry_after: Some(retry_after), ..Self::refused(429, "policy", message) }
     }
 
+    /// More calls than a VM may make. Nothing of this one was looked at, and it is not recorded.
+    pub(crate) fn too_many(retry_after: Duration, message: &str) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::refused(429, "too_many_requests", message) }
+    }
+
     /// The provider could not make the call, or what it gave back cannot be used.
     pub(crate) fn failed(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self::new(status, Outcome::Failed, code, message)

@@ -45,7 +45,7 @@ use crate::vms::record::Sealed;
 
 use approvals::{Approvals, Told};
 use provider::Providers;
-use room::{Room, Rooms};
+use room::Rooms;
 use usage::Counts;
 
 /// The service. Cheap to clone.
@@ -152,10 +152,7 @@ impl Answer for Channel {
         let id = Uuid::new_v4().to_string();
         let span = tracing::info_span!("request", id, consumer = %self.consumer);
         match self.peers.call(self.consumer, body).instrument(span).await {
-            Ok(result) => {
-                let text = Held { text: to_json(&result), _room: result.room };
-                Reply { status: 200, retry_after: None, body: Bytes::from_owner(text) }
-            }
+            Ok(result) => Reply { status: 200, retry_after: None, body: result.into_json() },
             Err(failure) => {
                 let failure = failure.of_request(|| Some(id));
                 let retry_after = failure.retry_after.map(retry_seconds);
@@ -167,18 +164,6 @@ impl Answer for Channel {
     fn refuse(&self, status: u16, message: &str) -> Reply {
         let body = to_json(&CallFailure::refused(status, "invalid_request", message).body);
         Reply { status, retry_after: None, body: body.into() }
-    }
-}
-
-/// A text that has its room for as long as there is something of it.
-struct Held {
-    text: Vec<u8>,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.text
     }
 }
 

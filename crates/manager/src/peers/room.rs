@@ -1,10 +1,24 @@
-//! Room for results on their way to consumers. Each is held until its consumer has it, and a consumer may take its time.
+//! What the calls of one consumer may take of the server: how many there are at once, how much of their results is on its
+//! way, and how many that come to nothing are looked at and recorded.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rds_vmm::VmId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::failure::CallFailure;
+
+/// Calls of one consumer at once, by whichever door.
+const CALLS: usize = 64;
+
+/// How long a call waits for its place: one that was just given up may not be out of it yet.
+const PLACE_LIMIT: Duration = Duration::from_secs(1);
 
 /// KiB of the results of one consumer's calls. Each has 4 MiB at most; further ones stay with their providers.
 const KIB: u32 = 16 * 1024;
@@ -12,9 +26,30 @@ const KIB: u32 = 16 * 1024;
 /// Bytes of a result that needs no room: those of all calls that a consumer may make at once are less than one large result.
 const SMALL: usize = 16 * 1024;
 
+/// Calls without an answer of the provider's code, at once; then one a second. Each takes a place in the audit log for ever, and
+/// costs a consumer nothing.
+const FUTILE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+
 /// The room of all consumers.
 #[derive(Debug, Default)]
-pub(super) struct Rooms(Mutex<HashMap<VmId, Arc<Semaphore>>>);
+pub(super) struct Rooms(Mutex<HashMap<VmId, Arc<Share>>>);
+
+/// That of one.
+#[derive(Debug)]
+struct Share {
+    calls: Arc<Semaphore>,
+    kib: Arc<Semaphore>,
+    futile: DefaultDirectRateLimiter,
+    /// After too many futile calls: when the next one is looked at.
+    shut_until: Mutex<Option<Instant>>,
+}
+
+/// The place of a call that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    share: Arc<Share>,
+    _call: OwnedSemaphorePermit,
+}
 
 /// Room that a result has until this is dropped.
 #[derive(Debug, Default)]
@@ -23,12 +58,22 @@ pub(super) struct Room {
 }
 
 impl Rooms {
+    /// A place for one more call, which is refused if there are too many, or too many came to nothing.
+    pub(super) async fn enter(&self, consumer: VmId) -> Result<Place, CallFailure> {
+        let share = self.share(consumer);
+        let shut_for = share.shut_until().map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(wait) = shut_for.filter(|wait| !wait.is_zero()) {
+            return Err(CallFailure::too_many(wait, "Too many calls of this VM were refused or failed"));
+        }
+        match timeout(PLACE_LIMIT, Arc::clone(&share.calls).acquire_owned()).await {
+            Ok(Ok(call)) => Ok(Place { share, _call: call }),
+            _ => Err(CallFailure::too_many(PLACE_LIMIT, "Too many calls of this VM are under way")),
+        }
+    }
+
     /// Waits for room for so many bytes.
     pub(super) fn take(&self, consumer: VmId, bytes: usize) -> impl Future<Output = Room> + use<> {
-        let room = (bytes > SMALL).then(|| {
-            let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(rooms.entry(consumer).or_insert_with(|| Arc::new(Semaphore::new(KIB as usize))))
-        });
+        let room = (bytes > SMALL).then(|| Arc::clone(&self.share(consumer).kib));
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(KIB).min(KIB);
         async move {
             match room {
@@ -40,7 +85,42 @@ impl Rooms {
 
     /// Forgets a VM.
     pub(super) fn forget(&self, consumer: VmId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&consumer);
+        self.lock().remove(&consumer);
+    }
+
+    fn share(&self, consumer: VmId) -> Arc<Share> {
+        Arc::clone(self.lock().entry(consumer).or_default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<VmId, Arc<Share>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            calls: Arc::new(Semaphore::new(CALLS)),
+            kib: Arc::new(Semaphore::new(KIB as usize)),
+            futile: RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(FUTILE)),
+            shut_until: Mutex::default(),
+        }
+    }
+}
+
+impl Share {
+    fn shut_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.shut_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The call came to nothing.
+    pub(super) fn was_futile(&self) {
+        if let Err(over) = self.share.futile.check() {
+            let wait = over.wait_time_from(DefaultClock::default().now());
+            *self.share.shut_until() = Some(Instant::now() + wait);
+        }
     }
 }
 
@@ -60,5 +140,31 @@ mod tests {
         assert!(take(other, usize::MAX).is_some(), "one consumer takes nothing of another's");
         drop(held);
         assert!(take(one, 16 << 20).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consumer_makes_so_many_calls_at_once() {
+        let (rooms, one, other) = (Rooms::default(), VmId::new(), VmId::new());
+        let mut under_way = Vec::new();
+        for _ in 0..CALLS {
+            under_way.push(rooms.enter(one).await.unwrap());
+        }
+        let refused = rooms.enter(one).await.unwrap_err();
+        assert_eq!((refused.status, refused.body.code), (429, "too_many_requests"));
+        assert!(rooms.enter(other).await.is_ok());
+        under_way.pop();
+        assert!(rooms.enter(one).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn calls_that_come_to_nothing_shut_a_consumer_out_for_a_while() {
+        let (rooms, one, other) = (Rooms::default(), VmId::new(), VmId::new());
+        for _ in 0..FUTILE.get() {
+            rooms.enter(one).await.unwrap().was_futile();
+        }
+        rooms.enter(one).await.unwrap().was_futile();
+        let refused = rooms.enter(one).await.unwrap_err();
+        assert!(refused.retry_after.is_some_and(|wait| wait <= Duration::from_secs(1)), "{refused:?}");
+        assert!(rooms.enter(other).await.is_ok());
     }
 }

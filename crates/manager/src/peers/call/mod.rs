@@ -27,12 +27,14 @@ use super::approvals::{Question, Verdict};
 use super::failure::CallFailure;
 use super::large;
 use super::link::Link;
-use super::room::Room;
+use super::room::{Place, Room};
+use super::to_json;
 use crate::audit::Slot;
 use crate::clock;
 use crate::error::Error;
 use crate::metrics;
 use crate::vms::record::Settings;
+use crate::vms::uses::Use;
 use answer::{Answer, receive};
 use judge::{Judge, refused, undeclared};
 use request::{MAX_TIMEOUT_MS, Request};
@@ -52,14 +54,41 @@ pub struct CallResult {
     /// What the provider's function returned.
     #[schema(value_type = serde_json::Value)]
     pub result: Box<RawValue>,
-    /// What it takes of the consumer's room.
     #[serde(skip)]
-    pub(super) room: Room,
+    taken: Taken,
+}
+
+/// What a call takes until its result has gone to whoever made it.
+#[derive(Debug)]
+struct Taken {
+    _place: Arc<Place>,
+    _room: Room,
+    /// A consumer that waits for a result is not paused.
+    _in_use: Option<Use>,
+}
+
+impl CallResult {
+    /// Its JSON. What the call takes is given back when nobody has any of this.
+    pub fn into_json(self) -> Bytes {
+        Bytes::from_owner(Text { json: to_json(&self), _taken: self.taken })
+    }
+}
+
+struct Text {
+    json: Vec<u8>,
+    _taken: Taken,
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        &self.json
+    }
 }
 
 /// What the audit log will say of a call; it is written when this is dropped, however the call ended.
 struct Record {
     slot: Option<Slot>,
+    place: Arc<Place>,
     begun: Instant,
     /// What the caller is answered, unless it has gone.
     status: Option<u16>,
@@ -67,7 +96,7 @@ struct Record {
 }
 
 impl Record {
-    fn begin(slot: Slot, consumer: VmId) -> Self {
+    fn begin(slot: Slot, place: Arc<Place>, consumer: VmId) -> Self {
         let entry = AuditCall {
             time: clock::rfc3339(clock::now_ms()),
             consumer: consumer.to_string(),
@@ -84,7 +113,7 @@ impl Record {
             secret_version: None,
             strikes: 0,
         };
-        Self { slot: Some(slot), begun: Instant::now(), status: None, entry }
+        Self { slot: Some(slot), place, begun: Instant::now(), status: None, entry }
     }
 
     fn broke(&mut self, rules: &[Refusal]) {
@@ -99,6 +128,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         metrics::peer_called(self.status, duration);
+        if !matches!(self.entry.outcome, Outcome::Returned | Outcome::Threw) {
+            self.place.was_futile();
+        }
         self.entry.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         if let Some(slot) = self.slot.take() {
             slot.fill(self.entry.clone());
@@ -116,10 +148,15 @@ impl Peers {
     }
 
     async fn recorded(&self, consumer: VmId, body: Bytes) -> Result<CallResult, CallFailure> {
-        let _in_use = self.0.directory.call_out(consumer);
+        let in_use = self.0.directory.call_out(consumer);
+        let place = self.0.rooms.enter(consumer).await;
+        let place = Arc::new(place.inspect_err(|refused| metrics::peer_called(Some(refused.status), Duration::ZERO))?);
         // While the log is behind, callers wait: no call goes unrecorded.
-        let mut record = Record::begin(self.0.audit.reserve().await?, consumer);
-        let made = self.attempt(consumer, body, &mut record).await;
+        let mut record = Record::begin(self.0.audit.reserve().await?, Arc::clone(&place), consumer);
+        let made = self.attempt(consumer, body, &mut record).await.map(|(result, room)| CallResult {
+            result,
+            taken: Taken { _place: place, _room: room, _in_use: in_use },
+        });
         record.status = Some(made.as_ref().map_or_else(|failure| failure.status, |_| 200));
         record.entry.outcome = match &made {
             Ok(_) => Outcome::Returned,
@@ -131,7 +168,13 @@ impl Peers {
         made
     }
 
-    async fn attempt(&self, consumer: VmId, body: Bytes, record: &mut Record) -> Result<CallResult, CallFailure> {
+    /// The result, and its room.
+    async fn attempt(
+        &self,
+        consumer: VmId,
+        body: Bytes,
+        record: &mut Record,
+    ) -> Result<(Box<RawValue>, Room), CallFailure> {
         let begun = Instant::now();
         let request = large::work(large::is_long(body.len()), move || Request::parse(&body)).await??;
         record.entry.alias = short(&request.alias);
@@ -210,7 +253,7 @@ impl Peers {
             Decision::Warn(rules) => record.broke(&rules),
             Decision::Allow | Decision::NeedsApproval => {}
         }
-        Ok(CallResult { result, room })
+        Ok((result, room))
     }
 
     /// A link of the present start of a consumer.
