@@ -150,18 +150,18 @@ impl StdError for Attempt {
     }
 }
 
-/// Writes an error and its causes in one line, for the log.
+/// Writes an error and its causes in one line, for the log: its lines are the server's, whatever a guest's words are.
 pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut line = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            line.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&line.replace(char::is_control, " "))
     }
 }
 
@@ -174,6 +174,12 @@ mod tests {
         let error = Error::internal("cannot open the store", std::io::Error::other("disk on fire"));
         assert_eq!(error.to_string(), "Internal server error");
         assert_eq!(Chain(&error).to_string(), "Internal server error: cannot open the store: disk on fire");
+    }
+
+    #[test]
+    fn a_chain_is_one_line() {
+        let error = Error::BadGateway("it failed\n2026-01-01 INFO all is well\u{1b}[2J".into());
+        assert_eq!(Chain(&error).to_string(), "it failed 2026-01-01 INFO all is well [2J");
     }
 
     #[test]

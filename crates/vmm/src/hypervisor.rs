@@ -280,21 +280,21 @@ impl HypervisorError {
     /// A monitor ended with these words, of which the last ones tell most.
     pub(crate) fn exited(words: &str) -> Self {
         let surplus = words.chars().count().saturating_sub(WORDS_CHARS);
-        Self::Exited(legible(words.chars().skip(surplus)))
+        Self::Exited(legible(words.chars().skip(surplus), WORDS_CHARS))
     }
 
     /// A monitor refused a command with these words.
     pub(crate) fn refused(command: impl Into<String>, words: &str) -> Self {
-        Self::Refused { command: command.into(), message: legible(words.chars()) }
+        Self::Refused { command: command.into(), message: legible(words.chars(), WORDS_CHARS) }
     }
 }
 
-/// Words that neither end a line nor turn what is around them about.
-fn legible(words: impl Iterator<Item = char>) -> String {
+/// The beginning of words that neither end a line nor turn what is around them about.
+pub(crate) fn legible(words: impl Iterator<Item = char>, longest: usize) -> String {
     let misleads = |c: char| {
         c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    words.map(|c| if misleads(c) { ' ' } else { c }).take(WORDS_CHARS).collect()
+    words.map(|c| if misleads(c) { ' ' } else { c }).take(longest).collect()
 }
 
 /// How often a machine is booted at most while [`Hypervisor::was_mistimed`]. On a host with 45 programs for each processor,

@@ -5,6 +5,7 @@ use rds_protocol::link::LinkError;
 use thiserror::Error;
 
 use crate::HypervisorError;
+use crate::hypervisor::legible;
 
 /// A call into a guest that failed. Nothing is ever sent a second time by this crate.
 #[derive(Debug, Error)]
@@ -22,7 +23,7 @@ pub enum GuestError {
     Status {
         /// Its HTTP status, 400..=599.
         status: u16,
-        /// Its words, cut to [`MESSAGE_CHARS`] characters, without control characters. The guest chooses them.
+        /// Its words, cut to [`MESSAGE_CHARS`] characters, in one line. The guest chooses them.
         message: String,
     },
     /// The agent answered something that no agent of this generation answers.
@@ -60,8 +61,7 @@ impl GuestError {
 
     /// The agent's refusal, made fit to be shown.
     pub(super) fn status(status: u16, message: &str) -> Self {
-        let message = message.chars().filter(|c| !c.is_control() || *c == '\n').take(MESSAGE_CHARS).collect();
-        Self::Status { status, message }
+        Self::Status { status, message: legible(message.chars(), MESSAGE_CHARS) }
     }
 }
 

@@ -73,6 +73,9 @@ async fn too_large_a_reply_is_not_read() {
     let client = agent(|_| reply(400, whole(format!("{{\"message\":\"{}\"}}", "x".repeat(100_000))))).await;
     let refused = client.sync(LIMIT).await;
     assert!(matches!(refused, Err(GuestError::Status { message, .. }) if message.len() == crate::guest::MESSAGE_CHARS));
+    let client = agent(|_| reply(500, whole(r#"{"message":"x\nINFO\u001b[2J\u202ey"}"#))).await;
+    let refused = client.sync(LIMIT).await;
+    assert!(matches!(refused, Err(GuestError::Status { message, .. }) if message == "x INFO [2J y"));
     let mut download = agent(answer(vec![0; 100_000])).await.get_content("/x", 50_000, LIMIT).await.unwrap();
     let mut sizes = Vec::new();
     while let Some(Ok(piece)) = download.next().await {

@@ -108,7 +108,7 @@ async fn a_refusal_keeps_its_status_and_its_words() {
     let client = agent(|_| reply(409, whole(r#"{"message":"once\u0007 only"}"#))).await;
     let error = client.sync(LIMIT).await.unwrap_err();
     assert!(!error.may_have_run());
-    assert!(matches!(error, GuestError::Status { status: 409, message } if message == "once only"));
+    assert!(matches!(error, GuestError::Status { status: 409, message } if message == "once  only"));
     let client = agent(|_| reply(500, whole("<html>"))).await;
     let error = client.stat("/workspace", LIMIT).await.unwrap_err();
     assert!(matches!(error, GuestError::Status { status: 500, message } if message.contains("500")));
