@@ -1,4 +1,10 @@
-// Elements. Text stays text: nothing that comes from the server or a VM is ever read as HTML.
+// Elements. Text stays text: nothing that comes from the server or a VM is ever read as HTML, or looks like other text.
+
+/** Characters that cannot be seen, or change the order of those around them. Lines and tabs may be. */
+const MISLEADING = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f]/g;
+
+/** @param {string} text */
+const plain = (text) => text.replace(MISLEADING, (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
@@ -18,7 +24,7 @@ export function h(tag, attributes = {}, ...children) {
     else if (value !== false && value != null) element.setAttribute(name, String(value));
   }
   for (const child of children.flat()) {
-    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : String(child));
+    if (child !== null && child !== undefined && child !== false) element.append(child instanceof Node ? child : plain(String(child)));
   }
   return element;
 }

@@ -81,8 +81,8 @@ async fn vms_are_made_used_and_deleted(world: &World) {
     assert_eq!((&vms[0]["name"], &vms[0]["outboundInternet"]), (&json!("from-the-page"), &json!(false)));
 
     // What a VM says stays text.
-    submit(&page, &[("cmd", "echo \"<b id=evil>$((40+2))</b>\"; exit 3")]).await;
-    page.until("document.querySelector('pre')?.textContent.includes('<b id=evil>42</b>')").await;
+    submit(&page, &[("cmd", "printf '<b id=evil>%d</b>\\342\\200\\256' 42; exit 3")]).await;
+    page.until("document.querySelector('pre')?.textContent.includes('<b id=evil>42</b>\\\\u202e')").await;
     page.until("document.querySelector('main').textContent.includes('Exit code 3')").await;
     assert_eq!(page.run("return document.getElementById('evil')").await, json!(null));
 
