@@ -357,6 +357,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// paused, and can go on.
     async fn snapshot(&self, dir: &Path, to: &SnapshotDir) -> Result<(), HypervisorError>;
 
+    /// Removes what the driver keeps on the host's disk of the memory that [`Self::snapshot`] saved last, since that is not to be
+    /// there. The next snapshot only takes longer.
+    fn forget_saved(&self, _dir: &Path) {}
+
     /// Notes from now on where the machine writes to its disk, so that a copy of it that is begun after this, while the
     /// machine runs, can be made whole by [`Self::catch_up`]. `false`: this driver cannot, and a disk must be copied
     /// while nothing is written to it. [`Self::unwatch_disk`] must follow; it does so by itself before the next time.

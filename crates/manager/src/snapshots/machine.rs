@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Allowed;
 use super::disk_copy::DiskCopy;
 use crate::error::{Chain, Error, Result};
 use crate::metrics;
@@ -47,16 +48,16 @@ pub(super) fn memory_in(dir: &Path) -> SnapshotDir {
 impl Machine {
     /// Writes all of the machine into an empty directory and tells how long it stood still and how large its disk is.
     ///
-    /// `allowed` is asked when nothing can change any more. The machine runs again afterwards, whatever happens; its wall
-    /// clock is behind by as long as it stood still, and its programs are held until its guest is told to let them go: those of
-    /// copies are not to go on before each copy has a random source of its own.
+    /// `allowed` is asked when the machine stands still, and again when its memory is written. The machine runs again afterwards,
+    /// whatever happens; its wall clock is behind by as long as it stood still, and its programs are held until its guest is told
+    /// to let them go: those of copies are not to go on before each copy has a random source of its own.
     #[tracing::instrument(level = "debug", name = "save", skip_all)]
     pub(crate) async fn save(
         &self,
         to: &Path,
         mode: CloneMode,
         guest: &GuestClient,
-        allowed: impl FnOnce() -> Result<()>,
+        allowed: Allowed,
     ) -> Result<(Duration, u64)> {
         let memory = memory_in(to);
         make_private_dir(&memory.0).map_err(|error| Error::internal("cannot make a snapshot's directory", error))?;
@@ -65,7 +66,12 @@ impl Machine {
         let copy = DiskCopy::begin(self, disk_in(to), mode).await?;
         let begun = Instant::now();
         let saved = match self.stand_still(guest).await.and_then(|()| allowed()) {
-            Ok(()) => self.write(&memory, &copy).await,
+            // Firecracker puts what a guest is sent into its memory while its processors stand still, new secrets too. They are
+            // published before they are sent, so none that got there goes unnoticed.
+            Ok(()) => {
+                let written = self.write(&memory, &copy).await.and_then(|()| allowed());
+                written.inspect_err(|_| self.hypervisor.forget_saved(&self.dir))
+            }
             Err(error) => Err(error),
         };
         self.go_on().await;

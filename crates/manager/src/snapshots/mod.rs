@@ -69,8 +69,8 @@ impl Kind {
     }
 }
 
-/// What is asked when nothing can change any more.
-pub(crate) type Allowed = Box<dyn FnOnce() -> Result<()> + Send>;
+/// Whether a machine may be saved as it is now.
+pub(crate) type Allowed = Box<dyn Fn() -> Result<()> + Send>;
 
 /// What is taken of a VM.
 pub(crate) enum Subject {

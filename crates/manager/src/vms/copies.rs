@@ -112,7 +112,7 @@ fn may_be_copied(live: &Live) -> Result<()> {
     Ok(())
 }
 
-/// The same, to be asked when the machine stands still.
+/// The same, to be asked while the machine stands still.
 fn allowed(handle: &Handle) -> Allowed {
     let live = handle.live.clone();
     Box::new(move || may_be_copied(&live.borrow()))

@@ -10,6 +10,7 @@ mod away;
 mod bodies;
 mod closing;
 mod conformance;
+mod copies;
 mod idempotency;
 mod images;
 mod limits;

@@ -206,6 +206,12 @@ impl Hypervisor for Firecracker {
         snapshot::save(&mut self.api(dir).await?, &process, dir, to).await
     }
 
+    fn forget_saved(&self, dir: &Path) {
+        if let Err(error) = snapshot::forget_base(dir) {
+            tracing::warn!(%error, dir = %dir.display(), "what was saved of a machine's memory is left until it ends");
+        }
+    }
+
     async fn disk_changed(&self, dir: &Path, _bytes: u64) -> Result<(), HypervisorError> {
         // Firecracker looks at the file itself.
         self.api(dir).await?.patch("/drives/disk", &DISK_CHANGED).await
