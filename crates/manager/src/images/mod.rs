@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use rds_image::initramfs::MAX_PART_BYTES;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 pub use crate::store::images::FileKind;
@@ -190,8 +191,14 @@ impl Images {
         Ok(())
     }
 
-    /// Removes an image that no VM was made from.
+    /// Removes an image that no VM was made from. Goes on to its end when it is dropped.
     pub async fn delete(self: &Arc<Self>, id: &str) -> Result<()> {
+        let (images, id) = (Arc::clone(self), id.to_owned());
+        let deleted = tokio::spawn(async move { images.delete_now(&id).await }.in_current_span()).await;
+        deleted.map_err(|error| Error::internal("the task that removes an image ended", error)).flatten()
+    }
+
+    async fn delete_now(self: &Arc<Self>, id: &str) -> Result<()> {
         let _change = self.change.lock().await;
         self.changeable(id).await?;
         if self.holds.is_held(id) || self.store.vms_of_image(id).await? > 0 {

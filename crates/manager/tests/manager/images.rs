@@ -2,8 +2,9 @@
 
 use std::io::{Cursor, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use rds_manager::images::FileKind;
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
@@ -139,6 +140,25 @@ async fn an_image_is_made_filled_made_default_and_deleted() {
     {
         assert!(types.contains(&kind), "{kind} is not among {types:?}");
     }
+}
+
+#[tokio::test]
+async fn a_deletion_whose_client_has_gone_comes_to_its_end() {
+    let test = TestApp::start().await;
+    let id = make(&test).await;
+    assert_eq!(put(&test, &id, "kernel", kernel()).await.0, 204);
+    assert!(test.app.images.delete(&id).now_or_never().is_none(), "it takes a while");
+    let deleted = async || {
+        let (_, activity) = test.get("/v1/admin/activity").await;
+        activity.as_array().unwrap().iter().any(|event| event["type"] == "image.deleted")
+    };
+    let limit = Instant::now() + Duration::from_secs(5);
+    while !deleted().await {
+        assert!(Instant::now() < limit, "it was not told of");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(test.get(&format!("/v1/images/{id}")).await.0, 404);
+    assert!(!image_dir(&test, &id).exists());
 }
 
 #[tokio::test]
