@@ -331,8 +331,12 @@ pub trait Hypervisor: Send + Sync + fmt::Debug {
     /// Device state that is not as it was written is refused. On an error nothing is left running.
     async fn restore(&self, spec: &MachineSpec, snapshot: &SnapshotDir) -> Result<(), HypervisorError>;
 
-    /// Says that no machine may be started from a snapshot for a long time: what the driver has of it in the host's memory
-    /// is given back with the end of the machines that were. One that is started nevertheless only takes longer.
+    /// Says, of a snapshot that a machine was just started from, that others will be: what the driver has of it in the host's
+    /// memory stays there until [`Self::forget`]. Of any other snapshot it is given back with the end of the machines that were
+    /// started from it.
+    fn keep(&self, _snapshot: &SnapshotDir) {}
+
+    /// Ends what [`Self::keep`] began. A machine that is started from the snapshot nevertheless only takes longer.
     fn forget(&self, _snapshot: &SnapshotDir) {}
 
     /// Stops the processors. Does nothing to a machine that is paused.

@@ -319,8 +319,6 @@ impl Host {
         let mut lap = Lap::new();
         let memory = self.snapshots.memory(base);
         let restored = self.hypervisor.restore(spec, &memory).await;
-        // Only seeds are started from again and again.
-        self.hypervisor.forget(&memory);
         restored.map_err(|error| Error::internal("cannot restore a machine with its memory", error))?;
         timings.restore_ms = lap.take();
         // Its agent may still have the connection of the VM that it was.

@@ -92,6 +92,8 @@ impl Host {
         let mut lap = Lap::new();
         let restored = self.hypervisor.restore(spec, &seed.dir).await;
         restored.map_err(|error| Error::internal("cannot restore a machine", error))?;
+        // Only seeds are started from again and again.
+        self.hypervisor.keep(&seed.dir);
         timings.restore_ms = lap.take();
         self.faults.at(Step::Connect)?;
         let guest = self.first_answer(spec.id, History::Fresh, RESTORE_LIMIT).await?;

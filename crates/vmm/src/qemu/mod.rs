@@ -207,6 +207,10 @@ impl Hypervisor for Qemu {
         self.bring_up(&spec.dir, snapshot::load(&spec.dir, snapshot, disk.len())).await
     }
 
+    fn keep(&self, snapshot: &SnapshotDir) {
+        self.templates.keep(&snapshot::memory(snapshot));
+    }
+
     fn forget(&self, snapshot: &SnapshotDir) {
         self.templates.forget(&snapshot::memory(snapshot));
     }

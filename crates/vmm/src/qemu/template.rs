@@ -17,8 +17,8 @@ use crate::sparse;
 ///
 /// QEMU before 8.2 opens the file for writing even when it maps it privately, and makes a hole in it where its guest puts a page
 /// into the balloon, which reaches all machines of the same snapshot. So its machines get a sealed copy in memory (holes
-/// left out) that nobody can write to. It is made once for a snapshot, and is there until the snapshot is forgotten and no
-/// machine that was started from it lives.
+/// left out) that nobody can write to. It is made once for all machines of a snapshot that live at the same time, and is there as
+/// long as one of them does, or as it is kept.
 #[derive(Debug, Default)]
 pub(super) struct Templates(Mutex<HashMap<PathBuf, Arc<Mutex<Slot>>>>);
 
@@ -47,20 +47,30 @@ impl Templates {
         }
         let slot = self.slot(path);
         let mut slot = lock(&slot);
-        let template = match slot.shared.upgrade().filter(|copy| copy.modified == modified) {
-            Some(copy) => copy,
-            None => Arc::new(Template { memory: seal(&file)?, modified }),
-        };
-        *slot = Slot { shared: Arc::downgrade(&template), kept: Some(Arc::clone(&template)) };
+        if let Some(copy) = slot.shared.upgrade().filter(|copy| copy.modified == modified) {
+            return Ok(copy);
+        }
+        // Nothing but what is returned holds it: the start that it is for may have been given up.
+        let template = Arc::new(Template { memory: seal(&file)?, modified });
+        *slot = Slot { shared: Arc::downgrade(&template), kept: None };
         Ok(template)
+    }
+
+    /// Keeps a snapshot's copy, if there is one, though no machine lives that was started from it.
+    pub(super) fn keep(&self, path: &Path) {
+        self.change(path, |slot| slot.kept = slot.shared.upgrade());
     }
 
     /// Keeps a snapshot's copy no longer than machines live that were started from it.
     pub(super) fn forget(&self, path: &Path) {
+        self.change(path, |slot| slot.kept = None);
+    }
+
+    fn change(&self, path: &Path, change: impl FnOnce(&mut Slot)) {
         let slot = lock(&self.0).get(path).cloned();
-        // Whoever makes the copy just now forgets it, too.
+        // While a new copy is made the one before is of no use, and nobody waits here.
         if let Some(mut slot) = slot.as_ref().and_then(|slot| slot.try_lock().ok()) {
-            slot.kept = None;
+            change(&mut slot);
         }
     }
 
@@ -118,20 +128,39 @@ mod tests {
         std::fs::write(&other, b"def").unwrap();
         let templates = Templates::default();
         let open = |path| templates.open(path, OLD).unwrap();
-        let kept = Arc::downgrade(&open(&path));
+        let kept = {
+            let machine = open(&path);
+            templates.keep(&path);
+            Arc::downgrade(&machine)
+        };
         assert!(kept.upgrade().is_some(), "the next machine needs it");
         let machine = open(&path);
         templates.forget(&path);
         assert!(Arc::ptr_eq(&machine, &open(&path)), "machines share it while one of them lives");
-        templates.forget(&path);
         drop(machine);
         assert!(kept.upgrade().is_none());
         // Also without a word, when the snapshot is gone.
-        let removed = Arc::downgrade(&open(&path));
+        let removed = {
+            let machine = open(&path);
+            templates.keep(&path);
+            Arc::downgrade(&machine)
+        };
         std::fs::remove_file(&path).unwrap();
         open(&other);
         assert!(removed.upgrade().is_none());
         assert_eq!(lock(&templates.0).len(), 1);
+    }
+
+    #[test]
+    fn a_copy_for_a_start_that_was_given_up_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        std::fs::write(&path, b"abc").unwrap();
+        let templates = Templates::default();
+        let given_up = Arc::downgrade(&templates.open(&path, OLD).unwrap());
+        assert!(given_up.upgrade().is_none());
+        templates.keep(&path);
+        assert!(lock(&templates.slot(&path)).kept.is_none());
     }
 
     #[test]
@@ -143,6 +172,7 @@ mod tests {
         let slot = templates.slot(&path);
         let _making = lock(&slot);
         templates.open(&other, OLD).unwrap();
+        templates.keep(&path);
         templates.forget(&path);
     }
 }

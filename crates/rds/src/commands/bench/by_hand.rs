@@ -92,7 +92,9 @@ impl<'a> ByHand<'a> {
         disk::clone_sparse(&self.template, &spec.disk, disk::CloneMode::Auto).map_err(failed)?;
         let used = processor_time();
         let started = match from {
-            Some(snapshot) => self.hypervisor.restore(&spec, snapshot).await,
+            Some(snapshot) => {
+                self.hypervisor.restore(&spec, snapshot).await.inspect(|()| self.hypervisor.keep(snapshot))
+            }
             None => self.hypervisor.boot(&spec).await,
         };
         started.map_err(failed)?;
