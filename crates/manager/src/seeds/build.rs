@@ -81,9 +81,15 @@ impl Seeds {
             Err(fault) => (None, Err(fault)),
             Ok((key, _)) if self.desk().ready.contains_key(&key) => return None,
             Ok((key, initramfs)) => {
-                let built = tokio::select! {
-                    built = self.build(&image, &initramfs, &key, wish.size) => built,
+                let saved = tokio::select! {
+                    saved = self.build(&image, &initramfs, &key, wish.size) => saved,
                     () = self.outdated(&wish.image_id, wish.size, &key) => return None,
+                };
+                // What publishes it cannot be stopped, and nobody would know of the seed. One that is outdated by then is
+                // removed as every other is.
+                let built = match saved {
+                    Ok(draft) => self.publish(draft, &key, wish).await,
+                    Err(fault) => Err(fault),
                 };
                 (Some(key), built)
             }
@@ -98,7 +104,8 @@ impl Seeds {
         }))
     }
 
-    async fn build(&self, image: &ImageFiles, initramfs: &Path, key: &Key, size: Size) -> Result<Seed, Fault> {
+    /// Gives the snapshot that is to become the seed.
+    async fn build(&self, image: &ImageFiles, initramfs: &Path, key: &Key, size: Size) -> Result<SnapshotDir, Fault> {
         self.make_room(size)?;
         let id = VmId::new();
         let dir = self.shelf.workshop().join(id.to_string());
@@ -145,9 +152,13 @@ impl Seeds {
         let saved = fault("The machine's memory could not be saved");
         let draft = self.shelf.draft(key).map_err(fault("The seed's directory could not be made"))?;
         self.save(&dir, &draft).await.map_err(saved)?;
-        let (shelf, key, image_id) = (self.shelf.clone(), key.clone(), image.id.clone());
+        Ok(draft)
+    }
+
+    async fn publish(&self, draft: SnapshotDir, key: &Key, wish: &Wish) -> Result<Seed, Fault> {
+        let (shelf, key, wish) = (self.shelf.clone(), key.clone(), wish.clone());
         let published = spawn_blocking(move || {
-            let seed = shelf.publish(&draft, &key, &image_id, size)?;
+            let seed = shelf.publish(&draft, &key, &wish.image_id, wish.size)?;
             Ok((Stamp::of(&seed.dir.0)?, seed))
         });
         let published = published.await.map_err(io::Error::other).flatten();
