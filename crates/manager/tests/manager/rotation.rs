@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use rds_manager::App;
 use rds_manager::secrets::SecretEnv;
+use rds_manager::vms::state::VmState;
+use rds_manager::{App, Error};
 use rds_vmm::{Hypervisor, VmId};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -71,6 +72,29 @@ async fn an_agent_that_refuses_new_secrets_gets_them_again_before_anything_else(
     // The next ones are taken at once.
     app.vms.set_secrets(pair.provider, SecretEnv::default()).await.unwrap();
     assert_eq!(pair.told(&app).await, "");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_vm_whose_agent_is_being_reached_waits_no_longer_than_its_asker() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let app = start(root.path(), &machines).await;
+    let id = app.vms.create(vm(&json!([])).unwrap()).await.unwrap().id;
+    let vm: VmId = id.parse().unwrap();
+    machines.known.refuses.store(true, Relaxed);
+    app.vms.set_secrets(vm, second()).await.unwrap_err();
+    let soon = Duration::from_millis(200);
+    // A stop could be carried out before these.
+    for refused in [timeout(soon, app.vms.start_vm(vm)).await, timeout(soon, app.vms.resume_vm(vm)).await] {
+        assert!(matches!(refused, Ok(Err(Error::Conflict(_)))), "{refused:?}");
+    }
+    timeout(soon, app.vms.set_secrets(vm, SecretEnv::default())).await.unwrap_err();
+    timeout(soon, app.vms.pause_vm(vm)).await.unwrap_err();
+    machines.known.refuses.store(false, Relaxed);
+    // This is next.
+    app.vms.sync_peers(vm).await.unwrap();
+    assert_eq!(machines.known.key(&id), SECOND);
+    assert_eq!(app.vms.get(vm).unwrap().state, VmState::Running);
 }
 
 /// The life of a manager that replaces the secrets of a VM whose agent takes them or refuses. All that it was doing ends with

@@ -315,10 +315,19 @@ impl Actor {
             };
             match command {
                 Some(Command::Delete(reply)) => return Work::Deleted(reply),
-                Some(command) if meanwhile == Meanwhile::Defer => self.inbox.deferred.push_back(command),
+                Some(command) if meanwhile == Meanwhile::Defer => self.defer(command),
                 Some(command) => refuse(command.into_reply(), self.state()),
                 None => return Work::Leave,
             }
+        }
+    }
+
+    /// Has a command wait for its turn, unless it makes no sense in the state that the VM is in.
+    fn defer(&mut self, command: Command) {
+        match (command, self.state()) {
+            // A stop may be carried out before its turn, and this after it.
+            (Command::Start(reply), state) | (Command::Resume(reply), state @ VmState::Running) => refuse(reply, state),
+            (command, _) => self.inbox.defer(command),
         }
     }
 

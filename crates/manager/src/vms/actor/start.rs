@@ -184,8 +184,8 @@ impl Actor {
 
     /// Connects to the agent of a machine that runs, unless `known` is a connection to it that still holds, and gives it its
     /// newest secrets if they are due; or gives what comes next instead. `ended` says why if the machine does not run any
-    /// more. What else is asked of the VM waits meanwhile, a stop no longer than for the last sync of a guest; but what the VM
-    /// may reach is changed at once, since an agent that does not answer may be hostile.
+    /// more. What else is asked of the VM waits meanwhile, if it makes sense, a stop no longer than for the last sync of a guest;
+    /// but what the VM may reach is changed at once, since an agent that does not answer may be hostile.
     pub(super) async fn reach(
         &mut self,
         mut known: Option<GuestClient>,
@@ -247,7 +247,7 @@ impl Actor {
                     let set = self.patch_network(patch).await;
                     reply.answer(set);
                 }
-                Some(command) => self.inbox.deferred.push_back(command),
+                Some(command) => self.defer(command),
                 None => return Err(Next::Leave),
             }
         }
