@@ -103,6 +103,10 @@ pub(crate) struct Known {
     pub(crate) ended: Notify,
     /// No machine can be ended.
     pub(crate) endless: AtomicBool,
+    /// No machine can be paused.
+    pub(crate) restless: AtomicBool,
+    /// No machine can be resumed.
+    pub(crate) stuck: AtomicBool,
     /// Calls return the secret `KEY`.
     pub(crate) tells: AtomicBool,
     /// Calls are not answered.
@@ -226,11 +230,13 @@ impl Hypervisor for Agents {
     }
 
     async fn pause(&self, _: &Path) -> Result<(), HypervisorError> {
-        Ok(())
+        let restless = self.known.restless.load(Ordering::Relaxed);
+        if restless { Err(HypervisorError::Timeout("stop")) } else { Ok(()) }
     }
 
     async fn resume(&self, _: &Path) -> Result<(), HypervisorError> {
-        Ok(())
+        let stuck = self.known.stuck.load(Ordering::Relaxed);
+        if stuck { Err(HypervisorError::Timeout("cont")) } else { Ok(()) }
     }
 
     async fn snapshot(&self, _: &Path, to: &SnapshotDir) -> Result<(), HypervisorError> {

@@ -68,6 +68,21 @@ fn a_machine_that_does_not_end_keeps_no_other_vm_from_being_served() {
     });
 }
 
+#[test]
+fn a_paused_machine_that_cannot_be_taken_up_is_ended() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let [first, _] = two(root.path(), &machines, async |app, vm| app.vms.pause_vm(vm.parse().unwrap()).await.unwrap());
+    machines.known.restless.store(true, Relaxed);
+    Runtime::new().unwrap().block_on(async {
+        let app = start(root.path(), &machines).await;
+        while app.vms.get(first).unwrap().state != VmState::Stopped {
+            tokio::task::yield_now().await;
+        }
+        app.vms.start_vm(first).await.unwrap();
+    });
+}
+
 #[tokio::test]
 async fn a_machine_with_a_wrong_timer_is_booted_again() {
     let root = tempfile::tempdir().unwrap();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use rds_manager::App;
+use rds_manager::vms::state::VmState;
+use rds_manager::{App, Error};
 use rds_vmm::{Hypervisor, VmId};
 use serde_json::json;
 use tokio::time::sleep;
@@ -31,4 +32,25 @@ async fn a_vm_whose_clock_cannot_be_read_in_time_can_be_deleted_soon() {
     deleted.unwrap();
     // One reading and one correction, though the reading is no good.
     assert!(begun.elapsed() < 4 * SLOW, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_paused_vm_that_cannot_go_on_now_can_later() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let monitor = Arc::clone(&machines) as Arc<dyn Hypervisor>;
+    let app = App::start_with(config(root.path()).unwrap(), monitor).await.unwrap();
+    let id: VmId = app.vms.create(vm(&json!([])).unwrap()).await.unwrap().id.parse().unwrap();
+    app.vms.pause_vm(id).await.unwrap();
+    machines.known.stuck.store(true, Relaxed);
+    let used = async || app.vms.stat_file(id, "sdk.ts").await.map(drop);
+    for refused in [app.vms.resume_vm(id).await, used().await, app.vms.sync_peers(id).await, app.vms.stop_vm(id).await]
+    {
+        assert!(matches!(refused, Err(Error::Internal(_))), "{refused:?}");
+        assert_eq!(app.vms.get(id).unwrap().state, VmState::Paused);
+    }
+    machines.known.stuck.store(false, Relaxed);
+    used().await.unwrap();
+    assert_eq!(app.vms.get(id).unwrap().state, VmState::Running);
+    app.vms.stop_vm(id).await.unwrap();
 }

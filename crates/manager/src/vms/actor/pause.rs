@@ -5,11 +5,14 @@
 use std::sync::Arc;
 
 use rds_protocol::link::History;
+use rds_vmm::VmId;
 use rds_vmm::guest::GuestClient;
+use rds_vmm::hypervisor::HypervisorError;
 
-use super::{Actor, Care, Command, Next, Reply, answer, expiry, refuse, unfinished};
+use super::{Actor, Care, Command, Meanwhile, Next, Reply, Work, answer, expiry, refuse};
 use crate::error::{Chain, Error, Result};
 use crate::vms::guest_clock;
+use crate::vms::host::Host;
 use crate::vms::state::{Event, VmState};
 
 impl Actor {
@@ -60,7 +63,10 @@ impl Actor {
         // It runs if that manager was killed while it resumed it.
         match self.host.hypervisor.pause(&self.host.dir(self.vm.id)).await {
             Ok(()) => Next::Sleep,
-            Err(error) => self.broke(Error::internal("cannot pause an adopted VM", error)).await,
+            Err(error) => {
+                tracing::error!(vm = %self.vm.id, %error, "cannot pause an adopted VM");
+                self.crashed("Its machine could not be paused when the manager started").await
+            }
         }
     }
 
@@ -80,7 +86,6 @@ impl Actor {
                 () = expiry(self.ends) => return self.expired().await,
             };
             match command {
-                Some(Command::Resume(reply)) => return self.resume(Some(reply)).await,
                 Some(Command::Start(reply) | Command::Pause(reply)) => refuse(reply, VmState::Paused),
                 Some(Command::Delete(reply)) => return Next::Remove(Some(reply)),
                 Some(Command::PatchNetwork(patch, reply)) => {
@@ -88,25 +93,40 @@ impl Actor {
                     reply.answer(set);
                 }
                 // All else needs the guest: a stop, too, for what it has not written to its disk yet.
-                Some(command) => {
-                    self.inbox.deferred.push_front(command);
-                    return self.resume(None).await;
-                }
+                Some(command) => return self.resume(command).await,
                 None => return Next::Leave,
             }
         }
     }
 
-    async fn resume(&mut self, reply: Option<Reply>) -> Next {
-        let dir = self.host.dir(self.vm.id);
-        if let Err(error) = self.host.hypervisor.resume(&dir).await {
-            if !self.host.hypervisor.is_running(&dir).await {
-                answer(reply, Err(Error::conflict("The VM's machine ended while it was paused")));
-                return self.crashed("Its machine ended while it was paused").await;
+    /// Has the machine go on for a command, which is carried out next. If it does not, it sleeps on, and the next command tries
+    /// again.
+    async fn resume(&mut self, cause: Command) -> Next {
+        let resumed = wake(Arc::clone(&self.host), self.vm.id);
+        let resumed = match self.unless_deleted(Meanwhile::Defer, resumed).await {
+            Work::Done(resumed) => resumed,
+            Work::Deleted(deleter) => {
+                cause.into_reply().answer(Err(Error::conflict("The VM was deleted while it was resumed")));
+                return Next::Remove(Some(deleter));
             }
-            answer(reply, Err(unfinished()));
-            return self.broke(Error::internal("cannot resume a VM", error)).await;
+            Work::Leave => return Next::Leave,
+        };
+        if let Err(error) = resumed {
+            if self.host.hypervisor.is_running(&self.host.dir(self.vm.id)).await {
+                // If it waited, it would wake the VM again and again.
+                cause.into_reply().answer(Err(Error::internal("cannot resume a VM", error)));
+                return Next::Sleep;
+            }
+            self.inbox.deferred.push_front(cause);
+            return self.crashed("Its machine ended while it was paused").await;
         }
+        let reply = match cause {
+            Command::Resume(reply) => Some(reply),
+            other => {
+                self.inbox.deferred.push_front(other);
+                None
+            }
+        };
         self.serve_calls(History::Closed);
         let guest = match self.reach(None, History::Closed, "Its machine ended by itself").await {
             Ok(guest) => guest,
@@ -135,6 +155,19 @@ impl Actor {
             tracing::warn!(vm = %self.vm.id, %error, "cannot set the clock of a VM that goes on");
         }
     }
+}
+
+/// Has a paused machine go on. After an error it stands still.
+async fn wake(host: Arc<Host>, id: VmId) -> std::result::Result<(), HypervisorError> {
+    let dir = host.dir(id);
+    let resumed = host.hypervisor.resume(&dir).await;
+    // A monitor that did not answer in time may have it go on later.
+    if resumed.is_err()
+        && let Err(error) = host.hypervisor.pause(&dir).await
+    {
+        tracing::warn!(vm = %id, %error, "cannot tell whether a machine that was not resumed stands still");
+    }
+    resumed
 }
 
 fn in_use(calls: u32) -> Error {
