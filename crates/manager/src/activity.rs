@@ -119,21 +119,28 @@ impl Activity {
     ///
     /// `kind` is such as `vm.created`; the part before the dot is the kind of `id`.
     pub async fn record(&self, kind: &'static str, id: &str, message: impl Into<String>, meta: Option<Value>) {
-        metrics::event(kind);
-        let entity_kind = kind.split('.').next().unwrap_or(kind);
-        let event = Event {
-            id: Uuid::new_v4().to_string(),
-            created_at: now_ms(),
-            kind: kind.to_owned(),
-            entity: Some(Entity { kind: entity_kind.to_owned(), id: id.to_owned() }),
-            message: message.into(),
-            meta,
-        };
-        tracing::info!(kind, id, "{}", event.message);
-        match self.store.add_activity(&row(&event), &EventView::json(event.clone())).await {
-            Ok(dropped) => (0..dropped).for_each(|_| metrics::webhook_delivery("dropped")),
-            Err(error) => tracing::error!(error = %crate::error::Chain(&error), kind, id, "cannot write an event down"),
+        let event = happened(kind, id, message.into(), meta);
+        let written = self.store.add_activity(&row(&event), &EventView::json(event.clone())).await;
+        if let Err(error) = &written {
+            tracing::error!(error = %crate::error::Chain(error), kind, id, "cannot write an event down");
         }
+        self.tell(kind, id, event, written.unwrap_or(0));
+    }
+
+    /// Forgets a VM whose deletion is done, and records that: both, or neither.
+    pub(crate) async fn record_deleted_vm(&self, id: &str) -> Result<()> {
+        let kind = "vm.deleted";
+        let event = happened(kind, id, "VM deleted".into(), None);
+        let dropped = self.store.delete_vm_with(id, &row(&event), &EventView::json(event.clone())).await?;
+        self.tell(kind, id, event, dropped);
+        Ok(())
+    }
+
+    /// Tells of an event of which so many deliveries were dropped.
+    fn tell(&self, kind: &'static str, id: &str, event: Event, dropped: usize) {
+        metrics::event(kind);
+        tracing::info!(kind, id, "{}", event.message);
+        (0..dropped).for_each(|_| metrics::webhook_delivery("dropped"));
         // Nobody may be listening.
         let _ = self.listeners.send(event);
     }
@@ -146,6 +153,18 @@ impl Activity {
     /// Every event from now on.
     pub fn listen(&self) -> broadcast::Receiver<Event> {
         self.listeners.subscribe()
+    }
+}
+
+fn happened(kind: &str, id: &str, message: String, meta: Option<Value>) -> Event {
+    let entity_kind = kind.split('.').next().unwrap_or(kind);
+    Event {
+        id: Uuid::new_v4().to_string(),
+        created_at: now_ms(),
+        kind: kind.to_owned(),
+        entity: Some(Entity { kind: entity_kind.to_owned(), id: id.to_owned() }),
+        message,
+        meta,
     }
 }
 

@@ -33,15 +33,27 @@ impl Store {
     /// Adds an event, with a delivery of `data` to every webhook that wants it, and drops events beyond [`KEPT`].
     /// Gives the number of deliveries that are dropped at once, because too many wait.
     pub async fn add_activity(&self, event: &ActivityRow, data: &str) -> Result<usize> {
-        match self.try_add_activity(event, data).await {
+        self.forget_and_add(None, event, data).await
+    }
+
+    /// The same, and forgets a VM with its exec log: both, or neither.
+    pub async fn delete_vm_with(&self, id: &str, event: &ActivityRow, data: &str) -> Result<usize> {
+        self.forget_and_add(Some(id), event, data).await
+    }
+
+    async fn forget_and_add(&self, vm: Option<&str>, event: &ActivityRow, data: &str) -> Result<usize> {
+        match self.try_forget_and_add(vm, event, data).await {
             // In Postgres a webhook can go between being read and being referred to.
-            Err(Error::Conflict(_)) => self.try_add_activity(event, data).await,
+            Err(Error::Conflict(_)) => self.try_forget_and_add(vm, event, data).await,
             done => done,
         }
     }
 
-    async fn try_add_activity(&self, event: &ActivityRow, data: &str) -> Result<usize> {
+    async fn try_forget_and_add(&self, vm: Option<&str>, event: &ActivityRow, data: &str) -> Result<usize> {
         let mut transaction = self.begin().await?;
+        if let Some(id) = vm {
+            sqlx::query("DELETE FROM vms WHERE id = $1").bind(id).execute(&mut *transaction).await?;
+        }
         // A change comes first: so SQLite never has to make a reader a writer.
         sqlx::query(
             "INSERT INTO activity (id, created_at, type, entity_type, entity_id, message, meta, place)

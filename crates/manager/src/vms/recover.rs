@@ -37,7 +37,7 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
         forget_copy(&host.dir(vm.id));
         let ended = if row.state == HALF_MADE || row.state == DELETED {
             tracing::info!(vm = %vm.id, state = row.state, "removing what an earlier manager left half done");
-            match remove(vms, vm.id).await {
+            match remove(vms, vm.id, &row.state).await {
                 Ok(()) => continue,
                 failed => failed,
             }
@@ -85,10 +85,14 @@ pub(super) async fn recover(vms: &Vms) -> Result<()> {
     Ok(())
 }
 
-/// Removes a VM that nobody is to see again.
-async fn remove(vms: &Vms, id: VmId) -> Result<()> {
-    vms.0.host.teardown(id).await?;
-    vms.0.host.store.delete_vm(&id.to_string()).await.map(drop)
+/// Removes a VM that nobody is to see again. Of one that was half made nobody was told, nor is now.
+async fn remove(vms: &Vms, id: VmId, state: &str) -> Result<()> {
+    let (host, text) = (&vms.0.host, id.to_string());
+    host.teardown(id).await?;
+    if state == HALF_MADE {
+        return host.store.delete_vm(&text).await.map(drop);
+    }
+    host.activity.record_deleted_vm(&text).await
 }
 
 /// Leaves alone what is on the host of a VM whose row cannot be read, but for its machine. Gives its id.

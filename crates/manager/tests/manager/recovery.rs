@@ -115,6 +115,31 @@ fn a_row_that_cannot_be_read_keeps_its_files_and_no_other_vm_from_being_served()
     });
 }
 
+/// How often it was told that a VM was deleted.
+async fn told_deleted(app: &App, vm: VmId) -> usize {
+    let events = app.store.activity(100).await.unwrap();
+    let of = vm.to_string();
+    events.iter().filter(|event| event.kind == "vm.deleted" && event.entity_id.as_ref() == Some(&of)).count()
+}
+
+#[test]
+fn a_deletion_that_an_earlier_manager_began_is_told_once() {
+    let root = tempfile::tempdir().unwrap();
+    let machines = Arc::new(Agents::new());
+    let [deleted, half_made] = two(root.path(), &machines, async |app, vm| {
+        app.store.set_vm_state(vm, "DELETED", None).await.unwrap();
+        let other = app.vms.list().pop().unwrap().id;
+        app.store.set_vm_state(&other, "CREATED", None).await.unwrap();
+    });
+    for _ in 0..2 {
+        Runtime::new().unwrap().block_on(async {
+            let app = start(root.path(), &machines).await;
+            assert_eq!(app.vms.list().len(), 0);
+            assert_eq!((told_deleted(&app, deleted).await, told_deleted(&app, half_made).await), (1, 0));
+        });
+    }
+}
+
 async fn written(app: &App, vm: VmId) -> String {
     app.store.vm(&vm.to_string()).await.unwrap().unwrap().state
 }
@@ -164,6 +189,13 @@ async fn a_vm_is_removed_though_that_cannot_be_written_down() {
     broken(&app, second).await;
     assert!(!dir(second).exists());
     away::come_back(root.path()).await;
+    // Nor is it gone as long as nobody can be told.
+    away::go(root.path(), "INSERT ON activity").await;
+    app.vms.delete_vm(second).await.unwrap_err();
+    broken(&app, second).await;
+    away::come_back(root.path()).await;
+    assert!(app.store.vm(&second.to_string()).await.unwrap().is_some());
     app.vms.delete_vm(second).await.unwrap();
     assert!(app.vms.get(second).is_err());
+    assert_eq!((told_deleted(&app, first).await, told_deleted(&app, second).await), (1, 1));
 }

@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 
 use super::{Actor, Next, Reply, unfinished};
 use crate::error::{Chain, Error, Result};
-use crate::vms::row::DELETED;
+use crate::vms::row::{DELETED, HALF_MADE};
 use crate::vms::state::{Event, VmState};
 
 /// How long a guest may take to write its disk's cache down when it is stopped.
@@ -101,17 +101,28 @@ impl Actor {
         Next::Remove(None)
     }
 
-    /// Removes every trace. It is written down first, so that a manager killed in between finishes it. If that fails, its
-    /// machine must not run on all the same; and for want of room, a deletion is what makes some.
+    /// Removes every trace, which an event tells of. It is written down first, so that a manager killed in between finishes it. If
+    /// that fails, its machine must not run on all the same; and for want of room, a deletion is what makes some.
     pub(super) async fn remove(&mut self) -> Result<()> {
+        let id = self.clear(DELETED).await?;
+        self.host.activity.record_deleted_vm(&id).await
+    }
+
+    /// The same for a VM that was never told of.
+    pub(super) async fn remove_half_made(&mut self) -> Result<()> {
+        let id = self.clear(HALF_MADE).await?;
+        self.host.store.delete_vm(&id).await.map(drop)
+    }
+
+    /// Removes what there is of the VM but its row, which has this state from now on. Gives its id.
+    async fn clear(&mut self, state: &str) -> Result<String> {
         self.withdraw();
         self.publish(|live| live.deleted = true);
         let id = self.vm.id.to_string();
-        if let Err(error) = self.host.store.set_vm_state(&id, DELETED, None).await {
+        if let Err(error) = self.host.store.set_vm_state(&id, state, None).await {
             tracing::warn!(vm = id, error = %Chain(&error), "a VM is removed without that being written down first");
         }
         self.host.teardown(self.vm.id).await?;
-        self.host.store.delete_vm(&id).await?;
-        Ok(())
+        Ok(id)
     }
 }

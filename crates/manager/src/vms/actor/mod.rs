@@ -165,10 +165,7 @@ impl Actor {
                 Next::Sleep => self.sleep().await,
                 Next::Rest => self.rest().await,
                 Next::Remove(reply) => match self.remove().await {
-                    Ok(()) => {
-                        self.record("vm.deleted", "VM deleted").await;
-                        return answer(reply, Ok(()));
-                    }
+                    Ok(()) => return answer(reply, Ok(())),
                     Err(error) => {
                         answer(reply, Err(unfinished()));
                         self.broke(error).await

@@ -69,7 +69,7 @@ impl Actor {
 
     /// The answer comes after the removal: whoever is told that a create failed finds nothing left of it.
     async fn not_made(&mut self, reply: Reply, error: Error) -> Next {
-        let removed = self.remove().await;
+        let removed = self.remove_half_made().await;
         reply.answer(Err(error));
         match removed {
             Ok(()) => Next::Leave,
