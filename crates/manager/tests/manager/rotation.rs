@@ -88,7 +88,6 @@ async fn what_is_asked_of_a_vm_whose_agent_is_being_reached_waits_no_longer_than
     for refused in [timeout(soon, app.vms.start_vm(vm)).await, timeout(soon, app.vms.resume_vm(vm)).await] {
         assert!(matches!(refused, Ok(Err(Error::Conflict(_)))), "{refused:?}");
     }
-    timeout(soon, app.vms.set_secrets(vm, SecretEnv::default())).await.unwrap_err();
     timeout(soon, app.vms.pause_vm(vm)).await.unwrap_err();
     machines.known.refuses.store(false, Relaxed);
     // This is next.

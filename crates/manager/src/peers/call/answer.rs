@@ -143,7 +143,7 @@ mod tests {
             let mut cleaner = Cleaner { strikers: vec![Arc::clone(&striker)], strikes: 0 };
             let body = threw(&text, &text, &mut cleaner).body;
             for told in [Some(body.message), body.name].into_iter().flatten() {
-                assert!(told.chars().count() <= THROWN && !told.contains("s3"), "{}", &told[before..]);
+                assert!(told.chars().count() <= THROWN && !told.contains("s3"), "{before}");
             }
             assert_eq!(cleaner.strikes, 2);
         }

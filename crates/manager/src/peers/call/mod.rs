@@ -153,10 +153,10 @@ impl Peers {
         let place = Arc::new(place.inspect_err(|refused| metrics::peer_called(Some(refused.status), Duration::ZERO))?);
         // While the log is behind, callers wait: no call goes unrecorded.
         let mut record = Record::begin(self.0.audit.reserve().await?, Arc::clone(&place), consumer);
-        let made = self.attempt(consumer, body, &mut record).await.map(|(result, room)| CallResult {
-            result,
-            taken: Taken { _place: place, _room: room, _in_use: in_use },
-        });
+        let made = self
+            .attempt(consumer, body, &mut record)
+            .await
+            .map(|(result, room)| CallResult { result, taken: Taken { _place: place, _room: room, _in_use: in_use } });
         record.status = Some(made.as_ref().map_or_else(|failure| failure.status, |_| 200));
         record.entry.outcome = match &made {
             Ok(_) => Outcome::Returned,

@@ -196,12 +196,13 @@ mod tests {
         let secret = "s3cret".repeat(100);
         let secrets = SecretEnv::parse(vec![format!("KEY={secret}")]).unwrap();
         let striker = Arc::new(Striker::new(secrets.values()).unwrap());
-        let request = RunRequest { env: Some(vec![format!("TOKEN={}", "hunter2".repeat(100))]), ..RunRequest::default() };
-        for value in [secret.clone(), "hunter2".repeat(100)] {
+        let request =
+            RunRequest { env: Some(vec![format!("TOKEN={}", "hunter2".repeat(100))]), ..RunRequest::default() };
+        for value in [secret, "hunter2".repeat(100)] {
             let line = format!("{value}\n");
             let whole = line.repeat((KEPT_BYTES + BEYOND_BYTES) / line.len() + 1);
             for end in [0, 1, line.len() / 2, line.len() - 2] {
-                let cut = &whole[..KEPT_BYTES + BEYOND_BYTES - end];
+                let cut = whole.get(..KEPT_BYTES + BEYOND_BYTES - end);
                 let log = Draft::of_run(Language::Node, &request).without(&secrets, Arc::clone(&striker));
                 let ended = Ended { result: json!({"stdout": cut}), duration: Duration::ZERO };
                 let row = log.into_row(VmId::new(), ended).unwrap();
