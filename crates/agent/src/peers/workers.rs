@@ -44,7 +44,9 @@ impl Workers {
         let offered = Rc::clone(&self.offered.borrow());
         // Beside each other: the manager does not wait for one after the other.
         let loading = Runtime::ALL.map(|runtime| self.load(vm, runtime, &offered));
-        let uncallable = futures_util::future::try_join_all(loading).await?.concat();
+        let mut uncallable = futures_util::future::try_join_all(loading).await?.concat();
+        // The manager tells of one, and reads no reply of any length.
+        uncallable.truncate(1);
         Ok(Offered { uncallable })
     }
 

@@ -11,7 +11,7 @@ const PATIENCE = 10_000;
 /** Characters of an error's name and of its message: both together are less than a message, whatever they are. */
 const ERROR_LENGTH = 256 * 1024;
 
-/** Characters of the reason why a module can't be called, which all of its exports may have. */
+/** Characters of the reason why an export can't be called. */
 const REASON_LENGTH = 4 * 1024;
 
 /**
@@ -65,7 +65,10 @@ function serve(load, write) {
     const uncallable = [];
     for (const name of exports) {
       const reason = failure ?? problem(module, name);
-      if (reason !== undefined) uncallable.push({ path, export: name, reason });
+      if (reason === undefined) continue;
+      uncallable.push({ path, export: name, reason });
+      // The others may have the same, and together be more than a message.
+      break;
     }
     send({ type: "loaded", path, uncallable });
   };

@@ -80,7 +80,9 @@ async fn exports_that_cannot_be_called_fail_the_create(world: &World) {
     let api = world.api().await;
     let provider = create(&api, json!({"memMb": 512})).await;
     let number = [export("Y", &[], json!({}))];
+    let many: Vec<_> = (0..1000).map(|n| export(&format!("Y{n}"), &[], json!({}))).collect();
     for (sdk, word) in [
+        (javascript("throw new Error('at length '.repeat(200));", &many), "at length"),
         (javascript("export const Y = 7;", &number), "number"),
         (javascript("export const other = () => 7;", &number), "no such export"),
         (javascript("throw new Error('broken inside');", &number), "broken inside"),
