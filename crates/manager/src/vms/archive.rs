@@ -12,6 +12,9 @@ use tar::EntryType;
 
 use crate::error::{Error, Result};
 
+/// Longest name in a directory of Linux.
+const NAME_BYTES: usize = 255;
+
 /// Reads a whole tar.gz and refuses it unless every entry is a plain file or directory at a plain relative path.
 ///
 /// Memory is bounded by [`LONGEST_NAME`]; time by [`UNPACKED_BYTES`], whatever the compressed size announces.
@@ -114,6 +117,13 @@ fn check_entry<R: Read>(entry: &tar::Entry<'_, R>) -> Result<()> {
     if !is_plain(&path) {
         return invalid(format!("{path:?} leads out of the archive"));
     }
+    // The agent and the guest's disk take no others, and would find out in the middle.
+    if path.to_str().is_none() {
+        return invalid(format!("{path:?} is not UTF-8"));
+    }
+    if path.components().any(|part| part.as_os_str().len() > NAME_BYTES) {
+        return invalid(format!("{path:?} has a name of more than {NAME_BYTES} bytes"));
+    }
     Ok(())
 }
 
@@ -178,6 +188,24 @@ mod tests {
     fn plain_files_and_directories_pass() {
         check_bytes(&archive(b"a/b.txt", EntryType::Regular, b"x")).unwrap();
         check_bytes(&archive(b"./a/", EntryType::Directory, b"")).unwrap();
+    }
+
+    #[test]
+    fn names_that_no_guest_can_have_are_refused() {
+        for name in [b"caf\xe9.txt".as_slice(), b"d/\xff/x"] {
+            let refused = check_bytes(&archive(name, EntryType::Regular, b"x")).unwrap_err().to_string();
+            assert!(refused.ends_with("is not UTF-8"), "{refused}");
+        }
+        let of_length = |length: usize| {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            builder.append_data(&mut header, format!("d/{}", "n".repeat(length)), io::empty()).unwrap();
+            check_bytes(&gzip(&builder.into_inner().unwrap()))
+        };
+        of_length(255).unwrap();
+        let refused = of_length(256).unwrap_err().to_string();
+        assert!(refused.ends_with("more than 255 bytes"), "{refused}");
     }
 
     #[test]
