@@ -51,11 +51,12 @@ impl Directory {
         handle.filter(|handle| !handle.is_deleted()).ok_or_else(no_such_vm)
     }
 
-    /// A VM about which something holds.
+    /// A VM that is started, paused or not, about which something holds.
     pub(crate) fn find(&self, holds: impl Fn(&Live) -> bool) -> Option<VmId> {
         let found = |(id, handle): (&VmId, &Handle)| {
             let live = handle.live.borrow();
-            (!live.deleted && live.state == VmState::Running && holds(&live)).then_some(*id)
+            let started = matches!(live.state, VmState::Running | VmState::Paused);
+            (!live.deleted && started && holds(&live)).then_some(*id)
         };
         self.lock().iter().find_map(found)
     }

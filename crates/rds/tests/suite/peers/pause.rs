@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::sdk::{export, javascript};
-use super::stage::{consumer, link, node};
+use super::stage::{consumer, invoke, link, node, token};
 use crate::harness::{World, cases};
 use crate::pause::state;
 
@@ -29,6 +29,12 @@ async fn a_call_wakes_its_provider(world: &World) {
         assert_eq!(node(&api, &vm, &call).await, expected, "the worker was not kept");
         assert_eq!((state(&api, &provider).await, state(&api, &vm).await), (json!("RUNNING"), json!("RUNNING")));
     }
+    // Who acts for a consumer from outside needs nothing of its guest.
+    let token = token(&api, &vm).await;
+    api.poke(&format!("/v1/vms/{vm}/pause")).await.status(204);
+    let body = json!({"alias": "n", "modulePath": "/workspace/sdk/small.mjs", "exportName": "next"});
+    let reply = invoke(&world.server().await.anonymous(), &token, &body).await.ok().json();
+    assert_eq!((&reply["result"], state(&api, &vm).await), (&json!(5), json!("PAUSED")));
     // A program in the background calls: neither end can be paused meanwhile.
     let program =
         format!("{import} await sleep(4000); await (await import('node:fs')).promises.writeFile('done', 'x')");
