@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::images::{FileKind, Image};
 use crate::seeds::{Seeds, Status};
+use crate::vms::request::null_is_absent;
 
 pub(super) fn router() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -140,7 +141,7 @@ impl ImageBody {
 struct CreateImage {
     #[schema(min_length = 1, max_length = 200)]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     #[schema(max_length = 2000)]
     description: String,
 }

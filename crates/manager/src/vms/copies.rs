@@ -58,10 +58,10 @@ pub struct ForkVm {
     #[schema(example = 2)]
     pub count: Option<f64>,
     /// Environment of the secrets of each fork, each `NAME=value`. None is inherited.
-    #[serde(default, serialize_with = "count_secrets")]
+    #[serde(default, deserialize_with = "null_is_absent", serialize_with = "count_secrets")]
     pub secret_env: Vec<String>,
     /// Links of each fork to provider VMs. None is inherited.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_absent")]
     pub peer_links: Vec<PeerLink>,
     /// How fast each fork may use its disk and its network, and how much of its memory it is to keep to. No limit is inherited.
     #[serde(default, deserialize_with = "null_is_absent")]
