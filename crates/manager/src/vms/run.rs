@@ -49,7 +49,7 @@ impl Vms {
     pub async fn exec(&self, id: VmId, request: ExecRequest) -> Result<RunReply> {
         let log = Draft::of_exec(&request);
         let start = exec_start(request, self.0.limits.max_exec_timeout_ms)?;
-        self.run(id, start, log).await
+        self.run(id, start, log, str::to_owned).await
     }
 
     /// Runs a module under Deno or Node.js to its end.
@@ -57,28 +57,25 @@ impl Vms {
         let log = Draft::of_run(language, &request);
         let outbound = self.handle(id)?.live.borrow().settings.network.outbound_internet;
         let start = run_start(language, request, outbound, self.0.limits.max_runts_timeout_ms)?;
-        let mut reply = self.run(id, start, log).await?;
-        if language == Language::Deno {
-            reply.stdout = without_ansi(&reply.stdout);
-            reply.stderr = without_ansi(&reply.stderr);
-        }
-        Ok(reply)
+        let plain = if language == Language::Deno { without_ansi } else { str::to_owned };
+        self.run(id, start, log, plain).await
     }
 
-    async fn run(&self, id: VmId, start: Start, log: Draft) -> Result<RunReply> {
+    /// `plain` makes output what is told of it.
+    async fn run(&self, id: VmId, start: Start, log: Draft, plain: fn(&str) -> String) -> Result<RunReply> {
         let kind = log.kind();
-        let ran = self.run_once(id, start, log).await;
+        let ran = self.run_once(id, start, log, plain).await;
         ran.inspect_err(|error| metrics::not_run(kind, error))
     }
 
     #[tracing::instrument(level = "debug", name = "run", skip_all, fields(vm = %id))]
-    async fn run_once(&self, id: VmId, start: Start, log: Draft) -> Result<RunReply> {
+    async fn run_once(&self, id: VmId, start: Start, log: Draft, plain: fn(&str) -> String) -> Result<RunReply> {
         let limit = Duration::from_millis(start.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS)) + GRACE;
         let guest = self.guest(id).await?;
         let running = Running::begin(self, id, log)?;
         match guest.run(start, limit).await {
             Ok(run) => {
-                let reply = reply_of(run);
+                let reply = reply_of(run, plain);
                 running.exited(&reply).await;
                 Ok(reply)
             }
@@ -99,11 +96,11 @@ impl Vms {
     }
 }
 
-fn reply_of(run: Collected) -> RunReply {
+fn reply_of(run: Collected, plain: fn(&str) -> String) -> RunReply {
     let mut reply = RunReply {
         exit_code: run.exit.exit_code,
-        stdout: String::from_utf8_lossy(&run.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&run.stderr).into_owned(),
+        stdout: plain(&String::from_utf8_lossy(&run.stdout)),
+        stderr: plain(&String::from_utf8_lossy(&run.stderr)),
         truncated: run.exit.truncated,
         result: run.exit.result,
         error: run.exit.error,

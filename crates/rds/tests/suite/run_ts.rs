@@ -178,7 +178,7 @@ async fn output_has_no_colours(world: &World) {
 
 async fn a_time_limit_ends_a_program(world: &World) {
     let (api, vm) = world.vm().await;
-    let body = json!({"code": "console.log('before'); result.set(1); while (true) {}", "timeoutMs": 6000});
+    let body = json!({"code": "console.log('before'); console.error('\x1b]0;a title without end'); result.set(1); while (true) {}", "timeoutMs": 6000});
     let reply = run(&api, vm, body).await;
     assert_eq!((&reply["exitCode"], &reply["stdout"]), (&json!(-1), &json!("before\n")));
     assert!(reply["stderr"].as_str().expect("text").trim_end().ends_with("Timeout exceeded"), "{reply}");
