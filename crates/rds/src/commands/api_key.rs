@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::sign_in::SignIn;
+use super::sign_in::{Session, SignIn};
 use crate::cli::Shared;
 use crate::error::CliError;
 use crate::output;
@@ -44,34 +44,39 @@ impl ApiKey {
     /// Does it.
     pub(crate) async fn run(self, shared: &Shared) -> Result<u8, CliError> {
         let session = self.sign_in.begin(shared).await?;
-        let client = &session.client;
-        match self.action {
-            Action::Create { name, expires_at } => {
-                let mut body = json!({"name": name});
-                if let Some(at) = expires_at {
-                    body["expiresAt"] = json!(at);
-                }
-                let made: Value = client.json(session.request(Method::POST, &KEYS).json(&body)).await?;
-                match made.get("apiKey").and_then(Value::as_str) {
-                    Some(key) if !shared.json => output::line(key),
-                    _ => output::json(&made),
-                }
+        let done = act(&session, self.action, shared.json).await;
+        session.end().await;
+        done.map(|()| 0)
+    }
+}
+
+async fn act(session: &Session, action: Action, json: bool) -> Result<(), CliError> {
+    let client = &session.client;
+    match action {
+        Action::Create { name, expires_at } => {
+            let mut body = json!({"name": name});
+            if let Some(at) = expires_at {
+                body["expiresAt"] = json!(at);
             }
-            Action::Ls => {
-                let keys: Vec<Value> = client.json(session.request(Method::GET, &KEYS)).await?;
-                list(&keys, shared.json);
-            }
-            Action::Revoke { id } => {
-                let [v1, admin, keys] = KEYS;
-                client.send(session.request(Method::POST, &[v1, admin, keys, &id, "revoke"])).await?;
-                if shared.json {
-                    output::json(&json!({"id": id}));
-                }
+            let made: Value = client.json(session.request(Method::POST, &KEYS).json(&body)).await?;
+            match made.get("apiKey").and_then(Value::as_str) {
+                Some(key) if !json => output::line(key),
+                _ => output::json(&made),
             }
         }
-        session.end().await;
-        Ok(0)
+        Action::Ls => {
+            let keys: Vec<Value> = client.json(session.request(Method::GET, &KEYS)).await?;
+            list(&keys, json);
+        }
+        Action::Revoke { id } => {
+            let [v1, admin, keys] = KEYS;
+            client.send(session.request(Method::POST, &[v1, admin, keys, &id, "revoke"])).await?;
+            if json {
+                output::json(&json!({"id": id}));
+            }
+        }
     }
+    Ok(())
 }
 
 fn list(keys: &[Value], json: bool) {
