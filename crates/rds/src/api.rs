@@ -220,6 +220,8 @@ pub(crate) struct Stat {
     /// `file`, `directory`, `symlink` or `other`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
+    /// Its permissions.
+    pub(crate) mode: u32,
 }
 
 /// An error reply.

@@ -85,11 +85,15 @@ async fn into_vm(client: &Client, from: &Path, id: &str, path: &str) -> Result<S
     let request = client
         .request(Method::PUT, &["v1", "vms", id, "files", "content"])
         .query(&[("path", path.as_str()), ("executable", &executable)])
-        .header("content-type", "application/octet-stream")
-        .header("content-length", metadata.len())
-        .body(Body::wrap_stream(ReaderStream::new(file)));
-    client.send(request).await?;
+        .header("content-type", "application/octet-stream");
+    let request = of_length(request, &metadata);
+    client.send(request.body(Body::wrap_stream(ReaderStream::new(file)))).await?;
     Ok(path)
+}
+
+/// A request whose body is a file. A pipe, a device and much below `/proc` say that they are empty and are not.
+pub(super) fn of_length(request: RequestBuilder, file: &fs::Metadata) -> RequestBuilder {
+    if file.is_file() && file.len() > 0 { request.header("content-length", file.len()) } else { request }
 }
 
 /// The place of a file whose destination may be a directory.
@@ -123,12 +127,14 @@ async fn out_of_vm(client: &Client, id: &str, path: &str, to: &Path, most: u64) 
         return Ok(to.display().to_string());
     }
     let to = local_file(path, to);
-    save(client, get("content"), &to, most).await?;
+    // As an archive is unpacked.
+    let new_mode = if stat.mode & 0o100 == 0 { 0o644 } else { 0o755 };
+    save(client, get("content"), &to, new_mode, most).await?;
     Ok(to.display().to_string())
 }
 
-/// Makes a file of what a reply carries. What is there stays as it is until all has come.
-async fn save(client: &Client, request: RequestBuilder, to: &Path, most: u64) -> Result<(), CliError> {
+/// Makes a file of what a reply carries. What is there stays as it is until all has come, and its mode after that.
+async fn save(client: &Client, request: RequestBuilder, to: &Path, new_mode: u32, most: u64) -> Result<(), CliError> {
     let there = fs::metadata(to).ok();
     if there.as_ref().is_some_and(|there| !there.is_file()) {
         // A device or a pipe is for writing to, not for replacing.
@@ -137,7 +143,7 @@ async fn save(client: &Client, request: RequestBuilder, to: &Path, most: u64) ->
     }
     // A link stays, and what it leads to is replaced.
     let target = fs::canonicalize(to).unwrap_or_else(|_| to.to_owned());
-    let mode = there.map_or(0o644, |there| there.permissions().mode() & 0o777);
+    let mode = there.map_or(new_mode, |there| there.permissions().mode() & 0o777);
     let beside = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let mut draft = tempfile::Builder::new()
         .prefix(".rds-cp-")

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::fs::File;
 use tokio_util::io::ReaderStream;
 
+use super::cp::of_length;
 use crate::api;
 use crate::cli::Shared;
 use crate::client::Client;
@@ -128,8 +129,7 @@ impl Image {
                 finish(&client, id, default).await?
             }
             Self::Create { name, description, files, default } => {
-                let id = create(&client, &name, &description).await?;
-                upload_all(&client, &id, files.named()).await?;
+                let id = give(&client, &name, &description, files.named(), &mut Ending::listen()?).await?;
                 finish(&client, id, default).await?
             }
             Self::Upload { image, files } => {
@@ -186,18 +186,30 @@ async fn create(client: &Client, name: &str, description: &str) -> Result<String
 }
 
 /// Builds the Debian image in `scratch` and gives it to the server like any other image; its id.
-///
-/// An image that could not be uploaded whole, for a signal or an error, is removed again.
 pub(crate) async fn build_debian(client: &Client, scratch: &Path, name: &str) -> Result<String, CliError> {
     let mut ending = Ending::listen()?;
     let built = build(&scratch.join("debian-image"), &mut ending).await?;
     let (kernel, rootfs, modules) = (built.kernel(), built.rootfs(), built.modules());
     // With the root filesystem it is complete, so that comes last.
     let files = [("kernel", kernel.as_path()), ("modules", &modules), ("rootfs", &rootfs)];
+    let description = "Debian stable with git, Node.js, npm and Deno";
+    let given = give(client, name, description, files.into_iter(), &mut ending).await;
+    let _ = tokio::fs::remove_dir_all(&built.dir).await; // the server has its own copy; a rest is in a scratch directory
+    given
+}
+
+/// Makes an image of files; its id. One that could not be uploaded whole, for a signal or an error, is removed again.
+async fn give(
+    client: &Client,
+    name: &str,
+    description: &str,
+    files: impl Iterator<Item = (&str, &Path)>,
+    ending: &mut Ending,
+) -> Result<String, CliError> {
     let mut made = None;
     let given = async {
-        let id = made.insert(create(client, name, "Debian stable with git, Node.js, npm and Deno").await?);
-        upload_all(client, id, files.into_iter()).await?;
+        let id = made.insert(create(client, name, description).await?);
+        upload_all(client, id, files).await?;
         Ok(id.clone())
     };
     let given = ending.or(given).await;
@@ -206,7 +218,6 @@ pub(crate) async fn build_debian(client: &Client, scratch: &Path, name: &str) ->
     {
         let _ = delete(client, id).await; // what went wrong before is what counts
     }
-    let _ = tokio::fs::remove_dir_all(&built.dir).await; // the server has its own copy; a rest is in a scratch directory
     given
 }
 
@@ -219,17 +230,14 @@ async fn upload_all(client: &Client, id: &str, files: impl Iterator<Item = (&str
 
 async fn upload(client: &Client, id: &str, kind: &str, path: &Path) -> Result<(), CliError> {
     let file = File::open(path).await.map_err(CliError::file(path))?;
-    let size = file.metadata().await.map_err(CliError::file(path))?.len();
-    let bar = progress::bytes_bar(kind, size);
+    let metadata = file.metadata().await.map_err(CliError::file(path))?;
+    let bar = progress::bytes_bar(kind, metadata.len());
     let sent_bar = bar.clone();
     let pieces = ReaderStream::with_capacity(file, 256 * 1024);
     let body = Body::wrap_stream(pieces.inspect_ok(move |piece| sent_bar.inc(piece.len() as u64)));
-    let request = client
-        .request(Method::PUT, &["v1", "images", id, kind])
-        .header("content-type", "application/octet-stream")
-        .header("content-length", size)
-        .body(body);
-    let sent = client.send(request).await;
+    let request =
+        client.request(Method::PUT, &["v1", "images", id, kind]).header("content-type", "application/octet-stream");
+    let sent = client.send(of_length(request, &metadata).body(body)).await;
     bar.finish_and_clear();
     sent.map(drop)
 }

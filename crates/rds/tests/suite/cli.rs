@@ -1,5 +1,6 @@
 //! The command line against a real server.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
@@ -135,6 +136,12 @@ async fn files_and_directories_are_copied_both_ways(world: &World) {
     let read = |name: &str| std::fs::read_to_string(Path::new(&here(name))).expect("a copy");
     assert_eq!((read("back/tree/sub/a.txt"), read("back/b.txt"), read("c.txt")), ("a".into(), "b".into(), "b".into()));
     assert_eq!(rds.run(&["cp", &format!("{vm}:/workspace/none"), &here("d")]).await.status.code(), Some(5));
+    // What says that it is empty and is not.
+    rds.ok(&["cp", "/proc/version", &format!("{vm}:/workspace/cp/version")]).await;
+    assert!(api.sh(vm, "cat cp/version; chmod u+x cp/version").await.starts_with("Linux"));
+    rds.ok(&["cp", &format!("{vm}:/workspace/cp/version"), &here("run")]).await;
+    let mode = std::fs::metadata(here("run")).expect("a copy").permissions().mode();
+    assert_eq!(mode & 0o100, 0o100, "{mode:o}");
 }
 
 async fn programs_are_run_from_local_files(world: &World) {
@@ -156,6 +163,9 @@ async fn images_and_logs_are_listed(world: &World) {
     let id = rds.ok(&["image", "create", "cli-image"]).await;
     assert!(rds.ok(&["image", "ls"]).await.contains("cli-image"));
     assert_eq!(rds.ok(&["image", "rm", "cli-image"]).await, id);
+    // One whose file is missing is not left half made, in the way of the next of that name.
+    let failed = rds.run(&["image", "create", "cli-typo", "--kernel", "/nonexistent"]).await;
+    assert!(!failed.status.success() && !rds.ok(&["image", "ls"]).await.contains("cli-typo"));
     assert!(rds.json(&["vm", "logs", vm, "--type", "serial.log"]).await["lines"].is_array());
     rds.ok(&["vm", "logs", vm]).await;
 }
