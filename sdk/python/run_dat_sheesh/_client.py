@@ -43,6 +43,8 @@ class Client:
             timeout=httpx.Timeout(timeout, connect=10),
             # The key would go along.
             follow_redirects=False,
+            # As would it to a proxy that the environment names, which does not know this machine's addresses either.
+            transport=httpx.HTTPTransport(),
         )
 
     def __enter__(self) -> Self:

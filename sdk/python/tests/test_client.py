@@ -86,6 +86,13 @@ def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         Client(url)
 
 
+def test_a_proxy_of_the_environment_does_not_get_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with Client() as given:
+        assert isinstance(given.vms(), list)
+
+
 def shown(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
 

@@ -25,11 +25,11 @@ export class Client {
 
   constructor({ url, apiKey }: ClientOptions = {}) {
     const environment = globalThis.process?.env ?? {};
-    const key = apiKey ?? environment["RDS_API_KEY"];
+    const key = apiKey ?? (environment["RDS_API_KEY"] || undefined);
     // The error of whoever sends it would show it.
     if (key !== undefined && !/^[!-~]+$/.test(key)) throw new TypeError("an API key is of visible ASCII characters");
     this.api = createClient<paths>({
-      baseUrl: url ?? environment["RDS_URL"] ?? "http://127.0.0.1:3000",
+      baseUrl: url ?? (environment["RDS_URL"] || "http://127.0.0.1:3000"),
       headers: key === undefined ? {} : { "x-api-key": key },
       // The key would go along.
       redirect: "error",

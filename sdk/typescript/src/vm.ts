@@ -176,9 +176,13 @@ export class Vm {
     await this.#api.DELETE("/v1/vms/{id}", this.#self);
   }
 
-  /** Deletes it at the end of the block that said `await using`. */
+  /** Deletes it at the end of the block that said `await using`, unless it is gone already. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.delete();
+    try {
+      await this.delete();
+    } catch (error) {
+      if (!(error instanceof RdsError && error.status === 404)) throw error;
+    }
   }
 
   get #api() {
