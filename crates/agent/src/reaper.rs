@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 
 use crate::error::{SystemError, While};
 
+/// Processes that are reaped before everything else of the agent has its turn.
+const AT_ONCE: usize = 64;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -46,17 +49,22 @@ impl Reaper {
     pub(crate) async fn run(&self) -> Result<(), SystemError> {
         let mut children: Signal = signal(SignalKind::child()).while_("listen for ended children")?;
         loop {
-            self.reap();
+            while self.reap() {
+                tokio::task::yield_now().await;
+            }
             children.recv().await;
         }
     }
 
-    fn reap(&self) {
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+    /// Reaps some. Says whether there may be more: programs can end as fast as they are reaped, and the agent has one thread.
+    fn reap(&self) -> bool {
+        for _ in 0..AT_ONCE {
+            let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) else { return false };
             if let Some(sender) = self.waiting.borrow_mut().remove(&pid) {
                 let _ = sender.send(Ended { code: code(status), at: Instant::now() });
             }
         }
+        true
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! This makes the kernel's attack surface smaller. What the calls would do is out of reach of uid 1000 in any case.
 
-use rds_seccomp::{Filter, refuse, when};
+use rds_seccomp::{Filter, allow, argument, if_any, refuse, when};
 
 /// Refused with EPERM.
 const DENIED: [i64; 38] = [
@@ -46,12 +46,16 @@ const DENIED: [i64; 38] = [
     libc::SYS_setdomainname,
 ];
 
-/// Refused with ENOSYS, so that programs fall back to other ways of doing the same.
-const ABSENT: [i64; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+/// Refused with ENOSYS, so that programs fall back to other ways of doing the same. Arguments of clone3 cannot be seen.
+const ABSENT: [i64; 4] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_clone3];
 
 /// The filter, to be installed when no privileges can be gained any more.
 pub(super) fn filter() -> Filter {
     let denied = DENIED.iter().map(|call| when(*call, &[refuse(libc::EPERM)]));
     let absent = ABSENT.iter().map(|call| when(*call, &[refuse(libc::ENOSYS)]));
-    Filter::new(refuse(libc::ENOSYS), denied.chain(absent))
+    // A program's child is not to be the agent's, which would have to wait for it.
+    let parent = if_any(libc::CLONE_PARENT.cast_unsigned(), 0, 1);
+    let siblings = when(libc::SYS_clone, &[argument(0), parent, refuse(libc::EPERM), allow()]);
+    Filter::new(refuse(libc::ENOSYS), denied.chain(absent).chain([siblings]))
 }

@@ -150,6 +150,12 @@ async fn the_agent_is_out_of_reach(world: &World) {
         let reply = api.exec_with(vm, json!({"cmd": cmd, "timeoutMs": 5000})).await;
         assert_ne!(reply["exitCode"], 0, "`{cmd}` worked: {reply}");
     }
+    // Children are their parents' to wait for, not the agent's: `clone` with and without CLONE_PARENT.
+    for (flags, code) in [(0x11, 0), (0x8011, 1)] {
+        let clone = format!("perl -e 'exit(syscall(56, {flags}, 0, 0, 0, 0) < 0)'");
+        let reply = api.exec_with(vm, json!({"cmd": clone, "timeoutMs": 5000})).await;
+        assert_eq!(reply["exitCode"], code, "{flags:#x}: {reply}");
+    }
     answers(&api, vm).await;
 }
 
