@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rds_protocol::peer::{Bridge as Opened, CALL_BYTES, INVOKE, OpenBridge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::outbound::Outbound;
@@ -33,8 +34,11 @@ const CONNECTIONS: usize = 128;
 /// What is read of a body that is refused.
 const DRAIN_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a connection may be silent between calls.
+/// How long a connection may be silent between calls, and how long a call's body may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes that are read of a head, or at once of a body.
+const BUFFER: usize = 16 * 1024;
 
 /// A reply: the manager's, or the agent's own.
 type Reply = Response<Either<Incoming, Full<Bytes>>>;
@@ -134,6 +138,7 @@ impl Bridge {
         let _ = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(PATIENCE)
+            .max_buf_size(BUFFER)
             .serve_connection(TokioIo::new(stream), service)
             .await;
         self.connections.add_permits(1);
@@ -148,13 +153,15 @@ impl Bridge {
                 return Err(*refusal);
             }
         };
-        let body = match Limited::new(&mut body, CALL_BYTES).collect().await {
-            Ok(whole) => whole.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
+        let body = match timeout(PATIENCE, Limited::new(&mut body, CALL_BYTES).collect()).await {
+            Ok(Ok(whole)) => whole.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 drain(&mut body).await;
                 return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the call is larger than 1 MiB"));
             }
-            Err(_) => return Err(refuse(StatusCode::BAD_REQUEST, "invalid_request", "the call broke off")),
+            Ok(Err(_)) | Err(_) => {
+                return Err(refuse(StatusCode::BAD_REQUEST, "invalid_request", "the call broke off"));
+            }
         };
         let mut call = Request::new(Full::new(body));
         *call.method_mut() = Method::POST;
@@ -204,14 +211,18 @@ impl Bridge {
     }
 }
 
-/// Reads on, forgetting what comes: a caller that still sends would not see the answer.
+/// Reads on for a while, forgetting what comes: a caller that still sends would not see the answer.
 async fn drain(body: &mut Incoming) {
-    let mut drained = 0;
-    while drained <= DRAIN_BYTES
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        drained += frame.data_ref().map_or(0, Bytes::len);
-    }
+    let drain = async {
+        let mut drained = 0;
+        while drained <= DRAIN_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            drained += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    // One that has not ended by then is left with its connection.
+    let _ = timeout(PATIENCE, drain).await;
 }
 
 /// Compares in a time that depends on the lengths alone.

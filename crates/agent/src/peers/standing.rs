@@ -14,9 +14,13 @@ pub(super) struct Standing {
 #[derive(Debug)]
 struct Module {
     path: String,
-    /// What of it can't be called, once it was loaded or could not be.
-    uncallable: Option<Vec<Uncallable>>,
+    /// What of it can't be called, once it was loaded or could not be: one export at most, of which the manager tells.
+    uncallable: Option<Option<Uncallable>>,
 }
+
+/// Bytes of a worker's words about an export. The worker can say more than its program does: longer ones are left out, not cut,
+/// or half a secret would not be found in them.
+const WORDS: usize = 16 * 1024;
 
 /// Whether a worker is given further calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +53,12 @@ impl Standing {
     pub(super) fn take(&mut self, path: &str, uncallable: Vec<Uncallable>) -> bool {
         let mut awaited = self.modules.iter_mut().filter(|module| module.uncallable.is_none());
         let module = awaited.find(|module| module.path == path);
-        module.map(|module| module.uncallable = Some(uncallable)).is_some()
+        let first = uncallable.into_iter().next().map(|first| Uncallable {
+            path: path.to_owned(),
+            export: bounded(first.export),
+            reason: bounded(first.reason),
+        });
+        module.map(|module| module.uncallable = Some(first)).is_some()
     }
 
     /// Whether this module is still to be loaded.
@@ -62,9 +71,9 @@ impl Standing {
         self.modules.iter().all(|module| module.uncallable.is_some())
     }
 
-    /// The exports that can't be called of the modules that it has tried to load.
+    /// Of each module that it has tried to load, an export that can't be called.
     pub(super) fn uncallable(&self) -> Vec<Uncallable> {
-        self.modules.iter().filter_map(|module| module.uncallable.as_ref()).flatten().cloned().collect()
+        self.modules.iter().filter_map(|module| module.uncallable.as_ref()?.clone()).collect()
     }
 
     /// Changes its trust if it is this one. Says whether it was.
@@ -75,6 +84,10 @@ impl Standing {
         }
         changes
     }
+}
+
+fn bounded(words: String) -> String {
+    if words.len() > WORDS { "[left out]".into() } else { words }
 }
 
 #[cfg(test)]
@@ -108,6 +121,17 @@ mod tests {
         assert!(!standing.take("a", uncallable("a", "second")));
         assert_eq!(standing.uncallable(), uncallable("a", "first"));
         assert!(Standing::new(&[]).is_loaded());
+    }
+
+    #[test]
+    fn words_of_any_length_and_number_take_bounded_room() {
+        let mut standing = Standing::new(&[&offered("a")]);
+        let long = "x".repeat(WORDS + 1);
+        let said = Uncallable { path: long.clone(), export: long.clone(), reason: long };
+        assert!(standing.take("a", vec![said; 100]));
+        let left_out = || "[left out]".to_owned();
+        let kept = Uncallable { path: "a".into(), export: left_out(), reason: left_out() };
+        assert_eq!(standing.uncallable(), [kept]);
     }
 
     #[test]

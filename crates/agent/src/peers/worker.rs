@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::command::Runtime;
@@ -41,6 +42,8 @@ pub(super) struct Worker {
     started: Instant,
     /// When it was last given a call.
     used: Cell<Instant>,
+    /// What reads and writes its pipes. Others may have these, too, and live longer.
+    _tasks: JoinSet<()>,
     _child: Child,
 }
 
@@ -83,11 +86,13 @@ impl Worker {
         orders
             .try_send(Queued { call: None, bytes: Order::Offer { modules }.to_bytes() })
             .map_err(|error| error.to_string())?;
-        tokio::task::spawn_local(Rc::clone(&waiting).carry_orders(queue, orders_in));
-        tokio::task::spawn_local(Rc::clone(&waiting).listen(reports));
-        tokio::task::spawn_local(drain(noise));
+        let mut tasks = JoinSet::new();
+        tasks.spawn_local(Rc::clone(&waiting).carry_orders(queue, orders_in));
+        tasks.spawn_local(Rc::clone(&waiting).listen(reports));
+        tasks.spawn_local(drain(noise));
         let started = Instant::now();
-        Ok(Self { orders, waiting, next: Cell::new(0), started, used: Cell::new(started), _child: child })
+        let used = Cell::new(started);
+        Ok(Self { orders, waiting, next: Cell::new(0), started, used, _tasks: tasks, _child: child })
     }
 
     /// Waits until every module was loaded or could not be. Returns the exports that can't be called.
