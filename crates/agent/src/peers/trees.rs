@@ -29,9 +29,13 @@ const DIRECTORIES: [(&str, &str, &str); 2] = [("peers", TREES, "peers"), ("rds",
 /// Files of an archive. A provider's files may be mounted into it.
 const ENTRIES: usize = 50_000;
 
-/// Puts the trees of an archive in the place of the ones before.
+/// Puts the trees of an archive in the place of the ones before. When the request is given up, the next one's turn is not before
+/// this one's copy has ended: each removes what the others left.
 pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Refusal> {
-    // Each removes what the others left.
+    tokio::task::spawn_local(put_in_turn(vm, body)).await.map_err(Refusal::internal)?
+}
+
+async fn put_in_turn(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Refusal> {
     let _turn = vm.trees.lock().await;
     let pipes = || io::Result::Ok((pipe::input()?, pipe::input()?, pipe::output()?));
     let ((archive, mut archive_in), (go, mut go_in), (words, words_out)) = pipes().map_err(Refusal::internal)?;
@@ -40,13 +44,17 @@ pub(crate) async fn put(vm: Rc<Vm>, body: Incoming) -> Result<Response<Body>, Re
     let copy = fork(None, &keep, || report(place(&vm, &archive, &go), &words)).map_err(Refusal::internal)?;
     let ended = vm.keepers.reaper.watch(copy);
     drop((archive, go, words));
-    feed(body, &mut archive_in).await?;
+    let fed = feed(body, &mut archive_in).await;
     // Without this word, a body that broke off would be an archive that ends early.
-    let _ = go_in.write_all(&[1]).await;
+    if fed.is_ok() {
+        let _ = go_in.write_all(&[1]).await;
+    }
     drop((archive_in, go_in));
     let mut said = Vec::new();
     let _ = words_out.take(WORDS).read_to_end(&mut said).await;
-    match ended.await.map_or(-1, |ended| ended.code) {
+    let code = ended.await.map_or(-1, |ended| ended.code);
+    fed?;
+    match code {
         0 => {
             vm.bridge.placed();
             Ok(empty())
