@@ -50,8 +50,8 @@ pub(crate) struct Vm {
     pub(crate) trees: tokio::sync::Mutex<()>,
     /// What holds its disk still.
     pub(crate) frozen: RefCell<Option<Frozen>>,
-    /// Whether it may be still, or about to be.
-    pub(crate) freezing: Cell<bool>,
+    /// How many processes hold it still, or are about to.
+    pub(crate) freezing: Cell<u32>,
     /// Names of inline scripts that are free.
     pub(crate) script_names: RefCell<Vec<String>>,
 }

@@ -115,7 +115,6 @@ pub(crate) fn rename(order: Configure, vm: &Vm) -> Result<(), SystemError> {
     vm.workers.replace_all();
     vm.bridge.close();
     vm.frozen.take();
-    vm.freezing.set(false);
     vm.let_go()
 }
 

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use http::StatusCode;
@@ -14,9 +15,11 @@ use rds_protocol::limits::FROZEN_SECONDS;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::sync::oneshot;
 
 use crate::agent::Vm;
 use crate::pipe;
+use crate::reaper::Ended;
 use crate::reply::Refusal;
 use crate::sandbox::fork;
 
@@ -34,7 +37,7 @@ pub(crate) struct Frozen {
 
 impl Vm {
     /// Returns when what was written is on the disk, and nothing more gets there.
-    pub(crate) async fn freeze(&self) -> Result<(), Refusal> {
+    pub(crate) async fn freeze(self: &Rc<Self>) -> Result<(), Refusal> {
         // Of a manager that did not live to thaw it.
         let left = self.frozen.take();
         if let Some(frozen) = left {
@@ -44,13 +47,12 @@ impl Vm {
         let ((orders, order), (teller, news)) = pipes().map_err(Refusal::internal)?;
         let disk = &self.sandbox.tree.disk;
         let keep = [disk, &orders, &teller].map(AsRawFd::as_raw_fd);
-        self.freezing.set(true);
-        fork(None, &keep, || hold(disk, &orders, &teller)).map_err(Refusal::internal)?;
+        let copy = fork(None, &keep, || hold(disk, &orders, &teller)).map_err(Refusal::internal)?;
+        self.count_until(self.keepers.reaper.watch(copy));
         drop((orders, teller));
         let mut frozen = Frozen { order, news };
         let said = frozen.news.read_u8().await;
         if said.is_err() {
-            self.freezing.set(false);
             return Err(Refusal::internal("the disk could not be frozen"));
         }
         self.frozen.replace(Some(frozen));
@@ -62,8 +64,17 @@ impl Vm {
         let refused = || Refusal::new(StatusCode::CONFLICT, "the disk is not frozen");
         let frozen = self.frozen.take().ok_or_else(refused)?;
         let frozen_us = frozen.release().await;
-        self.freezing.set(false);
         Ok(Thawed { frozen_us: frozen_us.ok_or_else(refused)? })
+    }
+
+    /// Counts a copy that may hold the disk for as long as it lives: whoever asked for it may give up, and another one may come.
+    fn count_until(self: &Rc<Self>, end: oneshot::Receiver<Ended>) {
+        self.freezing.set(self.freezing.get() + 1);
+        let vm = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let _ = end.await;
+            vm.freezing.set(vm.freezing.get() - 1);
+        });
     }
 }
 

@@ -59,7 +59,7 @@ impl Drop for ScriptFile {
     fn drop(&mut self) {
         let workspace = &self.vm.sandbox.tree.workspace;
         let remove = || rustix::fs::unlinkat(workspace, &self.name, AtFlags::empty());
-        if self.vm.freezing.get() {
+        if self.vm.freezing.get() > 0 {
             // A disk that is held still lets nobody remove anything, and it is the agent that is to be told to let go. Its
             // copy can wait; when that is done is not known, so the name is given up.
             let _ = fork(None, &[workspace.as_raw_fd()], || i32::from(remove().is_err()));
