@@ -122,7 +122,7 @@ fn what_was_removed_before_a_failure_is_told() {
 fn with_file(sent: usize) -> u16 {
     server(move |asked, mut socket| {
         if asked.contains("/stat?") {
-            return reply(socket, "200 OK", r#"{"type":"file"}"#);
+            return reply(socket, "200 OK", r#"{"type":"file","mode":420}"#);
         }
         if asked.starts_with("get /v1/vms ") {
             return reply(socket, "200 OK", &format!("[{VM}]"));
