@@ -2,12 +2,9 @@
 //! way, and how many that come to nothing are looked at and recorded.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use rds_vmm::VmId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -28,7 +25,7 @@ const SMALL: usize = 16 * 1024;
 
 /// Calls without an answer of the provider's code, at once; then one a second. Each takes a place in the audit log for ever, and
 /// costs a consumer nothing.
-const FUTILE: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+const FUTILE: u64 = 1000;
 
 /// The room of all consumers.
 #[derive(Debug, Default)]
@@ -39,9 +36,16 @@ pub(super) struct Rooms(Mutex<HashMap<VmId, Arc<Share>>>);
 struct Share {
     calls: Arc<Semaphore>,
     kib: Arc<Semaphore>,
-    futile: DefaultDirectRateLimiter,
-    /// After too many futile calls: when the next one is looked at.
-    shut_until: Mutex<Option<Instant>>,
+    chances: Mutex<Chances>,
+}
+
+/// How many more calls may come to nothing. A call takes a chance at its beginning, or many at once would share one, and gives it
+/// back when it is answered, which no limiter of a library can do.
+#[derive(Debug)]
+struct Chances {
+    left: u64,
+    /// Counted up to here.
+    at: Instant,
 }
 
 /// The place of a call that is under way, until this is dropped.
@@ -61,14 +65,12 @@ impl Rooms {
     /// A place for one more call, which is refused if there are too many, or too many came to nothing.
     pub(super) async fn enter(&self, consumer: VmId) -> Result<Place, CallFailure> {
         let share = self.share(consumer);
-        let shut_for = share.shut_until().map(|until| until.saturating_duration_since(Instant::now()));
-        if let Some(wait) = shut_for.filter(|wait| !wait.is_zero()) {
-            return Err(CallFailure::too_many(wait, "Too many calls of this VM were refused or failed"));
-        }
-        match timeout(PLACE_LIMIT, Arc::clone(&share.calls).acquire_owned()).await {
-            Ok(Ok(call)) => Ok(Place { share, _call: call }),
-            _ => Err(CallFailure::too_many(PLACE_LIMIT, "Too many calls of this VM are under way")),
-        }
+        let Ok(Ok(call)) = timeout(PLACE_LIMIT, Arc::clone(&share.calls).acquire_owned()).await else {
+            return Err(CallFailure::too_many(PLACE_LIMIT, "Too many calls of this VM are under way"));
+        };
+        let refused = |wait| CallFailure::too_many(wait, "Too many calls of this VM were refused or failed");
+        share.chances().take(Instant::now()).map_err(refused)?;
+        Ok(Place { share, _call: call })
     }
 
     /// Waits for room for so many bytes.
@@ -102,25 +104,34 @@ impl Default for Share {
         Self {
             calls: Arc::new(Semaphore::new(CALLS)),
             kib: Arc::new(Semaphore::new(KIB as usize)),
-            futile: RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(FUTILE)),
-            shut_until: Mutex::default(),
+            chances: Mutex::new(Chances { left: FUTILE, at: Instant::now() }),
         }
     }
 }
 
 impl Share {
-    fn shut_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.shut_until.lock().unwrap_or_else(PoisonError::into_inner)
+    fn chances(&self) -> MutexGuard<'_, Chances> {
+        self.chances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Chances {
+    /// Takes one, or tells how long there will be none.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let new = now.saturating_duration_since(self.at).as_secs();
+        self.at += Duration::from_secs(new);
+        self.left = (self.left + new).min(FUTILE);
+        let next = self.at + Duration::from_secs(1);
+        self.left = self.left.checked_sub(1).ok_or_else(|| next.saturating_duration_since(now))?;
+        Ok(())
     }
 }
 
 impl Place {
-    /// The call came to nothing.
-    pub(super) fn was_futile(&self) {
-        if let Err(over) = self.share.futile.check() {
-            let wait = over.wait_time_from(DefaultClock::default().now());
-            *self.share.shut_until() = Some(Instant::now() + wait);
-        }
+    /// The provider's code has answered, or the call has no record: its chance is given back.
+    pub(super) fn costs_nothing(&self) {
+        let mut chances = self.share.chances();
+        chances.left = (chances.left + 1).min(FUTILE);
     }
 }
 
@@ -159,12 +170,28 @@ mod tests {
     #[tokio::test]
     async fn calls_that_come_to_nothing_shut_a_consumer_out_for_a_while() {
         let (rooms, one, other) = (Rooms::default(), VmId::new(), VmId::new());
-        for _ in 0..FUTILE.get() {
-            rooms.enter(one).await.unwrap().was_futile();
+        for _ in 0..2 * FUTILE {
+            rooms.enter(one).await.unwrap().costs_nothing();
         }
-        rooms.enter(one).await.unwrap().was_futile();
+        for _ in 0..FUTILE {
+            rooms.enter(one).await.unwrap();
+        }
         let refused = rooms.enter(one).await.unwrap_err();
+        assert_eq!((refused.status, refused.body.code), (429, "too_many_requests"));
         assert!(refused.retry_after.is_some_and(|wait| wait <= Duration::from_secs(1)), "{refused:?}");
         assert!(rooms.enter(other).await.is_ok());
+    }
+
+    #[test]
+    fn calls_at_once_do_not_share_a_chance() {
+        let begun = Instant::now();
+        let mut chances = Chances { left: 0, at: begun };
+        assert_eq!(chances.take(begun + Duration::from_millis(400)), Err(Duration::from_millis(600)));
+        let later = begun + Duration::from_millis(3500);
+        let taken: Vec<_> = (0..64).filter_map(|_| chances.take(later).ok()).collect();
+        assert_eq!(taken.len(), 3);
+        assert_eq!(chances.take(later), Err(Duration::from_millis(500)));
+        chances.take(begun + Duration::from_secs(1 << 20)).unwrap();
+        assert_eq!(chances.left, FUTILE - 1);
     }
 }

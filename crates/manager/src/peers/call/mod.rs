@@ -128,8 +128,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
         metrics::peer_called(self.status, duration);
-        if !matches!(self.entry.outcome, Outcome::Returned | Outcome::Threw) {
-            self.place.was_futile();
+        if matches!(self.entry.outcome, Outcome::Returned | Outcome::Threw) {
+            self.place.costs_nothing();
         }
         self.entry.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         if let Some(slot) = self.slot.take() {
@@ -152,7 +152,8 @@ impl Peers {
         let place = self.0.rooms.enter(consumer).await;
         let place = Arc::new(place.inspect_err(|refused| metrics::peer_called(Some(refused.status), Duration::ZERO))?);
         // While the log is behind, callers wait: no call goes unrecorded.
-        let mut record = Record::begin(self.0.audit.reserve().await?, Arc::clone(&place), consumer);
+        let slot = self.0.audit.reserve().await.inspect_err(|_| place.costs_nothing())?;
+        let mut record = Record::begin(slot, Arc::clone(&place), consumer);
         let made = self
             .attempt(consumer, body, &mut record)
             .await
