@@ -16,6 +16,7 @@ cases![
     calls_that_are_too_large_are_refused,
     a_flood_of_connections_disturbs_nobody_else,
     a_flood_of_calls_is_answered,
+    a_flood_of_refused_calls_leaves_few_records,
     results_that_are_not_read_take_little_of_the_server,
     arguments_of_many_objects_cost_the_provider_no_more_than_their_text,
     a_call_that_was_given_up_is_not_begun,
@@ -235,6 +236,26 @@ async fn a_flood_of_connections_disturbs_nobody_else(world: &World) {
     assert_eq!(node(api, &vm, program).await, 7, "the flood has gone");
     let after = processes::resident_bytes(server.pid());
     assert!(after < before + GROWTH, "{before} bytes became {after}");
+    api.delete(&format!("/v1/vms/{vm}")).await.status(204);
+}
+
+async fn a_flood_of_refused_calls_leaves_few_records(world: &World) {
+    let stage = stage(world).await;
+    let api = &stage.api;
+    let vm = consumer(api, &[link("mail", &stage.provider)]).await;
+    let program = "import { call } from 'file:///workspace/.rds/peer-runtime.mjs';
+        const count = {};
+        const one = () => call('nobody', '/workspace/x.mjs', 'x', []).catch(({ status }) => { count[status] = (count[status] ?? 0) + 1; });
+        for (let n = 0; n < 24; n++) await Promise.all(Array.from({ length: 60 }, one));
+        result.set(count);";
+    let begun = Instant::now();
+    let count = node(api, &vm, program).await;
+    let seconds = begun.elapsed().as_secs();
+    let (refused, shut_out) = (count["403"].as_u64().unwrap_or(0), count["429"].as_u64().unwrap_or(0));
+    assert_eq!(refused + shut_out, 24 * 60, "{count}");
+    assert!((1000..=1001 + seconds).contains(&refused), "{count} in {seconds} s");
+    let records = api.get(&format!("/v1/audit?consumer={vm}&format=jsonl")).await.ok();
+    assert_eq!(String::from_utf8_lossy(&records.body).lines().count() as u64, refused);
     api.delete(&format!("/v1/vms/{vm}")).await.status(204);
 }
 
